@@ -1,0 +1,35 @@
+"""Backup: dump, proof, manifest, and the copy in every store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.conclusion import run_steps
+from tasks.backup import back_up
+from tasks.upload import upload_backup
+
+
+@flow(name="backup", flow_run_name="backup-{target}")
+def backup(target: str = "app", dry_run: bool = False) -> State[Any]:
+    """Dump one database, with its proof, and copy the backup to every store of the target.
+
+    - **Does**: `pg_dump` from an exported snapshot, counts and hashes every table in that same snapshot,
+      writes the manifest last; then uploads and reads back.
+    - **Locks**: ACCESS SHARE on every table (only DDL waits for it) and one advisory lock.
+    - **Cancel**: any time; a backup without a manifest does not exist and the janitor removes it.
+    - **Undo**: nothing is changed in the database.
+
+    Args:
+        target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
+        dry_run: Say what would be done, by the same code, and change nothing.
+    """
+    return run_steps(
+        target,
+        {
+            "backup": lambda: back_up(target, dry_run),
+            "upload": lambda: upload_backup(target, dry_run=dry_run),
+        },
+    )

@@ -1,0 +1,57 @@
+"""Restore: a backup into a new database, or, asked twice, in place of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.conclusion import run_steps
+from tasks.restore import restore_backup
+
+
+@flow(name="restore", flow_run_name="restore-{target}")
+def restore(
+    target: str = "app",
+    what: str = "latest",
+    store: str = "",
+    into: str = "",
+    replace: bool = False,
+    confirm_database: str = "",
+    dry_run: bool = False,
+) -> State[Any]:
+    """Restore a backup and compare every table with the proof that was taken when it was dumped.
+
+    - **Does**: checks every stored byte, restores into a **new** database, compares. Only with `replace` and
+      the database's name repeated does the new database take the old one's place, by a rename in one
+      transaction.
+    - **Locks**: none in the running database, unless it is replaced: then its sessions are ended for the
+      swap.
+    - **Cancel**: any time before the swap; the half-restored database is dropped.
+    - **Undo**: drop the new database; after a swap the old one is still there under another name, and the
+      report says which.
+
+    Args:
+        target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
+        what: `latest`, or the id of a backup such as 20261123T020000Z-7f3a9c.
+        store: Restore from this store of the target; the first one that has the backup when empty.
+        into: Name of the new database; one is made up when empty.
+        replace: Put the restored database in the place of the target's own.
+        confirm_database: With `replace`, repeat the name of the database that is replaced.
+        dry_run: Check the backup, the server and the room, and restore nothing.
+    """
+    return run_steps(
+        target,
+        {
+            "restore": lambda: restore_backup(
+                target,
+                what,
+                store=store or None,
+                into=into or None,
+                replace=replace,
+                confirm_database=confirm_database or None,
+                dry_run=dry_run,
+            )
+        },
+    )

@@ -1,0 +1,28 @@
+"""Retention: delete the backups that the policy no longer keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.conclusion import run_steps
+from tasks.retention import prune as prune_backups
+
+
+@flow(name="prune", flow_run_name="prune-{target}")
+def prune(target: str = "app", dry_run: bool = False) -> State[Any]:
+    """Delete the backups that the retention policy no longer keeps, in every store.
+
+    - **Does**: ORs the keep rules, says why each kept backup is kept, never goes below `keep_min` and never
+      removes the last proven backup.
+    - **Locks**: the backup's advisory lock.
+    - **Cancel**: any time; a backup goes manifest first, so no half backup is ever listed.
+    - **Undo**: **none, a deleted backup is gone.** Try `dry_run` first.
+
+    Args:
+        target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
+        dry_run: Say what would be done, by the same code, and change nothing.
+    """
+    return run_steps(target, {"prune": lambda: prune_backups(target, dry_run)})

@@ -1,0 +1,40 @@
+"""What pg_dump of one database leaves out: roles and tablespaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zstandard
+
+from pgsteward.pgtools import Client, run_tool, tool_env
+from pgsteward.postgres import Login, database_argument
+
+GLOBALS = "globals.sql.zst"
+DATABASE = "database.sql.zst"
+
+
+def globals_sql(client: Client, login: Login) -> bytes:
+    """Return the script that makes roles and tablespaces; without passwords, which any role may ask for.
+
+    Raises:
+        ToolFailed: The server refuses, as some managed ones do.
+    """
+    argv: list[str | Path] = [
+        client.tool("pg_dumpall"),
+        "--globals-only",
+        "--no-role-passwords",
+        "--no-password",
+        f"--database={database_argument(login.dbname)}",
+        f"--dbname={login.conninfo}",
+    ]
+    return run_tool(argv, env=tool_env(login, "globals")).stdout
+
+
+def compress(script: bytes) -> bytes:
+    """Return a script as one zstd frame with its own checksum; ``zstd -d`` reads it."""
+    return zstandard.ZstdCompressor(level=10, write_checksum=True, write_content_size=True).compress(script)
+
+
+def decompress(data: bytes) -> bytes:
+    """Return the script in a frame that `compress` wrote."""
+    return zstandard.ZstdDecompressor().decompress(data)

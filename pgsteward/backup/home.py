@@ -1,0 +1,96 @@
+"""The home store: the folder that pg_dump writes into, and from which every other store gets its copy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
+from pgsteward.config import StoreConfig, state_folder
+from pgsteward.errors import StoreFailed
+from pgsteward.storage import Store, open_store
+from pgsteward.targets import Target
+
+SPOOL = "spool"
+"""Name of the folder store that a target without a ``file://`` store gets."""
+
+
+def has_spool(target: Target) -> bool:
+    """Tell whether the target's home is only a stop on the way: it has no ``file://`` store of its own."""
+    return all(target.config.stores[name].scheme != "file" for name in target.settings.stores)
+
+
+def home_store(target: Target) -> Store:
+    """Return the target's first ``file://`` store, or the spool in the state folder where it has none."""
+    for name in target.settings.stores:
+        if target.config.stores[name].scheme == "file":
+            return target.store(name)
+    return open_store(SPOOL, StoreConfig(url=f"file://{state_folder() / SPOOL}"))
+
+
+def folder_of(store: Store, prefix: str) -> Path:
+    """Return the local folder of a backup in the home store.
+
+    Raises:
+        StoreFailed: The store is not a file system of this machine.
+    """
+    folder = store.local_folder(prefix)
+    if folder is None:
+        raise StoreFailed(f"store {store.name!r} is no folder of this machine; a home store must be one")
+    return folder
+
+
+@contextmanager
+def unfinished(
+    store: Store, target_name: str, database: str, backup_id: str, owner: Mapping[str, Any], now: datetime
+) -> Iterator[Path]:
+    """Make a backup's folder with its mark; take the mark away at the end, or the whole folder on failure.
+
+    Args:
+        store: The home store.
+        target_name: Name of the target.
+        database: Name of the database.
+        backup_id: Id of the backup.
+        owner: Whose backup it is: what ``whose_mark.sql`` returns.
+        now: When it began.
+    """
+    prefix = backup_prefix(target_name, database, backup_id)
+    folder = folder_of(store, prefix)
+    try:
+        store.put_bytes(prefix + MARK, mark(owner, backup_id, now))
+        yield folder
+        store.delete(prefix + MARK)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what stays is marked, and the janitor's
+            discard(folder)
+        raise
+
+
+def discard(folder: Path) -> None:
+    """Remove a backup's folder: the manifest first, the mark last.
+
+    Killed in between, what is left is never a backup with files missing, and says whose it is.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name == MARK:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
+def mark(owner: Mapping[str, Any], backup_id: str, now: datetime) -> bytes:
+    """Return the mark of unfinished work; it says whose, so that a janitor can tell if its run is dead."""
+    return (
+        json.dumps({**owner, "backup_id": backup_id, "started_at": now.isoformat()}, indent=1).encode()
+        + b"\n"
+    )

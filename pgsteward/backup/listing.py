@@ -1,0 +1,78 @@
+"""What one store holds of one database: the lowest stone of catalog, retention and restore.
+
+Only folders whose whole name is a backup id, directly below the catalog of exactly this target and
+database, with a manifest that can be read: nothing else is a backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, Manifest, backup_prefix, catalog_prefix
+from pgsteward.errors import VerificationFailed
+from pgsteward.results import Note
+from pgsteward.storage import Store
+
+
+def list_manifests(store: Store, target_name: str, database: str) -> tuple[list[Manifest], list[Note]]:
+    """Return the complete backups of one database in one store.
+
+    Args:
+        store: Where to look.
+        target_name: Name of the target.
+        database: Name of the database.
+
+    Returns:
+        The manifests, newest first, and a note for every damaged one: such a backup is *unknown*, is never
+        restored as ``latest``, and nobody deletes it.
+
+    Raises:
+        StoreUnavailable: The store can't be asked now.
+        StoreFailed: The store refuses.
+    """
+    manifests: list[Manifest] = []
+    damaged: list[Note] = []
+    for folder in store.folders(catalog_prefix(target_name, database)):
+        if not BACKUP_ID.fullmatch(folder):
+            continue
+        try:
+            manifests.append(read_manifest(store, target_name, database, folder))
+        except FileNotFoundError:
+            continue  # not complete: a running backup, or the rest of a dead one
+        except VerificationFailed as exc:
+            damaged.append(Note(folder, str(exc)))
+    return sorted(manifests, key=lambda m: (m.started_at, m.backup_id), reverse=True), damaged
+
+
+def missing_file(manifest: Manifest, sizes: Mapping[str, int]) -> str | None:
+    """Say which file of a backup is not listed in the size that was written; None when all are.
+
+    Args:
+        manifest: Of the backup.
+        sizes: What the store lists: bytes by path below the backup's folder.
+    """
+    for file in manifest.files:
+        size = sizes.get(file.path)
+        if size is None:
+            return f"{file.path} is missing"
+        if size != file.size_bytes:
+            return f"{file.path} has {size} bytes, the manifest says {file.size_bytes}"
+    return None
+
+
+def read_manifest(store: Store, target_name: str, database: str, backup_id: str) -> Manifest:
+    """Return one backup's manifest.
+
+    Raises:
+        FileNotFoundError: There is no complete backup of this id.
+        VerificationFailed: The manifest is damaged, or it is that of another backup.
+    """
+    key = backup_prefix(target_name, database, backup_id) + MANIFEST
+    where = f"{key} in store {store.name!r}"
+    manifest = Manifest.from_bytes(store.get_bytes(key), where)
+    if (manifest.backup_id, manifest.database) != (backup_id, database):
+        raise VerificationFailed(
+            f"{where} is damaged: it says that it belongs to backup {manifest.backup_id} of database"
+            f" {manifest.database!r}"
+        )
+    return manifest

@@ -1,0 +1,371 @@
+"""The proof: what a restored copy must equal, table by table. `docs/adr/0003-proof.md` says why it is so.
+
+Each row is turned into its text under pinned settings, hashed by a function that mixes (so that swapped
+cells don't cancel out), and summed under two seeds (so that the order does not matter, and duplicates do).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pgsteward import postgres
+from pgsteward.backup import manifest
+from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
+from pgsteward.errors import PreconditionError, QueryFailed, StewardError, TransientError
+from pgsteward.postgres import Connection, Login, Row
+from pgsteward.progress import Progress, silent
+from pgsteward.sql import load
+
+METHOD = "text-v1"
+SEED_A = 7_046_029_254_386_353_131
+SEED_B = -3_335_678_366_873_096_957
+GROUP = 500
+"""Relations read in one transaction: each holds a lock, and the lock table is shared with the application."""
+
+NOT_POPULATED = "not populated"
+LARGE_OBJECTS = "large objects"
+
+SETTINGS = {
+    "search_path": "",
+    "row_security": "off",  # an error rather than a part of the rows
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",  # the application's workers stay the application's
+    "idle_in_transaction_session_timeout": "0",
+}
+"""Everything the text form of a value depends on, pinned."""
+
+_FATAL = frozenset({"42501", "25P02"})
+"""Missing rights and hidden rows are the whole backup's problem; so are resources (53) and the admin (57)."""
+_DROPPED = frozenset({"42P01", "3F000", "42703"})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which two proofs differ; `what` is a clause about `object`."""
+
+    object: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.what}"
+
+
+def take_proof(
+    login: Login,
+    level: ProofLevel,
+    *,
+    snapshot_id: str | None,
+    progress: Progress = silent,
+    still_wanted: Callable[[], None] | None = None,
+    lock_timeout_s: float = 60.0,
+) -> Proof:
+    """Count and hash every table and every large object.
+
+    Sequences and the schema's hash are not filled in: a backup takes them from the archive
+    (`pgsteward.backup.archive`), a restored database is asked by `read_sequences`.
+
+    Args:
+        login: The database.
+        level: ``full``, ``counts`` or ``none``.
+        snapshot_id: An exported snapshot to read in; None reads each group of tables in one of its own.
+        progress: Is told every table.
+        still_wanted: Called several times a second; what it raises ends the proof, also in mid-statement.
+        lock_timeout_s: How long one table's lock is waited for.
+
+    Raises:
+        TransientError: The snapshot is gone, or a table was dropped meanwhile.
+        QueryFailed: Rights are missing, or row-level security would hide rows.
+    """
+    started = time.monotonic()
+    if level == "none":
+        return Proof(level="none", method=METHOD)
+    with (
+        postgres.connect(
+            login, purpose="proof", lock_timeout_s=lock_timeout_s, settings=SETTINGS
+        ) as connection,
+        _watched(connection, still_wanted),
+    ):
+        with connection.snapshot(snapshot_id):
+            found = connection.rows(load("proof_relations"))
+            large_objects = _large_objects(connection, level)
+        todo = [row for row in found if row["kind"] != "f" and row["extension_name"] is None]
+        relations: list[Relation] = []
+        while len(relations) < len(todo):
+            relations += _group(connection, todo, len(relations), level, snapshot_id, progress)
+    return Proof(
+        level=level,
+        method=METHOD,
+        relations=tuple(relations),
+        large_objects=large_objects,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def read_sequences(login: Login) -> tuple[manifest.Sequence, ...]:
+    """Return the position of every sequence as it is now (sequences know no snapshots)."""
+    positions: list[manifest.Sequence] = []
+    with postgres.connect(login, purpose="proof") as connection:
+        found = connection.rows(load("proof_sequences"))
+        for start in range(0, len(found), GROUP):
+            group = found[start : start + GROUP]
+            parts = [
+                postgres.compose_file(
+                    "proof_sequence_position",
+                    number=postgres.literal(number),
+                    sequence=postgres.identifier(row["schema_name"], row["name"]),
+                )
+                for number, row in enumerate(group)
+            ]
+            for row in connection.rows(postgres.join(" UNION ALL ", parts)):
+                positions.append(
+                    manifest.Sequence(
+                        schema_name=group[row["number"]]["schema_name"],
+                        name=group[row["number"]]["name"],
+                        last_value=row["last_value"],
+                        is_called=row["is_called"],
+                    )
+                )
+    return tuple(sorted(positions, key=lambda each: (each.schema_name, each.name)))
+
+
+def compare(expected: Proof, actual: Proof) -> list[Difference]:
+    """Return every way in which `actual` differs from `expected`; none means equal, with zero tolerance.
+
+    What `expected` itself did not examine is not compared: the caller names it as unknown. Of materialized
+    views only existence and population count: a restore refreshes them, so what was stale is fresh then.
+
+    Raises:
+        PreconditionError: The proofs were taken by different methods.
+    """
+    if expected.level == "none" or actual.level == "none":
+        return []
+    if expected.method != actual.method:
+        raise PreconditionError(
+            f"the backup's proof is of method {expected.method}, this pgsteward takes {actual.method};"
+            " compare with the version that made the backup"
+        )
+    return [
+        *_compare_relations(expected, actual, exactly=expected.level == actual.level == "full"),
+        *_compare_sequences(expected, actual),
+        *_compare_large_objects(expected.large_objects, actual.large_objects),
+    ]
+
+
+def not_examined(proof: Proof) -> list[tuple[str, str]]:
+    """Return (object, reason) of everything a proof could not examine, populated or not."""
+    missing = [
+        (postgres.quote_name(*relation.key), relation.not_examined)
+        for relation in proof.relations
+        if relation.not_examined is not None
+    ]
+    objects = proof.large_objects
+    if proof.level != "none" and objects.count is None:
+        missing.append((LARGE_OBJECTS, "not counted"))
+    elif proof.level == "full" and objects.count and objects.hash_a is None:
+        missing.append((LARGE_OBJECTS, "no right to read pg_largeobject: counted only"))
+    return missing
+
+
+def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
+    """Return (object, reason) of everything that `compare` had to leave out, on either side.
+
+    What was not populated in the backup is not among it: it has no rows there.
+    """
+    missing = [pair for pair in not_examined(expected) if pair[1] != NOT_POPULATED]
+    if not any(name == LARGE_OBJECTS for name, _ in missing):
+        missing += [
+            (name, f"of the restored copy: {reason}")
+            for name, reason in not_examined(actual)
+            if name == LARGE_OBJECTS
+        ]
+    return missing
+
+
+def proof_facts(proof: Proof) -> dict[str, Any]:
+    """Return a proof in a few figures."""
+    return {
+        "level": proof.level,
+        "relations": len(proof.relations),
+        "rows": proof.rows,
+        "sequences": len(proof.sequences),
+        "large_objects": proof.large_objects.count,
+        "not_examined": len(not_examined(proof)),
+        "seconds": proof.seconds,
+    }
+
+
+def _group(
+    connection: Connection,
+    todo: Sequence[Row],
+    start: int,
+    level: ProofLevel,
+    snapshot_id: str | None,
+    progress: Progress,
+) -> list[Relation]:
+    """Examine up to `GROUP` relations in one transaction; one that can't be read ends the group early."""
+    done: list[Relation] = []
+    with connection.snapshot(snapshot_id):
+        for number, row in enumerate(todo[start : start + GROUP], start):
+            progress(f"proving {postgres.quote_name(row['schema_name'], row['name'])}", number, len(todo))
+            try:
+                done.append(_examine(connection, row, level))
+            except QueryFailed as exc:
+                if exc.sqlstate in _DROPPED:
+                    raise TransientError(f"a table changed under the snapshot: {exc}") from exc
+                if exc.sqlstate is None or exc.sqlstate in _FATAL or exc.sqlstate[:2] in {"53", "57"}:
+                    raise
+                done.append(_relation(row, not_examined=str(exc)))
+                break  # the transaction is aborted: the next group imports the snapshot again
+    return done
+
+
+def _examine(connection: Connection, row: Row, level: ProofLevel) -> Relation:
+    table = postgres.identifier(row["schema_name"], row["name"])
+    if not row["populated"]:
+        return _relation(row, not_examined=NOT_POPULATED)
+    if level == "counts" or row["kind"] == "m" or not row["column_names"]:
+        counted = connection.value(postgres.compose_file("proof_count", table=table))
+        return _relation(row, rows=counted)
+    cells = postgres.join(", ", [postgres.identifier("t", name) for name in row["column_names"]])
+    statement = postgres.compose_file(
+        "proof_hash",
+        table=table,
+        cells=cells,
+        seed_a=postgres.literal(SEED_A),
+        seed_b=postgres.literal(SEED_B),
+    )
+    found = connection.row(statement)
+    return _relation(row, rows=found["row_count"], hash_a=found["hash_a"], hash_b=found["hash_b"])
+
+
+def _relation(
+    row: Row,
+    rows: int | None = None,
+    hash_a: str | None = None,
+    hash_b: str | None = None,
+    not_examined: str | None = None,
+) -> Relation:
+    return Relation(
+        schema_name=row["schema_name"],
+        name=row["name"],
+        kind=row["kind"],
+        rows=rows,
+        hash_a=hash_a,
+        hash_b=hash_b,
+        not_examined=not_examined,
+    )
+
+
+def _large_objects(connection: Connection, level: ProofLevel) -> LargeObjects:
+    readable = connection.value("SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')")
+    if level == "counts" or not readable:
+        return LargeObjects(count=connection.value("SELECT count(*) FROM pg_largeobject_metadata"))
+    found = connection.row(load("proof_large_objects"), {"seed_a": SEED_A, "seed_b": SEED_B})
+    return LargeObjects(
+        count=found["object_count"],
+        size_bytes=found["size_bytes"],
+        hash_a=found["hash_a"],
+        hash_b=found["hash_b"],
+    )
+
+
+@contextmanager
+def _watched(connection: Connection, still_wanted: Callable[[], None] | None) -> Iterator[None]:
+    """Ask `still_wanted` several times a second; its first error ends the running statement and is raised."""
+    if still_wanted is None:
+        yield
+        return
+    over = threading.Event()
+    errors: list[StewardError] = []
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            try:
+                still_wanted()
+            except StewardError as exc:
+                errors.append(exc)
+                while not over.wait(0.1):  # again and again: it may be between two statements
+                    connection.cancel()
+                return
+
+    watcher = threading.Thread(target=watch, name="proof watcher", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except StewardError as exc:
+        if errors:
+            raise errors[0] from exc
+        raise
+    finally:
+        over.set()
+        watcher.join()
+    if errors:
+        raise errors[0]
+
+
+def _compare_relations(expected: Proof, actual: Proof, *, exactly: bool) -> Iterator[Difference]:
+    present = {relation.key: relation for relation in actual.relations}
+    for wanted in expected.relations:
+        name = postgres.quote_name(*wanted.key)
+        found = present.pop(wanted.key, None)
+        if found is None:
+            yield Difference(name, "is missing")
+        elif wanted.not_examined is not None:
+            continue
+        elif found.not_examined is not None:
+            yield Difference(name, f"could not be examined: {found.not_examined}")
+        elif wanted.kind != found.kind:
+            yield Difference(name, f"is of kind {found.kind!r}, was {wanted.kind!r}")
+        elif wanted.kind == "m":
+            continue
+        elif wanted.rows != found.rows:
+            yield Difference(name, f"has {found.rows} rows, the backup has {wanted.rows}")
+        elif exactly and (wanted.hash_a, wanted.hash_b) != (found.hash_a, found.hash_b):
+            yield Difference(name, f"content differs ({wanted.rows} rows in both)")
+    for key in sorted(present):
+        yield Difference(postgres.quote_name(*key), "is not in the backup")
+
+
+def _compare_sequences(expected: Proof, actual: Proof) -> Iterator[Difference]:
+    present = {(each.schema_name, each.name): each for each in actual.sequences}
+    for wanted in expected.sequences:
+        key = (wanted.schema_name, wanted.name)
+        found = present.pop(key, None)
+        if found is None:
+            yield Difference(f"sequence {postgres.quote_name(*key)}", "is missing")
+        elif found != wanted:
+            yield Difference(
+                f"sequence {postgres.quote_name(*key)}",
+                f"stands at {_position(found)}, the backup has {_position(wanted)}",
+            )
+    for key in sorted(present):
+        yield Difference(f"sequence {postgres.quote_name(*key)}", "is not in the backup")
+
+
+def _position(sequence: manifest.Sequence) -> str:
+    return f"{sequence.last_value}{'' if sequence.is_called else ' (not used yet)'}"
+
+
+def _compare_large_objects(expected: LargeObjects, actual: LargeObjects) -> Iterator[Difference]:
+    if expected.count is None or actual.count is None:
+        return
+    if expected.count != actual.count:
+        yield Difference(LARGE_OBJECTS, f"there are {actual.count}, the backup has {expected.count}")
+    elif None not in (expected.hash_a, actual.hash_a) and (
+        (expected.size_bytes, expected.hash_a, expected.hash_b)
+        != (actual.size_bytes, actual.hash_a, actual.hash_b)
+    ):
+        yield Difference(LARGE_OBJECTS, f"content differs ({expected.count} in both)")

@@ -1,0 +1,156 @@
+"""Receipts: who restored what, and was it equal. One hash chain per database and store, never pruned.
+
+A backup is *proven* when a green receipt in the same store says that it was restored from there and that
+the whole database was equal to the proof in its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from pgsteward.backup.manifest import BACKUP_ID, ProofLevel, catalog_prefix
+from pgsteward.results import Note
+from pgsteward.storage import Store
+
+RECEIPTS = "receipts/"
+FORMAT_VERSION = 1
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+
+Verdict = Literal["green", "red"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Compared(_Model):
+    """What was compared with the manifest, and how closely."""
+
+    level: ProofLevel
+    relations: int
+    rows: int
+    equal: bool
+
+
+class Receipt(_Model):
+    """Evidence of one restore.
+
+    Attributes:
+        previous_sha256: SHA-256 of the stored bytes of the receipt before this one; None in the first.
+        what: Which work it was: ``restore``.
+        differences: What was not equal, in sentences; empty in a green one.
+    """
+
+    format_version: int = FORMAT_VERSION
+    previous_sha256: str | None
+    written_at: AwareDatetime
+    backup_id: str
+    target: str
+    database: str
+    store: str
+    what: Literal["restore", "drill"]
+    into: str
+    server_version: str
+    pgsteward_version: str
+    proof: Compared
+    differences: tuple[str, ...] = ()
+    seconds: dict[str, float] = Field(default_factory=dict)
+    verdict: Verdict
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON that is stored."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def write_receipt(store: Store, receipt: Receipt) -> str:
+    """Chain a receipt to the newest one of its database, store it and return its key.
+
+    Its `previous_sha256` and, where the clock went backwards, its `written_at` are set here.
+    """
+    prefix = catalog_prefix(receipt.target, receipt.database) + RECEIPTS
+    keys = _receipt_keys(store, prefix)
+    written_at = receipt.written_at.astimezone(UTC)
+    previous = None
+    if keys:
+        previous = hashlib.sha256(store.get_bytes(keys[-1])).hexdigest()
+        written_at = max(written_at, _written_at(keys[-1]) + timedelta(microseconds=1))
+    chained = receipt.model_copy(update={"previous_sha256": previous, "written_at": written_at})
+    key = f"{prefix}{written_at.strftime(_STAMP)}-{receipt.backup_id}.json"
+    store.put_bytes(key, chained.to_bytes())
+    return key
+
+
+def read_receipts(
+    store: Store, target_name: str, database: str, backup_ids: Collection[str] | None = None
+) -> tuple[list[Receipt], list[Note]]:
+    """Return the receipts of one database in one store, oldest first, and notes on damaged ones.
+
+    Args:
+        store: Where to look.
+        target_name: Name of the target.
+        database: Name of the database.
+        backup_ids: Read only the receipts of these backups; the chain grows for ever.
+
+    Returns:
+        Receipts, and one note per receipt that can't be read; its object is the **backup id**.
+    """
+    receipts: list[Receipt] = []
+    damaged: list[Note] = []
+    for key in _receipt_keys(store, catalog_prefix(target_name, database) + RECEIPTS):
+        backup_id = _backup_id(key)
+        if backup_ids is not None and backup_id not in backup_ids:
+            continue
+        try:
+            receipt = Receipt.model_validate_json(store.get_bytes(key))
+        except ValidationError:
+            damaged.append(Note(backup_id, f"its receipt {key} in store {store.name!r} is damaged"))
+            continue
+        if (receipt.backup_id, receipt.database) != (backup_id, database):
+            damaged.append(Note(backup_id, f"the receipt {key} in store {store.name!r} is of another backup"))
+            continue
+        receipts.append(receipt)
+    return receipts, damaged
+
+
+def proven_ids(store: Store, target_name: str, database: str) -> frozenset[str]:
+    """Return the ids of all backups that were restored from this store and found equal."""
+    receipts, damaged = read_receipts(store, target_name, database)
+    return proven(receipts) - {note.object for note in damaged}  # what can't be read may be a red one
+
+
+def proven(receipts: Collection[Receipt]) -> frozenset[str]:
+    """Return the ids that the receipts prove: the newest receipt of a backup decides."""
+    newest = {receipt.backup_id: receipt for receipt in sorted(receipts, key=lambda r: r.written_at)}
+    return frozenset(
+        backup_id
+        for backup_id, receipt in newest.items()
+        if receipt.verdict == "green" and receipt.proof.equal and receipt.proof.level != "none"
+    )
+
+
+def _receipt_keys(store: Store, prefix: str) -> list[str]:
+    return [stored.key for stored in store.objects(prefix) if _is_receipt(stored.key.removeprefix(prefix))]
+
+
+def _is_receipt(name: str) -> bool:
+    stamp, _, rest = name.partition("-")
+    if not rest.endswith(".json") or not BACKUP_ID.fullmatch(rest.removesuffix(".json")):
+        return False
+    try:
+        datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return True
+
+
+def _backup_id(key: str) -> str:
+    return key.rpartition("/")[2].partition("-")[2].removesuffix(".json")
+
+
+def _written_at(key: str) -> datetime:
+    return datetime.strptime(key.rpartition("/")[2].partition("-")[0], _STAMP).replace(tzinfo=UTC)

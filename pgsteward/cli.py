@@ -1,0 +1,416 @@
+"""``pgsteward``: the same operations from a shell, without a Prefect server.
+
+Everything heavy is imported inside the command that needs it: ``--help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pgsteward import cli_setup
+from pgsteward.cli_output import print_result, set_up_logging
+from pgsteward.cli_run import (
+    Json,
+    Settings,
+    TargetName,
+    check_backup_id,
+    choose_target,
+    guarded,
+    load_config,
+    run_operation,
+    split_target,
+)
+from pgsteward.errors import ConfigError
+from pgsteward.progress import Progress
+from pgsteward.results import EXIT_STATUS, NightResult, Note, StepResult
+
+if TYPE_CHECKING:
+    from pgsteward.targets import Target
+
+NIGHT = "The night"
+BACKUPS = "Backups"
+UPKEEP = "Upkeep"
+SETUP = "Setting up"
+PREFECT = "Prefect"
+
+app = typer.Typer(
+    name="pgsteward",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BackupId = Annotated[str | None, typer.Argument(metavar="BACKUP", help="A backup id, or latest.")]
+FromStore = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STORE", help="Read from this store. By default the first that has it."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("pgsteward"))
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="By default $PGSTEWARD_CONFIG, then ./pgsteward.toml."
+        ),
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            metavar="",
+            help="Log more; twice for even more.",
+        ),
+    ] = 0,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            metavar="",
+            callback=_print_version,
+            help="Print the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Looks after PostgreSQL at night, proves its backups, and never says ok about what it did not look at.
+
+    Exit status: 0 done, 1 failed, 2 misuse or configuration, 3 done but not everything.
+    """
+    set_up_logging(verbose)
+    ctx.obj = Settings(config)
+
+
+@app.command(rich_help_panel=NIGHT)
+def nightly(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Run the whole night: backup, upload, retention, clean-up, reindex, analyze, refresh, report."""
+
+    def operation(chosen: Target, progress: Progress) -> NightResult:
+        from pgsteward.night import run_nightly
+
+        return run_nightly(chosen, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "nightly", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=NIGHT)
+def report(
+    ctx: typer.Context,
+    target: TargetName = None,
+    form: Annotated[Literal["text", "markdown"], typer.Option("--format", help="How it is set.")] = "text",
+    json: Json = False,
+) -> None:
+    """Print the report of the last night; exit status 3 when there was none."""
+    with guarded("report", target or "", as_json=json):
+        from pgsteward import state
+        from pgsteward.report import markdown
+
+        config = load_config(ctx)
+        chosen = choose_target(config, target)
+        with state.open_history(config) as history:
+            night = history.last_night(chosen.name)
+        if night is None:
+            reason = "no night is in the history; run `pgsteward nightly`"
+            nothing = StepResult(
+                "report", chosen.name, "unknown", 0, unknown=(Note(chosen.name, reason),), summary=reason
+            )
+            print_result(nothing, as_json=json)
+            raise typer.Exit(EXIT_STATUS["unknown"])
+        if form == "markdown" and not json:
+            typer.echo(markdown(night), nl=False)
+        else:
+            print_result(night, as_json=json)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def backup(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Dump the database with its proof into the first store, and bring the backup to all others."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.backup.run import back_up_everywhere
+
+        return back_up_everywhere(chosen, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "backup", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def backups(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+    """List the complete backups in all stores, newest first."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.backup.catalog import backups as list_backups
+
+        return list_backups(chosen)
+
+    run_operation(ctx, "backups", target, operation, as_json=json)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def verify(
+    ctx: typer.Context,
+    target: TargetName = None,
+    backup_id: BackupId = None,
+    store: FromStore = None,
+    json: Json = False,
+) -> None:
+    """Read every stored byte of a backup again and compare it with the manifest."""
+    target, what = split_target(ctx, target, backup_id)
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.backup.catalog import verify as verify_backup
+
+        check_backup_id(what or "latest")
+        return verify_backup(chosen, what or "latest", store=store, progress=progress)
+
+    run_operation(ctx, "verify", target, operation, as_json=json)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def upload(
+    ctx: typer.Context,
+    target: TargetName = None,
+    backup_id: BackupId = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Bring backups to the stores that lack them; read back and verified."""
+    target, what = split_target(ctx, target, backup_id)
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.backup.upload import upload as upload_backup
+
+        return upload_backup(chosen, backup_id=what, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "upload", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def prune(ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False) -> None:
+    """Remove the backups that no rule of the retention keeps; says why each other one is kept."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.retention import prune as prune_backups
+
+        return prune_backups(chosen, dry_run=dry_run)
+
+    run_operation(ctx, "prune", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def restore(
+    ctx: typer.Context,
+    target: TargetName = None,
+    backup_id: BackupId = None,
+    store: FromStore = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", metavar="DATABASE", help="Name of the new database; by default one with the time in it."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", metavar="", help="Put the restored database into the old one's place."),
+    ] = False,
+    confirm_database: Annotated[
+        str | None,
+        typer.Option("--confirm-database", metavar="NAME", help="With --replace: its name, once more."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Parallel jobs.")
+    ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Restore a backup into a new database and compare it with its proof."""
+    target, what = split_target(ctx, target, backup_id)
+    if confirm_database is not None and not replace:
+        raise typer.BadParameter("--confirm-database goes with --replace")
+
+    if replace and into is not None:
+        raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.restore.run import restore as restore_backup
+
+        check_backup_id(what or "latest")
+        if replace and confirm_database != chosen.database:
+            given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
+            raise ConfigError(
+                f"--replace asks for the name of the database that is replaced, and {given}:"
+                f" write --confirm-database {shlex.quote(chosen.database)}"
+            )
+        return restore_backup(
+            chosen,
+            what or "latest",
+            store=store,
+            into=into,
+            replace=replace,
+            confirm_database=confirm_database,
+            jobs=jobs,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    run_operation(ctx, "restore", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=BACKUPS)
+def janitor(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Remove what runs that died left behind; nothing of a run that lives, nothing that is not ours."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.janitor import clean_up
+
+        return clean_up(chosen, dry_run=dry_run)
+
+    run_operation(ctx, "janitor", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def sessions(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Delete expired rows of the session tables, in small batches."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.sessions import clean_sessions
+
+        return clean_sessions(chosen, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "sessions", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def vacuum(
+    ctx: typer.Context,
+    target: TargetName = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table", metavar="SCHEMA.TABLE", help="By default the session tables. May be repeated."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """VACUUM the session tables, or those that are named."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.vacuum import vacuum_tables
+
+        return vacuum_tables(chosen, table or None, dry_run=dry_run)
+
+    run_operation(ctx, "vacuum", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def bloat(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+    """Measure how much space the B-tree indexes waste."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.index_bloat import detect
+
+        return detect(chosen)
+
+    run_operation(ctx, "bloat", target, operation, as_json=json)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def reindex(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Rebuild the bloated indexes, CONCURRENTLY."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.reindex import reindex as reindex_bloated
+
+        return reindex_bloated(chosen, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "reindex", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def indexes(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+    """Look for required indexes that are missing and for invalid ones."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.index_audit import audit
+
+        return audit(chosen)
+
+    run_operation(ctx, "indexes", target, operation, as_json=json)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def analyze(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """ANALYZE the tables whose statistics are stale."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.analyze import analyze_stale
+
+        return analyze_stale(chosen, dry_run=dry_run)
+
+    run_operation(ctx, "analyze", target, operation, as_json=json, remember=True)
+
+
+@app.command(rich_help_panel=UPKEEP)
+def matviews(
+    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+) -> None:
+    """Refresh the materialized views in the order of their dependencies."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.matviews import refresh
+
+        return refresh(chosen, dry_run=dry_run)
+
+    run_operation(ctx, "matviews", target, operation, as_json=json, remember=True)
+
+
+for panel, commands in (
+    (SETUP, (cli_setup.init, cli_setup.doctor, cli_setup.demo)),
+    (PREFECT, (cli_setup.validate, cli_setup.deploy, cli_setup.up)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+def main() -> None:
+    """Run the command line; the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

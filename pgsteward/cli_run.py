@@ -1,0 +1,253 @@
+"""How a command runs: the configuration, signals, errors, the history, and the exit status.
+
+0 done, 1 failed, 2 misuse or configuration, 3 done but not everything; 130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from pgsteward import results
+from pgsteward.cli_output import TerminalProgress, print_error, print_result, stderr
+from pgsteward.errors import ConfigError, PartialFailure, StewardError
+from pgsteward.progress import Progress
+from pgsteward.results import EXIT_STATUS, NightResult, StepResult
+
+if TYPE_CHECKING:
+    from pgsteward.config import Config
+    from pgsteward.targets import Target
+
+log = logging.getLogger(__name__)
+
+MISUSE = 2
+BACKUP_WORDS = ("latest",)
+
+TargetName = Annotated[
+    str | None,
+    typer.Argument(metavar="TARGET", help="Entry of \\[targets]; may be left out where there is only one."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print exactly one JSON object on standard output.")
+]
+
+Result = StepResult | NightResult
+Operation = Callable[["Target", Progress], Result]
+
+
+class Terminated(BaseException):
+    """The process was told to end (SIGTERM, or its terminal is gone); everything cleans up on its way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What stands before the command."""
+
+    config: Path | None = None
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """Return what stood before the command."""
+    found = ctx.find_object(Settings)
+    return found or Settings()
+
+
+def run_operation(
+    ctx: typer.Context,
+    step: str,
+    target: str | None,
+    operation: Operation,
+    *,
+    as_json: bool,
+    remember: bool = False,
+) -> NoReturn:
+    """Run one operation on one target, print its result and leave with its exit status.
+
+    Args:
+        ctx: Typer's context, which knows the configuration file.
+        step: Name of the step, for a result that the operation can't give itself.
+        target: As given; None where the configuration has exactly one.
+        operation: Imports what it needs when it is called.
+        as_json: Print one JSON object instead of text.
+        remember: Keep the result in the history, unless it was a dry run.
+    """
+    config: Config | None = None
+    chosen: Target | None = None
+    started = time.monotonic()
+
+    def failed(error: BaseException) -> StepResult:
+        name = chosen.name if chosen else target or ""
+        return results.failure(step, name, error, time.monotonic() - started)
+
+    result: Result
+    code: int | None = None
+    broke = True
+    try:
+        with signals(), TerminalProgress(step) as progress:
+            config = load_config(ctx)
+            chosen = choose_target(config, target)
+            result = operation(chosen, progress)
+            broke = False
+    except ConfigError as exc:
+        result, code, remember = failed(exc), MISUSE, False
+    except PartialFailure as exc:
+        broke = not isinstance(exc.report, StepResult | NightResult)
+        result = failed(exc) if broke else exc.report
+    except StewardError as exc:
+        result = failed(exc)
+    except (KeyboardInterrupt, Terminated) as exc:
+        error = exc if isinstance(exc, Terminated) else Terminated(signal.SIGINT)
+        result, code = failed(error), 128 + error.number
+    except Exception as exc:
+        log.exception("an error that pgsteward does not know; please report it")
+        result = failed(exc)
+    if remember and config is not None and chosen is not None and not result.dry_run:
+        _remember(config, chosen, result)
+    if broke and isinstance(result, StepResult) and not as_json:
+        print_error(result.summary)
+    else:
+        print_result(result, as_json=as_json)
+    raise typer.Exit(EXIT_STATUS[result.status] if code is None else code)
+
+
+@contextmanager
+def guarded(step: str = "", target: str = "", *, as_json: bool = False) -> Iterator[None]:
+    """Turn expected errors of a command that runs no operation into a message and an exit status.
+
+    Args:
+        step: Name of the command, for the object that `as_json` prints.
+        target: As given.
+        as_json: Print one JSON object instead of a message.
+    """
+
+    def leave(error: BaseException, code: int) -> NoReturn:
+        if as_json:
+            print_result(results.failure(step, target, error), as_json=True)
+        else:
+            print_error(str(error))
+        raise typer.Exit(code) from None
+
+    try:
+        yield
+    except ConfigError as exc:
+        leave(exc, MISUSE)
+    except StewardError as exc:
+        leave(exc, EXIT_STATUS["failed"])
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except Terminated as exc:
+        raise typer.Exit(128 + exc.number) from None
+
+
+@contextmanager
+def signals() -> Iterator[None]:
+    """Make SIGINT, SIGTERM and SIGHUP end the operation by an exception, once; the next ones are ignored.
+
+    A second Ctrl-C would break the clean-up that the first one started.
+    """
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        stderr.print("Stopping; cleaning up ...", style="dim")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(number)
+
+    before = {number: signal.getsignal(number) for number in caught}
+    for number in caught:
+        # nohup is respected. SIGINT is not left ignored: a shell's background job is born that way, and
+        # whoever sends it one means it.
+        if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def load_config(ctx: typer.Context) -> Config:
+    """Read the configuration.
+
+    Raises:
+        ConfigError: It is missing or wrong.
+    """
+    from pgsteward import config
+
+    return config.load(settings_of(ctx).config)
+
+
+def choose_target(config: Config, name: str | None) -> Target:
+    """Return the target that was named, or the only one there is.
+
+    Raises:
+        ConfigError: There is no such target, or none was named and there are several.
+    """
+    from pgsteward.targets import Target
+
+    if name is None:
+        if len(config.targets) != 1:
+            known = ", ".join(sorted(config.targets)) or "none is defined; add a [targets.NAME]"
+            raise ConfigError(f"say which target: {known}")
+        name = next(iter(config.targets))
+    return Target(name, config.target(name), config)
+
+
+def split_target(ctx: typer.Context, target: str | None, backup: str | None) -> tuple[str | None, str | None]:
+    """Tell ``verify app latest`` from ``verify latest``: a lone backup needs no target where there is one."""
+    from pgsteward.backup.manifest import BACKUP_ID
+
+    if target is None or backup is not None:
+        return target, backup
+    if target in BACKUP_WORDS or BACKUP_ID.fullmatch(target):
+        return None, target
+    return target, None
+
+
+def check_backup_id(backup: str) -> None:
+    """Refuse what can't be a backup before anything is asked for it.
+
+    Raises:
+        ConfigError: It is neither ``latest`` nor an id.
+    """
+    from pgsteward.backup.manifest import BACKUP_ID
+
+    if backup not in BACKUP_WORDS and not BACKUP_ID.fullmatch(backup):
+        raise ConfigError(
+            f"{backup!r} is not a backup; write latest or an id as `pgsteward backups` prints it"
+        )
+
+
+def export_config(ctx: typer.Context) -> None:
+    """Let child processes read the configuration that ``--config`` names."""
+    from pgsteward.config import CONFIG_ENV
+
+    given = settings_of(ctx).config
+    if given is not None:
+        os.environ[CONFIG_ENV] = str(given.absolute())
+
+
+def _remember(config: Config, target: Target, result: Result) -> None:
+    from pgsteward import state
+
+    try:
+        database = target.database
+        state.remember(config, result, database=database)
+    except Exception:  # an operation never fails by its history
+        log.warning("this run is missing from the history", exc_info=True)

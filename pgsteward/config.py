@@ -1,0 +1,399 @@
+"""What goes in: ``pgsteward.toml`` as frozen models.
+
+Unknown keys are refused: a typo never becomes a default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from pgsteward import config_checks as checks
+from pgsteward.config_errors import explain
+from pgsteward.errors import ConfigError, StewardError
+from pgsteward.postgres_names import split_qualified
+
+CONFIG_ENV = "PGSTEWARD_CONFIG"
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+Purpose = Literal["backup", "restore", "maintenance"]
+
+_secret_resolvers: dict[str, Callable[[str], str]] = {}
+
+
+def register_secret_resolver(kind: Literal["prefect_secret"], resolve: Callable[[str], str]) -> None:
+    """Tell how a kind of secret is looked up that pgsteward can't reach itself (Prefect blocks)."""
+    _secret_resolvers[kind] = resolve
+
+
+class Model(BaseModel):
+    """Frozen, and refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Secret(Model):
+    """Where a secret is kept; the configuration itself never holds one.
+
+    Attributes:
+        env: Name of an environment variable.
+        file: Path of a file whose first line is the secret (relative to the configuration file).
+        prefect_secret: Name of a Prefect Secret block.
+    """
+
+    env: Annotated[str, Field(min_length=1)] | None = None
+    file: Path | None = None
+    prefect_secret: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_literals(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Secret) or (isinstance(value, dict) and "literal" in value):
+            raise ValueError(
+                'a secret is never written into this file; say where it is: { env = "NAME" },'
+                ' { file = "/run/secrets/name" } or { prefect_secret = "block-name" }'
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(part is not None for part in (self.env, self.file, self.prefect_secret)) != 1:
+            raise ValueError("give exactly one of env, file, prefect_secret")
+        return self
+
+    def resolve(self) -> str:
+        """Return the secret itself.
+
+        Raises:
+            ConfigError: It is not where the configuration says.
+        """
+        if self.env is not None:
+            try:
+                return os.environ[self.env]
+            except KeyError:
+                raise ConfigError(f"the environment variable {self.env} is not set; export it") from None
+        if self.file is not None:
+            try:
+                first, *_ = self.file.read_text().splitlines() or [""]
+            except OSError as exc:
+                raise ConfigError(f"the secret file {self.file} can't be read: {exc.strerror}") from exc
+            except UnicodeDecodeError:  # whose text would repeat the secret
+                raise ConfigError(f"the secret file {self.file} is not UTF-8 text") from None
+            return first
+        resolve = _secret_resolvers.get("prefect_secret")
+        if resolve is None:
+            raise ConfigError(
+                f"the secret {self.prefect_secret!r} is a Prefect block, which only a flow run can read;"
+                " for the shell use { env = ... } or { file = ... }"
+            )
+        return resolve(str(self.prefect_secret))
+
+
+Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
+TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo_with_database)]
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Switch = Annotated[bool, Field(strict=True)]
+Zone = Annotated[str, AfterValidator(checks.time_zone)]
+StateUrl = Annotated[
+    Annotated[str, AfterValidator(checks.state_url), Tag("<url>")] | Annotated[Secret, Tag("<secret>")],
+    Discriminator(lambda value: "<secret>" if isinstance(value, dict | Secret) else "<url>"),
+]
+
+
+class StoreConfig(Model):
+    """One place that keeps backups: a folder (``file:///...``) or S3 (``s3://bucket/prefix``)."""
+
+    url: Annotated[str, AfterValidator(checks.store_url)]
+    endpoint_url: Annotated[str, AfterValidator(checks.endpoint_url)] | None = None
+    region: str | None = None
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    path_style: Switch | None = None
+
+    @model_validator(mode="after")
+    def _keys_in_pairs(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("give access_key_id and secret_access_key together, or neither")
+        if self.scheme == "file" and (self.endpoint_url or self.access_key_id or self.region):
+            raise ValueError("a file:// store takes no endpoint_url, region or keys")
+        return self
+
+    @property
+    def scheme(self) -> Literal["file", "s3"]:
+        return "file" if self.url.startswith("file:") else "s3"
+
+    @property
+    def bucket(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def path(self) -> str:
+        """Folder for ``file``, key prefix without slashes at its ends for ``s3``."""
+        path = urlsplit(self.url).path
+        return path if self.scheme == "file" else path.strip("/")
+
+
+class LoginConfig(Model):
+    """A conninfo and a password of its own for one kind of work; what is not given is the target's."""
+
+    conninfo: Conninfo | None = None
+    password: Secret | None = None
+
+
+class BackupConfig(LoginConfig):
+    """How a database is dumped."""
+
+    jobs: Whole = Field(2, ge=1, le=64)
+    compress: Annotated[str, AfterValidator(checks.compression)] = "zstd:1"
+    proof: Literal["full", "counts", "none"] = "full"
+    lock_wait_timeout_s: Number = Field(60.0, gt=0)
+
+
+class RetentionConfig(Model):
+    """Which backups are kept; restic's words, ORed. Calendar periods are those of `time_zone`."""
+
+    keep_last: Whole = Field(0, ge=0)
+    keep_daily: Whole = Field(0, ge=0)
+    keep_weekly: Whole = Field(0, ge=0)
+    keep_monthly: Whole = Field(0, ge=0)
+    keep_min: Whole = Field(2, ge=1)
+    time_zone: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not (self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
+            raise ValueError("an empty policy would remove everything; give at least keep_last")
+        return self
+
+
+class SessionTable(Model):
+    """A table whose rows expire.
+
+    Attributes:
+        table: Qualified name, quoted as in SQL where needed.
+        expires: The column that says until when a row lives.
+        time_zone: Required for a ``timestamp`` column: the zone its values are in.
+        unit: Required for an integer column: seconds or milliseconds since 1970 UTC.
+    """
+
+    table: str
+    expires: Annotated[str, Field(min_length=1)]
+    time_zone: Zone | None = None
+    unit: Literal["s", "ms"] | None = None
+    batch_pages: Whole = Field(500, ge=1, le=100_000)
+
+    @field_validator("table")
+    @classmethod
+    def _qualified(cls, name: str) -> str:
+        split_qualified(name)
+        return name
+
+    @model_validator(mode="after")
+    def _one_kind_of_column(self) -> Self:
+        if self.time_zone is not None and self.unit is not None:
+            raise ValueError("give time_zone for a timestamp column or unit for an integer one, not both")
+        return self
+
+
+class IndexBloatConfig(Model):
+    """When an index counts as bloated: both thresholds must be met.
+
+    Below a ratio of about 0.35 healthy indexes on random keys would be rebuilt for ever.
+    """
+
+    min_ratio: Number = Field(0.4, gt=0, lt=1)
+    min_reclaimable: ByteSize = Field(default=ByteSize(50_000_000), ge=0)
+    max_wait_s: Number = Field(600.0, gt=0)
+    exclude: tuple[str, ...] = ()
+
+
+class IndexAuditConfig(Model):
+    """Indexes that the application relies on, by (qualified) name."""
+
+    required: tuple[str, ...] = ()
+
+
+class AnalyzeConfig(Model):
+    """`stale_fraction` scales autovacuum's own threshold (50 + 0.1 * rows by default)."""
+
+    stale_fraction: Number = Field(1.0, gt=0)
+    statement_timeout_s: Number = Field(3600.0, gt=0)
+
+
+class MatviewsConfig(Model):
+    """How materialized views are refreshed.
+
+    Attributes:
+        allow_exclusive: Refresh with ACCESS EXCLUSIVE where CONCURRENTLY is impossible.
+    """
+
+    allow_exclusive: Switch = True
+    lock_timeout_s: Number = Field(30.0, gt=0)
+    statement_timeout_s: Number = Field(3600.0, gt=0)
+    exclude: tuple[str, ...] = ()
+
+
+class TargetConfig(Model):
+    """One database that is looked after."""
+
+    conninfo: TargetConninfo
+    password: Secret | None = None
+    stores: tuple[str, ...] = Field(min_length=1)
+    client_dirs: tuple[Path, ...] = ()
+    backup: BackupConfig = BackupConfig()
+    restore: LoginConfig = LoginConfig()
+    maintenance: LoginConfig = LoginConfig()
+    retention: RetentionConfig = RetentionConfig(keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=6)
+    sessions: tuple[SessionTable, ...] = ()
+    index_bloat: IndexBloatConfig = IndexBloatConfig()
+    index_audit: IndexAuditConfig = IndexAuditConfig()
+    analyze: AnalyzeConfig = AnalyzeConfig()
+    matviews: MatviewsConfig = MatviewsConfig()
+
+    @field_validator("stores")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is in it twice; name each store once")
+        return names
+
+
+class Config(Model):
+    """The whole file."""
+
+    state_url: StateUrl | None = None
+    stores: Mapping[str, StoreConfig] = Field(default_factory=dict)
+    targets: Mapping[str, TargetConfig] = Field(default_factory=dict)
+
+    @field_validator("stores", "targets")
+    @classmethod
+    def _plain_names(cls, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in entries:
+            if not NAME_PATTERN.fullmatch(name):
+                raise ValueError(f"{name!r}: use lower-case letters, digits, - and _ (it becomes a folder)")
+        return entries
+
+    @model_validator(mode="after")
+    def _known_stores(self) -> Self:
+        for name, target in self.targets.items():
+            for store in target.stores:
+                if store not in self.stores:
+                    known = ", ".join(sorted(self.stores)) or "none is defined"
+                    raise ValueError(
+                        f"targets.{name}.stores: there is no [stores.{store}]; known stores: {known}"
+                    )
+        return self
+
+    def target(self, name: str) -> TargetConfig:
+        """Return one target.
+
+        Raises:
+            ConfigError: There is no such target; the text lists those there are.
+        """
+        try:
+            return self.targets[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self.targets, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(sorted(self.targets)) or "none"
+            raise ConfigError(f"there is no target {name!r} (known: {known}){hint}") from None
+
+    def resolved_state_url(self) -> str:
+        """Return the SQLAlchemy URL of the state database; by default a file in the user's state folder."""
+        if isinstance(self.state_url, Secret):
+            return self.state_url.resolve()
+        return self.state_url or f"sqlite:///{state_folder() / 'state.db'}"
+
+
+def state_folder() -> Path:
+    """Return the folder for state that may be lost: ``$XDG_STATE_HOME/pgsteward``."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "pgsteward"
+
+
+def find_config(given: Path | None = None) -> Path:
+    """Return the configuration file to use.
+
+    In this order: the one given, ``$PGSTEWARD_CONFIG``, ``./pgsteward.toml``, the user's, the machine's.
+
+    Raises:
+        ConfigError: There is none; the text says how to write one.
+    """
+    named = given or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError(f"{named}: there is no such file; `pgsteward init` writes one")
+        return named
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    places = [
+        Path("pgsteward.toml"),
+        config_home / "pgsteward" / "pgsteward.toml",
+        Path("/etc/pgsteward/pgsteward.toml"),
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise ConfigError(f"no configuration found (looked at {looked}); `pgsteward init` writes one")
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: The file, or None to look in the usual places (see `find_config`).
+
+    Raises:
+        ConfigError: Not found, not TOML, or a key is wrong; names the file, the key and what to write.
+    """
+    file = find_config(path)
+    try:
+        data = tomllib.loads(file.read_text())
+    except OSError as exc:
+        raise ConfigError(f"{file}: can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{file}: is not UTF-8 at byte {exc.start}; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{file}: not valid TOML: {exc}") from exc
+    try:
+        return Config.model_validate(_anchored(data, file.resolve().parent))
+    except ValidationError as exc:
+        raise ConfigError(explain(file, exc.errors(), Config)) from None
+    except StewardError as exc:
+        raise ConfigError(f"{file}: {exc}") from exc
+
+
+def _anchored(data: Any, folder: Path) -> Any:
+    """Make relative secret files and SQLite files relative to the configuration file, not to the caller."""
+    if isinstance(data, list):
+        return [_anchored(entry, folder) for entry in data]
+    if not isinstance(data, dict):
+        return data
+    found = {key: _anchored(value, folder) for key, value in data.items()}
+    if set(found) == {"file"} and isinstance(found["file"], str):
+        found["file"] = str(folder / found["file"])
+    url = found.get("state_url")
+    if isinstance(url, str) and url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
+        found["state_url"] = f"sqlite:///{folder / url.removeprefix('sqlite:///')}"
+    return found

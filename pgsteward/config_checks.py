@@ -1,0 +1,172 @@
+"""Checks of single values in a configuration. Nothing is contacted, and no driver is imported for it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+from zoneinfo import available_timezones
+
+_PAIR = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)\s*", re.DOTALL)
+_SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+_USUAL = (
+    *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "options"),
+    *(
+        "connect_timeout",
+        "application_name",
+        "client_encoding",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+    ),
+    *("sslcrl", "sslpassword", "channel_binding", "gssencmode", "krbsrvname", "target_session_attrs"),
+    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+    *("require_auth", "load_balance_hosts", "requirepeer", "sslnegotiation", "fallback_application_name"),
+)
+_LEVELS: Mapping[str, range] = {"zstd": range(1, 23), "lz4": range(1, 13), "gzip": range(1, 10)}
+
+
+def conninfo(text: str) -> str:
+    """Return a conninfo that holds no secret and can be one.
+
+    Raises:
+        ValueError: It is none, or it holds a secret; the text never repeats it.
+    """
+    parts = conninfo_parts(text)
+    for key in parts:
+        if key == "password":
+            raise ValueError(
+                'take the password out of conninfo and add password = { env = "NAME" } (or use .pgpass)'
+            )
+        if key in _SECRETS:
+            raise ValueError(f"take {key} out of conninfo; a service file may hold it: service=NAME")
+        near = difflib.get_close_matches(key, _USUAL, n=1, cutoff=0.8)
+        if key not in _USUAL and near:
+            raise ValueError(f"{key} is no connection option; did you mean {near[0]!r}?")
+    return text
+
+
+def conninfo_with_database(text: str) -> str:
+    """Return the same for a target of its own, whose backups lie in a folder named after the database.
+
+    Raises:
+        ValueError: It names no database.
+    """
+    parts = conninfo_parts(conninfo(text))
+    named = parts.get("dbname") or ("service" not in parts and parts.get("user"))
+    elsewhere = "service" not in parts and (os.environ.get("PGDATABASE") or os.environ.get("PGUSER"))
+    if not (named or elsewhere):
+        raise ValueError("name the database: add dbname=... (its backups lie in a folder of that name)")
+    return text
+
+
+def conninfo_parts(text: str) -> Mapping[str, str]:
+    """Return the parts of a conninfo as they are written, quotes and all.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if re.match(r"postgres(?:ql)?://", text):
+        return _uri_parts(text)
+    parts: dict[str, str] = {}
+    position = 0
+    while position < len(text.rstrip()):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise ValueError('write it as for psql: "host=... port=... dbname=... user=..."')
+        parts[pair[1]] = pair[2]
+        position = pair.end()
+    return parts
+
+
+def _uri_parts(text: str) -> Mapping[str, str]:
+    try:
+        uri = urlsplit(text)
+    except ValueError:
+        raise ValueError('write it as for psql: "postgresql://user@host:5432/database"') from None
+    user, colon, password = uri.netloc.rpartition("@")[0].partition(":")
+    parts = {
+        "user": user,
+        "dbname": uri.path.strip("/"),
+        **dict(parse_qsl(uri.query, keep_blank_values=True)),
+    }
+    return {**parts, "password": password} if colon and password else parts
+
+
+def compression(text: str) -> str:
+    """Return a specification that pg_dump takes.
+
+    Raises:
+        ValueError: It is none, or its level does not exist.
+    """
+    codec, colon, level = text.partition(":")
+    if text == "none" or (codec in _LEVELS and not colon):
+        return text
+    if codec in _LEVELS and level.isascii() and level.isdecimal() and int(level) in _LEVELS[codec]:
+        return text
+    levels = ", ".join(f"{name}:{each[0]} to {name}:{each[-1]}" for name, each in _LEVELS.items())
+    raise ValueError(f'write "zstd", "lz4" or "gzip", with a level if you like ({levels}), or "none"')
+
+
+def state_url(text: str) -> str:
+    """Return a URL that SQLAlchemy takes and that holds no password.
+
+    Raises:
+        ValueError: It holds one, or it is no URL of SQLite or PostgreSQL.
+    """
+    parts = urlsplit(text)
+    if parts.password or "password" in dict(parse_qsl(parts.query)):
+        raise ValueError('a URL with a password is a secret: state_url = { env = "NAME" }')
+    known = ("sqlite", "postgres", "postgresql", "postgresql+psycopg")
+    if parts.scheme not in known or "://" not in text or (parts.scheme == "sqlite" and parts.netloc):
+        raise ValueError('write "sqlite:///file" or "postgresql://user@host/database"')
+    return text
+
+
+def store_url(url: str) -> str:
+    """Return the URL of a folder or of a bucket, without a slash at its end.
+
+    Raises:
+        ValueError: It is neither, or it holds keys.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError(
+            'take the keys out of the URL and add access_key_id = { env = "NAME" } and its secret'
+        )
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and len(parts.path) > 1:
+        return url.rstrip("/")
+    if parts.scheme == "s3" and parts.netloc and not parts.query:
+        return url.rstrip("/")
+    raise ValueError('write "file:///absolute/folder" or "s3://bucket/prefix"')
+
+
+def endpoint_url(url: str) -> str:
+    """Return the address of an S3 service that is not spoken to in clear text.
+
+    Raises:
+        ValueError: It would be, or it is no address.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("take user and password out of the URL; access_key_id and secret_access_key say who")
+    loopback = parts.hostname in {"localhost", "::1"} or (parts.hostname or "").startswith("127.")
+    if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+        return url
+    raise ValueError("write https://...; http is for loopback addresses only")
+
+
+def time_zone(zone: str) -> str:
+    """Return the name of a time zone.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if zone not in available_timezones():
+        near = difflib.get_close_matches(zone, available_timezones(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else 'write a name such as "UTC" or "Europe/Warsaw"'
+        raise ValueError(f"{zone!r} is not a time zone; {hint}")
+    return zone

@@ -1,0 +1,3 @@
+-- Support removes what the bot sent.
+DELETE FROM job_applications
+ WHERE mod(id, 9) < 5;

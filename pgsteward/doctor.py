@@ -1,0 +1,220 @@
+"""Looks at everything that a night needs, before the night: each finding comes with what to do about it.
+
+Nothing is changed, but for a tiny probe object in each store, which is removed again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+from pgsteward import results
+from pgsteward.errors import ConfigError, StewardError
+from pgsteward.progress import Progress, silent
+from pgsteward.results import Note, StepResult
+from pgsteward.storage import Store
+from pgsteward.targets import Target
+
+STEP = "doctor"
+CheckStatus = Literal["ok", "warn", "fail", "unknown", "skipped"]
+_PROBE = b"pgsteward doctor was here; this object may be deleted\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, or could not be.
+
+    Attributes:
+        check: Its name.
+        status: ``fail``: some step of the night will not work; ``warn``: it works, and may hurt later;
+            ``unknown``: it could not be looked at; ``skipped``: it is not used here.
+        message: What was found.
+        fix: What to do about it, ready to be copied; empty when nothing is to be done.
+    """
+
+    check: str
+    status: CheckStatus
+    message: str
+    fix: str = ""
+
+
+def examine(target: Target, *, progress: Progress = silent) -> StepResult:
+    """Check one target and everything around it.
+
+    Returns:
+        Status ``failed`` when something will not work, ``partial`` when something could not be looked at;
+        warnings leave it ``ok``. ``details["checks"]`` has every check.
+    """
+    from pgsteward.doctor_database import check_database
+
+    started = time.monotonic()
+    parts: Sequence[tuple[str, Callable[[Target], Iterator[Check]]]] = (
+        ("configuration", _configuration),
+        ("database", check_database),
+        ("stores", _stores),
+        ("state", _state),
+        ("Prefect", _prefect),
+    )
+    checks: list[Check] = []
+    for done, (what, part) in enumerate(parts):
+        progress(f"checking {what}", done, len(parts))
+        try:
+            checks += part(target)
+        except StewardError as exc:  # the other parts must get their turn
+            checks.append(Check(what, "fail", str(exc)))
+    return _result(target, checks).took(time.monotonic() - started)
+
+
+def _result(target: Target, checks: Sequence[Check]) -> StepResult:
+    def notes(status: CheckStatus) -> tuple[Note, ...]:
+        return tuple(Note(c.check, c.message) for c in checks if c.status == status)
+
+    failed, unknown, skipped, warned = notes("fail"), notes("unknown"), notes("skipped"), notes("warn")
+    examined = len(checks) - len(unknown) - len(skipped)
+    counts = {
+        "fine": examined - len(failed) - len(warned),
+        "to mind": len(warned),
+        "wrong": len(failed),
+        "unknown": len(unknown),
+        "not used here": len(skipped),
+    }
+    return StepResult(
+        step=STEP,
+        target=target.name,
+        status="failed" if failed else results.judge(examined=examined, unknown=unknown),
+        examined=examined,
+        skipped=skipped,
+        unknown=unknown,
+        failed=failed,
+        summary=f"{len(checks)} checks: "
+        + ", ".join(f"{number} {word}" for word, number in counts.items() if number),
+        details={"checks": [asdict(check) for check in checks]},
+    )
+
+
+def _configuration(target: Target) -> Iterator[Check]:
+    names = len(target.config.targets)
+    yield Check("configuration", "ok", f"read; {names} target{'s' if names != 1 else ''}")
+    for purpose in ("backup", "maintenance", "restore"):
+        try:
+            target.login(purpose)
+        except ConfigError as exc:
+            yield Check(f"secret for {purpose}", "fail", str(exc))
+
+
+def _stores(target: Target) -> Iterator[Check]:
+    for name in target.settings.stores:
+        yield _probe_store(target, name)
+    from pgsteward.backup.home import has_spool, home_store
+
+    home = home_store(target)
+    if has_spool(target):
+        yield Check(
+            "spool",
+            "ok",
+            f"no file:// store: dumps are written to {home.location} and removed once they are uploaded",
+        )
+    yield from _free_space(target, home)
+
+
+def _probe_store(target: Target, name: str) -> Check:
+    what = f"store {name}"
+    key = f"{target.name}/doctor-{secrets.token_hex(8)}.txt"
+    try:
+        store = target.store(name)
+        try:
+            store.put_bytes(key, _PROBE)
+            read = store.get_bytes(key)
+            listed = [entry.key for entry in store.objects(key)]
+        finally:
+            store.delete(key)
+        left = [entry.key for entry in store.objects(key)]
+    except ConfigError as exc:
+        return Check(what, "fail", str(exc))
+    except (StewardError, FileNotFoundError) as exc:
+        return Check(what, "fail", str(exc), _store_fix(target, name))
+    if read != _PROBE or listed != [key]:
+        return Check(
+            what, "fail", f"{store.location} does not give back what was put there", _store_fix(target, name)
+        )
+    if left:
+        return Check(
+            what, "warn", f"{store.location} keeps objects that were deleted; retention frees nothing there"
+        )
+    return Check(what, "ok", f"{store.location}: put, read, listed and deleted an object")
+
+
+def _store_fix(target: Target, name: str) -> str:
+    config = target.config.stores[name]
+    if config.scheme == "file":
+        return f"make the folder {config.path} writable for the user that pgsteward runs as"
+    return (
+        f"check endpoint, region and keys; on the bucket {config.bucket} allow s3:ListBucket and"
+        " s3:ListBucketMultipartUploads, on its objects s3:GetObject, s3:PutObject, s3:DeleteObject and"
+        " s3:AbortMultipartUpload"
+    )
+
+
+def _free_space(target: Target, home: Store) -> Iterator[Check]:
+    from pgsteward import postgres
+    from pgsteward.report.units import humanize_bytes
+
+    folder = home.local_folder("")
+    while folder is not None and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if folder is None:
+        return
+    try:
+        free = shutil.disk_usage(folder).free
+        with postgres.connect(target.login("backup"), purpose="doctor", statement_timeout_s=30) as connection:
+            size = int(connection.value("SELECT pg_database_size(current_database())"))
+    except (OSError, StewardError) as exc:
+        yield Check("free space", "unknown", f"{exc}")
+        return
+    message = f"{humanize_bytes(free)} free for dumps of a database of {humanize_bytes(size)}"
+    if free < size:  # a dump is about a fifth of that, and several are kept
+        yield Check("free space", "warn", message, f"give {folder} more room, or keep fewer backups there")
+    else:
+        yield Check("free space", "ok", message)
+
+
+def _state(target: Target) -> Iterator[Check]:
+    from pgsteward import state
+
+    try:
+        with state.open_history(target.config) as history:
+            runs = len(history.recent(target.name, limit=1))
+    except StewardError as exc:
+        fix = "correct state_url; losing the state loses history, never a backup"
+        yield Check("state", "fail", str(exc), fix)
+        return
+    yield Check("state", "ok", "can be read" if runs else "can be read; no run is in it yet")
+
+
+def _prefect(target: Target) -> Iterator[Check]:
+    from pgsteward.prefect_project import module_output
+
+    if importlib.util.find_spec("prefect") is None:
+        yield Check(
+            "Prefect",
+            "skipped",
+            "Prefect is not installed here; every operation also runs from the shell",
+            "for flows and the UI: pip install 'pgsteward[prefect]'",
+        )
+        return
+    try:
+        said = json.loads(module_output("check", "--exit-zero"))
+    except ConfigError as exc:
+        yield Check("Prefect", "skipped", str(exc))
+        return
+    except (StewardError, ValueError) as exc:
+        yield Check("Prefect", "unknown", f"its side could not be asked: {exc}")
+        return
+    for entry in cast("list[dict[str, Any]]", said):
+        yield Check(f"Prefect: {entry['check']}", entry["status"], entry["message"], entry.get("fix", ""))

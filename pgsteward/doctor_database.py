@@ -1,0 +1,263 @@
+"""The part of doctor that looks at the server: versions, poolers, rights, extensions, clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pgsteward import postgres
+from pgsteward.config import Purpose, SessionTable
+from pgsteward.doctor import Check
+from pgsteward.errors import ConfigError, PreconditionError, StewardError
+from pgsteward.pgtools import choose_client, find_clients
+from pgsteward.postgres import Connection, Row, quote_name
+from pgsteward.relations import find_table
+from pgsteward.sql import load
+from pgsteward.targets import Target
+
+NEWEST_TESTED = 18
+_SHOWN = 20
+_SINGLE_GRANTS = 5
+"""Up to so many are granted one by one; beyond, the role should read everything, tables of tomorrow too."""
+_TIMEOUT_S = 30.0
+
+_NEEDED_BY: Mapping[Purpose, str] = {
+    "backup": "backup rights",
+    "maintenance": "maintenance rights",
+    "restore": "restore rights",
+}
+
+
+def check_database(target: Target) -> Iterator[Check]:
+    """Yield the checks of one database, kind of work by kind of work."""
+    for purpose, rights in _NEEDED_BY.items():
+        try:
+            login = target.login(purpose)
+        except ConfigError:
+            yield Check(rights, "unknown", "its secret is missing")
+            continue
+        try:
+            with postgres.connect(login, purpose="doctor", statement_timeout_s=_TIMEOUT_S) as connection:
+                yield from _server(target, connection, purpose)
+                if purpose == "backup":
+                    yield _backup_rights(connection)
+                    yield _clients(target, connection)
+                elif purpose == "maintenance":
+                    yield _maintenance_rights(connection)
+                    yield _pgstattuple(connection)
+                    yield from _session_tables(target, connection)
+                else:
+                    yield _restore_rights(connection)
+        except StewardError as exc:
+            yield Check(f"server ({purpose})", "fail", str(exc), _connection_fix(exc))
+            yield Check(rights, "unknown", "the server was not asked: no usable connection")
+
+
+def grants(rows: Sequence[Row], role: str) -> str:
+    """Return the statements that give `role` what it lacks by rows of ``backup_obstacles.sql``."""
+    statements: list[str] = []
+    for row in rows:
+        name = quote_name(row["schema_name"], row["name"])
+        if "row-level" in row["reason"]:
+            statements.append(f"ALTER ROLE {role} BYPASSRLS;")
+            continue
+        if "USAGE" in row["reason"]:
+            statements.append(f"GRANT USAGE ON SCHEMA {quote_name(row['schema_name'])} TO {role};")
+        statements.append(f"GRANT SELECT ON {name} TO {role};")
+    wanted = list(dict.fromkeys(statements))
+    if len(rows) > _SINGLE_GRANTS:
+        wanted = [f"GRANT pg_read_all_data TO {role};", *(s for s in wanted if s.startswith("ALTER ROLE"))]
+    return " ".join(wanted)
+
+
+def _connection_fix(exc: StewardError) -> str:
+    if isinstance(exc, PreconditionError) and "pooler" not in str(exc):
+        return "check user, password, database and pg_hba.conf"
+    return ""
+
+
+def _server(target: Target, connection: Connection, purpose: Purpose) -> Iterator[Check]:
+    postgres.refuse_pooler(connection)
+    check = f"server ({purpose})"
+    version = connection.server_version
+    major = version // 10_000
+    where = connection.value("SELECT current_user || ' on ' || current_database()")
+    found = f"PostgreSQL {major}.{version % 10_000} as {where}, no pooler in between"
+    if version < postgres.MIN_SERVER:
+        yield Check(
+            check, "fail", f"{found}; too old", f"upgrade to {postgres.MIN_SERVER // 10_000} or newer"
+        )
+    elif major > NEWEST_TESTED:
+        yield Check(check, "warn", f"{found}; newer than {NEWEST_TESTED}, the newest that is tested")
+    else:
+        yield Check(check, "ok", found)
+    if connection.dbname != target.database:
+        yield Check(
+            f"database ({purpose})",
+            "fail",
+            f"{purpose}.conninfo leads to {connection.dbname!r}, the target's own to {target.database!r}",
+            "name the same database in both",
+        )
+
+
+def _role(connection: Connection) -> str:
+    return quote_name(connection.value("SELECT current_user"))
+
+
+def _backup_rights(connection: Connection) -> Check:
+    role = _role(connection)
+    obstacles = connection.rows(load("backup_obstacles"))
+    large_objects = [row["oid"] for row in connection.rows(load("unreadable_large_objects"))]
+    if not obstacles and not large_objects:
+        return Check("backup rights", "ok", f"{role} can read everything that is dumped")
+    shown = [f"{quote_name(r['schema_name'], r['name'])}: {r['reason']}" for r in obstacles[:5]]
+    if len(obstacles) > len(shown):
+        shown.append(f"and {len(obstacles) - len(shown)} more")
+    fixes = [grants(obstacles, role)] if obstacles else []
+    if large_objects:
+        shown.append(f"{len(large_objects):,} large objects can't be read")
+        fixes += [f"GRANT SELECT ON LARGE OBJECT {oid} TO {role};" for oid in large_objects[:_SHOWN]]
+        if len(large_objects) > _SHOWN:
+            fixes.append("-- and so on; deployments/roles.sql does it in a loop")
+    message = f"{role} can't dump everything: {'; '.join(shown)}"
+    return Check("backup rights", "fail", message, " ".join(fixes))
+
+
+def _clients(target: Target, connection: Connection) -> Check:
+    clients = find_clients(target.settings.client_dirs)
+    codec = target.settings.backup.compress.split(":")[0]
+    known = ", ".join(f"{client.text} in {client.folder}" for client in clients) or "none"
+    try:
+        chosen = choose_client(clients, connection.server_version)
+    except PreconditionError as exc:
+        return Check("clients", "fail", str(exc))
+    try:
+        chosen = choose_client(
+            clients, connection.server_version, codec=codec, spec=target.settings.backup.compress
+        )
+    except PreconditionError as exc:
+        return Check("clients", "warn", f"{exc}; backups would be compressed with gzip, which is slower")
+    return Check("clients", "ok", f"pg_dump {chosen.text} in {chosen.folder}, with {codec} (found: {known})")
+
+
+def _maintenance_rights(connection: Connection) -> Check:
+    role = _role(connection)
+    owners = connection.rows(load("maintenance_owners"))
+    total = sum(row["relations"] for row in owners)
+    foreign = [row for row in owners if not row["has_rights"]]
+    if not owners:
+        return Check("maintenance rights", "warn", "there is no table in this database")
+    if not foreign:
+        return Check("maintenance rights", "ok", f"{role} has the owners' rights on all {total:,} relations")
+    missing = sum(row["relations"] for row in foreign)
+    named = "; ".join(
+        f"{row['relations']:,} of {quote_name(row['owner'])}, e.g. {row['example']}" for row in foreign
+    )
+    fixes = [
+        f"give what {quote_name(row['owner'])} (a superuser) owns to another role:"
+        f" REASSIGN OWNED or ALTER TABLE {row['example']} OWNER TO ...;"
+        if row["owner_is_superuser"]
+        else f"GRANT {quote_name(row['owner'])} TO {role};"
+        for row in foreign
+    ]
+    return Check(
+        "maintenance rights",
+        "fail",
+        f"{role} has not the owner's rights on {missing:,} of {total:,} relations: {named}; it can't rebuild"
+        " their indexes, and without MAINTAIN not analyze them",
+        " ".join(fixes),
+    )
+
+
+def _pgstattuple(connection: Connection) -> Check:
+    role = _role(connection)
+    row = connection.row(load("pgstattuple"))
+    if row["schema"] is None:
+        install = "" if row["is_available"] else "install the server's contrib package; then "
+        return Check(
+            "pgstattuple",
+            "fail",
+            "the extension is missing: no index can be measured",
+            f"{install}CREATE EXTENSION pgstattuple;",
+        )
+    if not row["may_use_schema"]:
+        fix = f"GRANT USAGE ON SCHEMA {quote_name(row['schema'])} TO {role};"
+        return Check("pgstattuple", "fail", f"{role} may not use its schema", fix)
+    if not row["may_execute"]:
+        fix = f"GRANT pg_stat_scan_tables TO {role};"
+        return Check("pgstattuple", "fail", f"{role} may not call it: no index can be measured", fix)
+    return Check("pgstattuple", "ok", "indexes can be measured")
+
+
+def _session_tables(target: Target, connection: Connection) -> Iterator[Check]:
+    if not target.settings.sessions:
+        yield Check("session tables", "skipped", "none is configured: no row is ever deleted")
+    for settings in target.settings.sessions:
+        yield _session_table(connection, settings)
+
+
+def _session_table(connection: Connection, settings: SessionTable) -> Check:
+    check, role = f"session table {settings.table}", _role(connection)
+    try:
+        table = find_table(connection, settings.table)
+    except ConfigError as exc:
+        return Check(check, "fail", str(exc))
+    column = connection.maybe_row(load("expiry_column"), {"oid": table.oid, "column": settings.expires})
+    if column is None:
+        return Check(check, "fail", f"it has no column {settings.expires}", "correct expires")
+    kind = str(column["type_name"])
+    if kind.startswith("timestamp") and "without" in kind and settings.time_zone is None:
+        return Check(
+            check, "fail", f"{settings.expires} is a {kind}, whose zone is not known", 'add time_zone = "UTC"'
+        )
+    if kind in ("integer", "bigint") and settings.unit is None:
+        return Check(
+            check, "fail", f"{settings.expires} is a {kind}, whose unit is not known", 'add unit = "s"'
+        )
+    may = connection.row(load("delete_rights"), {"oid": table.oid})
+    schema = quote_name(table.schema)
+    fixes = [] if may["may_use_schema"] else [f"GRANT USAGE ON SCHEMA {schema} TO {role};"]
+    if not (may["may_select"] and may["may_delete"]):
+        fixes.append(f"GRANT SELECT, DELETE ON {table.qualified} TO {role};")
+    if may["rows_hidden"]:
+        fixes.append(f"ALTER ROLE {role} BYPASSRLS;")
+    if fixes:
+        return Check(check, "fail", f"{role} can't delete all its expired rows", " ".join(fixes))
+    return Check(check, "ok", f"expired by {settings.expires} ({kind})")
+
+
+def _restore_rights(connection: Connection) -> Check:
+    me = connection.row(load("role_attributes"))
+    role = quote_name(me["name"])
+    if me["is_superuser"]:
+        return Check("restore rights", "ok", f"{role} is a superuser: it may restore and replace")
+    missing, fixes = [], []
+    if not me["may_create_databases"]:
+        missing.append("make databases")
+        fixes.append(f"ALTER ROLE {role} CREATEDB;")
+    lacking = [row for row in connection.rows(load("restore_owners")) if not row["has_rights"]]
+    if lacking:
+        missing.append(f"make things that {', '.join(row['quoted'] for row in lacking)} own")
+    fixes += [
+        f"give what {row['quoted']} (a superuser) owns to another role: REASSIGN OWNED or ALTER ... OWNER TO;"
+        if row["is_superuser"]
+        else f"GRANT {row['quoted']} TO {role};"
+        for row in lacking
+    ]
+    if missing:
+        return Check("restore rights", "fail", f"{role} can't {', nor '.join(missing)}", " ".join(fixes))
+    untrusted = [row["name"] for row in connection.rows(load("superuser_extensions"))]
+    if untrusted:
+        names = ", ".join(map(quote_name, untrusted))
+        return Check(
+            "restore rights",
+            "warn",
+            f"{role} can't create {names}: a restore with them needs a superuser",
+            "give [targets.NAME.restore] a superuser's conninfo on the day of a restore",
+        )
+    if not (me["may_end_sessions"] and me["is_database_owner"]):
+        swap = [] if me["may_end_sessions"] else [f"GRANT pg_signal_backend TO {role};"]
+        if not me["is_database_owner"]:
+            swap.append(f"GRANT {quote_name(me['database_owner'])} TO {role};")
+        message = f"{role} may restore into a new database, but not replace this one"
+        return Check("restore rights", "warn", message, " ".join(swap))
+    return Check("restore rights", "ok", f"{role} may restore and replace")

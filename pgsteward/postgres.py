@@ -1,0 +1,462 @@
+"""The only room that talks to PostgreSQL through psycopg.
+
+Every session says who it is and has timeouts that fit its job; every psycopg error is translated here,
+once, by SQLSTATE; a cancelled Python call cancels its statement on the server; a process that dies takes
+its statements along (`client_connection_check_interval`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, LiteralString, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+
+from pgsteward.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    LockTimeout,
+    PreconditionError,
+    QueryFailed,
+    StewardError,
+    TransientError,
+)
+from pgsteward.sql import load
+
+Row = dict[str, Any]
+Statement = bytes | LiteralString | sql.SQL | sql.Composed
+
+LOCK_SPACE = 0x70677374  # "pgst": first key of every advisory lock that pgsteward takes
+MIN_SERVER = 150000
+"""Oldest server that is tested; PostgreSQL 14 reached its end of life in November 2026."""
+
+_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01", "25006"})
+_FATAL_FOR_GOOD = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "certificate",
+    "does not support SSL",
+    "is not currently accepting connections",
+    "definition of service",
+    "service file",
+    'value: "',
+    "invalid integer value",
+    "invalid port number",
+    "not permitted to log in",
+    "permission denied for database",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How to reach one database: a conninfo without a password, and the password beside it.
+
+    Attributes:
+        conninfo: libpq key words or URI, without a password.
+        password: Left to libpq (.pgpass, service file, certificate) when None.
+    """
+
+    conninfo: str
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def dbname(self) -> str:
+        """The database this login names, as libpq would choose it.
+
+        Raises:
+            ConfigError: It names none, or can't be read.
+        """
+        try:
+            parts = conninfo_to_dict(self.conninfo)
+        except psycopg.ProgrammingError as exc:
+            raise ConfigError(f"the conninfo can't be read: {_sentence(exc)}") from exc
+        if parts.get("dbname"):
+            return str(parts["dbname"])
+        if parts.get("service") or os.environ.get("PGSERVICE"):  # its file may name one, or else not
+            raise ConfigError("the conninfo names a service but no database; add dbname=... to it")
+        chosen = os.environ.get("PGDATABASE") or parts.get("user") or os.environ.get("PGUSER")
+        if not chosen:
+            raise ConfigError("the conninfo names no database; add dbname=... to it")
+        return str(chosen)
+
+    def to(self, dbname: str) -> Login:
+        """Return the same login for another database of the same server."""
+        return Login(make_conninfo(self.conninfo, dbname=dbname), self.password)
+
+    def tool_env(self) -> dict[str, str]:
+        """Return the environment variables that pg_dump and friends need besides `conninfo`."""
+        return {"PGPASSWORD": self.password} if self.password is not None else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message of the server that is not an error; missing rights arrive as one of these."""
+
+    severity: str
+    message: str
+    sqlstate: str | None = None
+
+
+def identifier(*parts: str) -> sql.Identifier:
+    """Quote a (qualified) name."""
+    return sql.Identifier(*parts)
+
+
+def literal(value: object) -> sql.Literal:
+    """Quote a value for the few statements that take no parameters."""
+    return sql.Literal(value)
+
+
+def raw(text: LiteralString) -> sql.SQL:
+    """Mark a literal of the source code as SQL, to be used inside `compose`."""
+    return sql.SQL(text)
+
+
+def compose(template: LiteralString, *args: sql.Composable, **parts: sql.Composable) -> sql.Composed:
+    """Put quoted parts into a statement; the template is a literal of the source code."""
+    return sql.SQL(template).format(*args, **parts)
+
+
+def compose_file(name: str, **parts: sql.Composable) -> sql.Composed:
+    """Put quoted parts into the statement of ``pgsteward/sql/<name>.sql``."""
+    return sql.SQL(load(name).decode()).format(**parts)
+
+
+def join(separator: LiteralString, parts: Iterable[sql.Composable]) -> sql.Composed:
+    """Put a separator between quoted parts."""
+    return sql.SQL(separator).join(parts)
+
+
+def quote_name(*parts: str) -> str:
+    """Return a qualified name as people write it in SQL, for messages and tool arguments."""
+    return ".".join(
+        p if p.isidentifier() and p == p.lower() and p.isascii() else '"' + p.replace('"', '""') + '"'
+        for p in parts
+    )
+
+
+def database_argument(dbname: str) -> str:
+    """Return a database's name for a client tool, which would take one with ``=`` in it for a conninfo."""
+    return make_conninfo(dbname=dbname)
+
+
+def connect(
+    login: Login,
+    *,
+    purpose: str,
+    statement_timeout_s: float = 0.0,
+    lock_timeout_s: float = 5.0,
+    connect_timeout_s: int = 10,
+    autocommit: bool = True,
+    settings: Mapping[str, str] | None = None,
+) -> Connection:
+    """Open a session.
+
+    Args:
+        login: Where to.
+        purpose: Ends up in ``application_name`` as ``pgsteward <purpose>``.
+        statement_timeout_s: 0 means none.
+        lock_timeout_s: 0 means none. REINDEX CONCURRENTLY must have none: it counts the wait for snapshots.
+        connect_timeout_s: For the TCP connection and the greeting, each address tried.
+        autocommit: False for sessions that hold a snapshot.
+        settings: Further run-time settings of the session.
+
+    Raises:
+        DatabaseUnavailable: The server can't be reached or has no room; may heal.
+        PreconditionError: The server refuses this login.
+    """
+    try:
+        connection = psycopg.connect(
+            login.conninfo,
+            autocommit=True,
+            row_factory=dict_row,
+            prepare_threshold=None,  # behind a pooler its names clash, before anybody could say why
+            connect_timeout=connect_timeout_s,
+            application_name=f"pgsteward {purpose}"[:63],
+            password=login.password,
+        )
+    except psycopg.ProgrammingError as exc:
+        raise ConfigError(f"the conninfo can't be read: {_sentence(exc)}") from exc
+    except psycopg.OperationalError as exc:
+        raise _connection_error(exc, login) from exc
+    session = Connection(connection, login)
+    wanted = {
+        "statement_timeout": f"{int(statement_timeout_s * 1000)}",
+        "lock_timeout": f"{int(lock_timeout_s * 1000)}",
+        "client_encoding": "UTF8",  # SQL_ASCII databases would hand out names as bytes
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, MDY",
+        "IntervalStyle": "postgres",
+        "client_min_messages": "notice",
+        **(settings or {}),
+    }
+    if connection.info.server_version >= 140000:
+        wanted.setdefault("client_connection_check_interval", "2s")
+        wanted.setdefault("idle_session_timeout", "0")  # a session that holds a lock is silent for hours
+    if connection.info.server_version >= 170000:
+        wanted.setdefault("transaction_timeout", "0")  # statement_timeout is what fits the job
+    try:
+        session.rows(
+            "SELECT set_config(s.name, s.value, false)"
+            "  FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)",
+            {"names": list(wanted), "values": list(wanted.values())},
+        )
+        connection.autocommit = autocommit
+    except BaseException:
+        connection.close()
+        raise
+    return session
+
+
+class Connection:
+    """One session. Use it as a context manager; leaving it closes it."""
+
+    def __init__(self, connection: psycopg.Connection[Row], login: Login) -> None:
+        self._connection = connection
+        self.login = login
+        self.notices: list[Notice] = []
+        connection.add_notice_handler(self._keep_notice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session; an open transaction is rolled back."""
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
+
+    @property
+    def server_version(self) -> int:
+        """E.g. 170010 for 17.10."""
+        return self._connection.info.server_version
+
+    @property
+    def dbname(self) -> str:
+        """Name of the connected database."""
+        return self._connection.info.dbname
+
+    @property
+    def backend_pid(self) -> int:
+        """The pid that the greeting announced; behind a pooler it is not the server's."""
+        return self._connection.info.backend_pid
+
+    def pinned(self) -> Login:
+        """Return this session's login for this very server: the conninfo may name several, or a name may.
+
+        A snapshot, the proof and the dump in it, a lock and what it guards, belong to one server.
+        """
+        info = self._connection.info
+        where: dict[str, Any] = {"host": info.host, "port": info.port}
+        if not info.host.startswith(("/", "@")):
+            where["hostaddr"] = info.hostaddr
+        return Login(make_conninfo(self.login.conninfo, **where), self.login.password)
+
+    @property
+    def closed(self) -> bool:
+        """True once the session is over, also when the server ended it."""
+        return bool(self._connection.closed)
+
+    def execute(self, statement: Statement, params: Mapping[str, Any] | None = None) -> int:
+        """Run a statement and return the number of rows it touched (-1 where there is no such number)."""
+        with self._running():
+            return self._connection.execute(statement, params).rowcount
+
+    def rows(self, statement: Statement, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """Run a query and return all rows as dictionaries."""
+        with self._running():
+            return self._connection.execute(statement, params).fetchall()
+
+    def row(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Row:
+        """Run a query and return its first row.
+
+        Raises:
+            QueryFailed: There is no row.
+        """
+        found = self.maybe_row(statement, params)
+        if found is None:
+            raise QueryFailed("the query returned no row where one is always expected", "02000")
+        return found
+
+    def maybe_row(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Row | None:
+        """Run a query and return its first row, or None."""
+        with self._running():
+            return self._connection.execute(statement, params).fetchone()
+
+    def value(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Any:
+        """Run a query and return the first column of its first row."""
+        return next(iter(self.row(statement, params).values()))
+
+    def copy_in(self, statement: Statement, rows: Iterable[Sequence[Any]]) -> None:
+        """Feed rows into ``COPY ... FROM STDIN``."""
+        with self._running(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def cancel(self) -> None:
+        """End the running statement, from another thread; harmless when there is none."""
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=5)
+
+    @contextlib.contextmanager
+    def snapshot(self, snapshot_id: str | None = None) -> Iterator[None]:
+        """Run a block in one read-only, repeatable-read transaction, in an exported snapshot if one is given.
+
+        Raises:
+            TransientError: The session that exported the snapshot is gone.
+        """
+        with self.transaction():
+            self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            if snapshot_id is not None:
+                try:
+                    self.execute(compose("SET TRANSACTION SNAPSHOT {id}", id=literal(snapshot_id)))
+                except QueryFailed as exc:
+                    if exc.sqlstate in {"42704", "22023"}:
+                        raise TransientError(f"the exported snapshot is gone: {exc}") from exc
+                    raise
+            yield
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run a block in one transaction: committed at its end, rolled back by an exception."""
+        with self._running(), self._connection.transaction():
+            yield
+
+    @contextlib.contextmanager
+    def collect_notices(self) -> Iterator[list[Notice]]:
+        """Collect what the server says besides results; ANALYZE reports missing rights this way, exit 0."""
+        start = len(self.notices)
+        collected: list[Notice] = []
+        try:
+            yield collected
+        finally:
+            collected.extend(self.notices[start:])
+
+    def _keep_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        self.notices.append(
+            Notice(
+                diagnostic.severity_nonlocalized or diagnostic.severity or "",
+                diagnostic.message_primary or "",
+                diagnostic.sqlstate,
+            )
+        )
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Translate errors; and end the statement on the server when Python is told to stop."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
+        except BaseException:
+            if self._connection.info.transaction_status == TransactionStatus.ACTIVE:
+                with contextlib.suppress(Exception):
+                    self._connection.cancel_safe(timeout=5)
+            raise
+
+
+def translate(exc: psycopg.Error) -> StewardError:
+    """Return our error for psycopg's, chosen by SQLSTATE."""
+    state = exc.sqlstate
+    message = _sentence(exc)
+    if state == "55P03":
+        return LockTimeout(message)
+    if state is None and isinstance(exc, psycopg.OperationalError):
+        return DatabaseUnavailable(message)
+    if state is not None and (state in _UNAVAILABLE or state.startswith("08")):
+        return DatabaseUnavailable(message)
+    if state == "42501":
+        return QueryFailed(f"{message}; `pgsteward doctor` prints the missing GRANT", state)
+    if state == "53200" and "max_locks_per_transaction" in str(exc):
+        return QueryFailed(f"{message}; raise max_locks_per_transaction", state)
+    return QueryFailed(message, state)
+
+
+def lock_key(operation: str) -> int:
+    """Return the second advisory lock key of an operation: a signed 32-bit number."""
+    key = zlib.crc32(operation.encode())
+    return key - (1 << 32) if key >= 1 << 31 else key
+
+
+def try_lock(connection: Connection, operation: str) -> bool:
+    """Take the advisory lock of an operation in this database, or return False at once.
+
+    The blocking form is never used: a session that waits for an advisory lock pins the vacuum horizon.
+    """
+    return bool(
+        connection.value(
+            "SELECT pg_try_advisory_lock(%(space)s, %(key)s)",
+            {"space": LOCK_SPACE, "key": lock_key(operation)},
+        )
+    )
+
+
+@contextlib.contextmanager
+def operation_lock(login: Login, operation: str) -> Iterator[Connection]:
+    """Hold the one lock that an operation has in one database, on a session of its own.
+
+    Raises:
+        PreconditionError: Another run holds it, or a transaction pooler is in between.
+    """
+    with connect(login, purpose=f"lock {operation}", statement_timeout_s=30) as connection:
+        refuse_pooler(connection)
+        if not try_lock(connection, operation):
+            holder = connection.maybe_row(
+                "SELECT l.pid, a.application_name, a.backend_start::text AS since"
+                "  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)"
+                " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
+                "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                "   AND l.classid = %(space)s::int8::oid AND l.objid = %(key)s::int8::oid",
+                {"space": LOCK_SPACE, "key": lock_key(operation) & 0xFFFFFFFF},
+            )
+            who = f"pid {holder['pid']}, since {holder['since']}" if holder else "a session that just ended"
+            raise PreconditionError(
+                f"another {operation} run works on database {connection.dbname} ({who}); wait for it to end"
+            )
+        yield connection
+
+
+def refuse_pooler(connection: Connection) -> None:
+    """Raise when a pooler sits in between: session locks and snapshots break there without an error.
+
+    Raises:
+        PreconditionError: The greeting's pid is not the backend's.
+    """
+    pid = connection.value("SELECT pg_backend_pid()")
+    if pid != connection.backend_pid:
+        raise PreconditionError(
+            "a connection pooler sits between pgsteward and the server (the greeting's pid is"
+            f" {connection.backend_pid}, the backend's is {pid}): session locks and snapshots break there;"
+            " point conninfo at PostgreSQL itself"
+        )
+
+
+def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:
+    message = _sentence(exc)
+    if any(words in message for words in _FATAL_FOR_GOOD) and "starting up" not in message:
+        return PreconditionError(f"the server refuses the login: {message}")
+    return DatabaseUnavailable(f"no connection to database {login.dbname!r}: {message}")
+
+
+def _sentence(exc: psycopg.Error) -> str:
+    diagnostic = exc.diag
+    if diagnostic.message_primary:
+        extra = [f"{t}" for t in (diagnostic.message_detail, diagnostic.message_hint) if t]
+        return "; ".join([diagnostic.message_primary, *extra])
+    return " ".join(str(exc).split())

@@ -1,0 +1,344 @@
+"""What a report says, before it is known how it is set: one `Page` for text, Markdown and terminals.
+
+The order is that of somebody who reads it at 7 in the morning: the verdict, what needs a person, the
+steps at a glance, then each step with everything that it examined, changed, skipped or could not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pgsteward.report.figures import achievements, finding
+from pgsteward.report.units import NONE, humanize_instant, humanize_seconds, is_number, label, plural
+from pgsteward.results import Item, NightResult, Note, Status, StepResult
+
+MAX_ROWS = 50
+"""Rows of one table of a report; the rest is counted, and complete in the JSON."""
+
+Shown = Literal["ok", "findings", "partial", "failed", "skipped", "unknown"]
+"""A status for people: all work done, but with findings, is another thing than work left undone."""
+
+_RANK: Mapping[Status, int] = {"failed": 0, "partial": 1, "unknown": 2, "ok": 3, "skipped": 4}
+MAX_REMARKS = 10
+"""Remarks of one kind and step at the top of a report; the rest is counted."""
+
+_HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
+"""Details that say again what stands elsewhere on the page."""
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "backups": ("backup_id", "started_at", "bytes", "stores", "state", "proof", "warnings")
+}
+"""Tables of which people see these columns only; the JSON has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells that are ready to print.
+
+    Attributes:
+        columns: Captions.
+        rows: As many cells each as there are columns.
+        right: Indexes of the columns that are set to the right.
+        caption: What the table lists.
+        more: Rows left out for length.
+        wrap: The last column holds sentences.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[int] = frozenset()
+    caption: str = ""
+    more: int = 0
+    wrap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One thing that failed, is unknown, was found or skipped; or the fix for it."""
+
+    kind: str
+    step: str
+    object: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One step."""
+
+    title: str
+    status: Shown
+    sentence: str
+    facts: tuple[tuple[str, str], ...] = ()
+    tables: tuple[Table, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole report."""
+
+    status: Shown
+    title: str
+    verdict: str
+    facts: tuple[tuple[str, str], ...]
+    attention: tuple[Remark, ...] = ()
+    steps: Table | None = None
+    statuses: tuple[Shown, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+def shown(result: NightResult | StepResult) -> Shown:
+    """Return the status as people read it."""
+    return "findings" if result.only_findings else result.status
+
+
+def night_page(night: NightResult) -> Page:
+    """Return the report of a night."""
+    rows = tuple(
+        (
+            step.step,
+            shown(step),
+            humanize_seconds(step.seconds) if step.status != "skipped" else NONE,
+            f"{step.examined:,}" if step.status != "skipped" else NONE,
+            f"{len(step.changed):,}" if step.status != "skipped" else NONE,
+            step.summary or _plain_summary(step),
+        )
+        for step in night.steps
+    )
+    dry = " (dry run: nothing was changed)" if night.dry_run else ""
+    return Page(
+        status=shown(night),
+        title=f"{night.target}: {_verdict(night)}{dry}",
+        verdict=_numbers(night),
+        facts=(
+            ("database", night.database),
+            ("started", humanize_instant(night.started_at)),
+            ("took", humanize_seconds(night.seconds)),
+        ),
+        attention=_attention(night.steps),
+        steps=Table(
+            ("step", "status", "took", "examined", "changed", "what happened"),
+            rows,
+            frozenset({2, 3, 4}),
+            wrap=True,
+        ),
+        statuses=tuple(shown(step) for step in night.steps),
+        # what failed comes first; otherwise the order in which it happened (the sort is stable)
+        sections=tuple(
+            step_section(step, mention_bad=False)
+            for step in sorted(night.steps, key=lambda s: 0 if s.status == "failed" else 1)
+            if step.status != "skipped"
+        ),
+    )
+
+
+def step_page(step: StepResult) -> Page:
+    """Return the report of one step."""
+    section = step_section(step, mention_bad=True)
+    dry = " (dry run: nothing was changed)" if step.dry_run else ""
+    return Page(
+        status=shown(step),
+        title=f"{step.step} {step.target}: {shown(step)}{dry}",
+        verdict=section.sentence,
+        facts=(
+            ("took", humanize_seconds(step.seconds)),
+            ("examined", f"{step.examined:,}"),
+            ("changed", f"{len(step.changed):,}"),
+        ),
+        sections=(section,),
+    )
+
+
+def step_section(step: StepResult, *, mention_bad: bool) -> Section:
+    """Return what one step has to say.
+
+    Args:
+        step: The result.
+        mention_bad: List what failed and is unknown here; on a night's page it is at the top already.
+    """
+    if "checks" in step.details:
+        return _checks(step)
+    kinds = ("failed", "unknown", "finding", "skipped") if mention_bad else ("skipped",)
+    facts, tables = _details(step.details)
+    if step.changed:
+        tables = (_changes(step.changed), *tables)
+    return Section(
+        title=step.step,
+        status=shown(step),
+        sentence=step.summary or _plain_summary(step),
+        facts=facts,
+        tables=tables,
+        remarks=_remarks(step, kinds),
+    )
+
+
+def _checks(step: StepResult) -> Section:
+    """Return the checks of ``doctor``: what is wrong first, and what to do about it below."""
+    order = {"fail": 0, "unknown": 1, "warn": 2, "ok": 3, "skipped": 4}
+    checks = sorted(_alike(step.details["checks"]), key=lambda check: order[check["status"]])
+    return Section(
+        title=step.step,
+        status=shown(step),
+        sentence=step.summary,
+        tables=(
+            Table(
+                ("status", "check", "what was found"),
+                tuple((check["status"], check["check"], check["message"]) for check in checks),
+                wrap=True,
+            ),
+        ),
+        remarks=tuple(
+            Remark("fix", step.step, check["check"], check["fix"]) for check in checks if check["fix"]
+        ),
+    )
+
+
+def _alike(checks: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return the checks; unknown ones of one kind that all say the same become one that names them."""
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for check in checks:
+        kind, colon, _ = check["check"].partition(": ")
+        alike = check["status"] == "unknown" and colon and not check["fix"]
+        groups.setdefault((kind, check["message"]) if alike else (check["check"],), []).append(check)
+    merged: list[Mapping[str, str]] = []
+    for (kind, *_), group in groups.items():
+        first = group[0]
+        if len(group) > 1:
+            names = ", ".join(check["check"].removeprefix(f"{kind}: ") for check in group)
+            first = {
+                **first,
+                "check": f"{kind}: {len(group)} more",
+                "message": f"{first['message']}: {names}",
+            }
+        merged.append(first)
+    return merged
+
+
+def _remarks(step: StepResult, kinds: Sequence[str]) -> tuple[Remark, ...]:
+    groups: Mapping[str, tuple[Note, ...]] = {
+        "failed": step.failed,
+        "unknown": step.unknown,
+        "finding": step.findings,
+        "skipped": step.skipped,
+    }
+    remarks = [Remark(kind, step.step, n.object, n.reason) for kind in kinds for n in groups[kind]]
+    if step.status == "failed" and "failed" in kinds and not step.failed:
+        remarks.insert(0, Remark("failed", step.step, step.target, step.summary or "no reason was given"))
+    return tuple(remarks)
+
+
+def _attention(steps: Sequence[StepResult]) -> tuple[Remark, ...]:
+    """What needs a person, worst first; what several steps say in the same words is said once."""
+    merged: dict[tuple[str, str, str], list[str]] = {}
+    for step in sorted(steps, key=lambda s: _RANK[s.status]):
+        for r in (*_remarks(step, ("failed", "unknown", "finding")), *_kept_from_running(step)):
+            merged.setdefault((r.kind, r.object, r.reason), []).append(r.step)
+    groups: dict[tuple[str, str], list[Remark]] = {}
+    for (kind, name, reason), names in merged.items():
+        remark = Remark(kind, ", ".join(names), name, reason)
+        groups.setdefault((remark.step, kind), []).append(remark)
+    found: list[Remark] = []
+    for (step_names, kind), remarks in groups.items():
+        found += remarks[:MAX_REMARKS]
+        if len(remarks) > MAX_REMARKS:
+            more = plural(len(remarks) - MAX_REMARKS, "more object")
+            found.append(Remark(kind, step_names, more, "all of them are in the JSON"))
+    return tuple(found)
+
+
+def _kept_from_running(step: StepResult) -> tuple[Remark, ...]:
+    """A step that another's failure kept from running needs a person as much as the failure itself."""
+    if step.status != "skipped":
+        return ()
+    return tuple(
+        Remark("skipped", step.step, note.object, note.reason)
+        for note in step.skipped
+        if "failed" in note.reason or note.reason.startswith("late")
+    )
+
+
+def _verdict(night: NightResult) -> str:
+    total = len(night.steps)
+    if not total:
+        return "nothing ran"
+    count = {status: sum(step.status == status for step in night.steps) for status in _RANK}
+    if night.status == "ok":
+        did = f"all {total} steps" if count["ok"] == total else f"{count['ok']} of {total} steps"
+        rest = f", {count['skipped']} had nothing to do" if count["skipped"] else ""
+        return f"{did} did their work{rest}"
+    if night.status == "skipped":
+        return f"all {total} steps were skipped"
+    if night.only_findings:
+        found = sum(len(step.findings) for step in night.steps)
+        where = ", ".join(step.step for step in night.steps if step.findings)
+        return f"all work was done; {plural(found, 'finding')} for a person ({where})"
+    words: Mapping[Status, str] = {"failed": "failed", "partial": "incomplete", "unknown": "unknown"}
+    parts: list[str] = []
+    for status, word in words.items():
+        names = [step.step for step in night.steps if step.status == status]
+        if names:
+            of = f" of {plural(total, 'step')}" if not parts else ""
+            parts.append(f"{len(names)}{of} {word} ({', '.join(names)})")
+    return ", ".join(parts)
+
+
+def _numbers(night: NightResult) -> str:
+    found = achievements(night.steps)
+    if not found:
+        return "Nothing was changed."
+    text = "; ".join(found) + "."
+    return text[0].upper() + text[1:]
+
+
+def _plain_summary(step: StepResult) -> str:
+    word = "would be changed" if step.dry_run else "changed"
+    return f"{step.examined:,} examined, {len(step.changed):,} {word}"
+
+
+def _changes(changed: Sequence[Item]) -> Table:
+    keys = list(dict.fromkeys(key for item in changed for key in item.facts))
+    rows = [(item.object, item.action, *(item.facts.get(key) for key in keys)) for item in changed]
+    return _table(("object", "action", *keys), rows, "changed")
+
+
+def _details(details: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[Table, ...]]:
+    facts: list[tuple[str, str]] = []
+    tables: list[Table] = []
+    for key, value in details.items():
+        if key in _HIDDEN or value is None or value in ({}, [], (), ""):
+            continue
+        rows = _rows_of(value)
+        if rows is not None:
+            found = dict.fromkeys(name for row in rows for name in row)
+            keys = [name for name in _COLUMNS.get(key, found) if name in found]
+            if key in _COLUMNS:  # a column of nothing but zeros says nothing
+                keys = [name for name in keys if name != "warnings" or any(row.get(name) for row in rows)]
+            tables.append(_table(keys, [tuple(row.get(name) for name in keys) for row in rows], label(key)))
+        else:
+            facts.append((label(key), finding(key, value)))
+    return tuple(facts), tuple(tables)
+
+
+def _rows_of(value: Any) -> list[Mapping[str, Any]] | None:
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        rows = [entry for entry in value if isinstance(entry, Mapping)]
+        if len(rows) == len(value):
+            return rows
+    return None
+
+
+def _table(keys: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Table:
+    right = frozenset(i for i in range(len(keys)) if all(is_number(row[i]) for row in rows))
+    return Table(
+        columns=tuple(label(key) for key in keys),
+        rows=tuple(
+            tuple(finding(key, cell) for key, cell in zip(keys, row, strict=True)) for row in rows[:MAX_ROWS]
+        ),
+        right=right,
+        caption=caption,
+        more=max(0, len(rows) - MAX_ROWS),
+        wrap=len(keys) - 1 not in right,
+    )

@@ -1,0 +1,232 @@
+"""What one restore is about, and what comes out of it: the shapes, the receipt and the result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pgsteward import results
+from pgsteward.backup.manifest import Manifest
+from pgsteward.backup.proof import Difference
+from pgsteward.backup.receipts import Compared, Receipt, write_receipt
+from pgsteward.errors import StewardError
+from pgsteward.pgtools import Client
+from pgsteward.postgres import Connection, Login
+from pgsteward.progress import Progress
+from pgsteward.restore import preflight
+from pgsteward.restore.fetch import Found
+from pgsteward.restore.preflight import Archive, Check
+from pgsteward.restore.verdict import Verdict
+from pgsteward.results import Item, Note, StepResult
+from pgsteward.targets import Target
+
+STEP = "restore"
+
+
+@dataclass(slots=True)
+class Phases:
+    """Wall time per phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be restored, where to, and with what."""
+
+    target: Target
+    found: Found
+    admin: Login
+    into: str
+    replaces: bool
+    jobs: int
+    run_id: str
+    stamp: str
+    progress: Progress
+    phases: Phases
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.found.manifest
+
+    @property
+    def prefix(self) -> str:
+        return self.found.prefix_in(self.target.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What the preflight found out."""
+
+    client: Client
+    archive: Archive
+    checks: tuple[Check, ...]
+    folder: Path
+    """Holds ``dump/``; not all files are there yet when it is a spool."""
+    spooled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The outcome of the comparison."""
+
+    level: str
+    relations: int
+    rows: int
+    differences: tuple[Difference, ...]
+    """Those that no message of pg_restore explains."""
+    explained: tuple[Difference, ...]
+    not_examined: tuple[tuple[str, str], ...]
+
+    @property
+    def equal(self) -> bool | None:
+        """Whether every stored row is there; None when nothing was compared.
+
+        A materialized view that could not be filled here is no lost row: a backup holds none of its rows.
+        """
+        return None if self.level == "none" else not self.differences
+
+
+def leave_receipt(
+    order: Order, session: Connection, compared: Comparison, verdict: Verdict
+) -> dict[str, Any]:
+    """Leave evidence in the store, good or bad; what was not compared as a whole is no evidence."""
+    if compared.equal is None or compared.not_examined:
+        return {"receipt": None, "receipt_error": None}
+    manifest = order.manifest
+    said = (*compared.differences, *compared.explained, *verdict.degraded)
+    receipt = Receipt(
+        previous_sha256=None,
+        written_at=datetime.now(UTC),
+        backup_id=manifest.backup_id,
+        target=order.target.name,
+        database=manifest.database,
+        store=order.found.store.name,
+        what=STEP,
+        into=order.into,
+        server_version=f"{session.server_version // 10_000}.{session.server_version % 10_000}",
+        pgsteward_version=version("pgsteward"),
+        proof=Compared(
+            level=manifest.proof.level,
+            relations=compared.relations,
+            rows=compared.rows,
+            equal=compared.equal,
+        ),
+        differences=tuple(map(str, said)),
+        seconds=order.phases.seconds,
+        verdict="green" if compared.equal else "red",
+    )
+    try:
+        return {"receipt": write_receipt(order.found.store, receipt), "receipt_error": None}
+    except StewardError as exc:
+        return {"receipt": None, "receipt_error": str(exc)}
+
+
+def planned(order: Order, ready: Ready, seconds: float) -> StepResult:
+    action = "would replace" if order.replaces else "would restore"
+    return StepResult(
+        step=STEP,
+        target=order.target.name,
+        status=results.judge(examined=len(ready.checks), unknown=order.found.notes),
+        examined=len(ready.checks),
+        changed=(Item(order.into, action, {"bytes": order.manifest.size_bytes}),),
+        unknown=order.found.notes,
+        seconds=seconds,
+        summary=f"Backup {order.manifest.backup_id} in store {order.found.store.name} can be restored as"
+        f" {order.into}.",
+        details=_details(order, ready, None, {}),
+        dry_run=True,
+    )
+
+
+def done(
+    order: Order,
+    ready: Ready,
+    verdict: Verdict,
+    compared: Comparison,
+    extras: Mapping[str, Any],
+    seconds: float,
+) -> StepResult:
+    unknown = [*order.found.notes, *(Note(*pair) for pair in compared.not_examined)]
+    if compared.level == "none":
+        unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
+    if extras["receipt_error"]:
+        unknown.append(Note("receipt", f"could not be written: {extras['receipt_error']}"))
+    skipped = [Note(finding.object, finding.reason) for finding in verdict.degraded]
+    skipped += [Note(order.into, f"not in the backup: {what}") for what in order.manifest.not_in_dump]
+    skipped += [
+        Note(name, "left out: it would act on the servers that the original is connected with")
+        for name in ready.archive.left_out
+    ]
+    if extras["open_to_public"] is False:
+        why = (
+            f"{order.target.database} is closed to PUBLIC, so this copy is too: GRANT CONNECT to who needs it"
+        )
+        skipped.append(Note(order.into, why))
+    examined = compared.relations
+    status = results.judge(examined=examined or 1, unknown=unknown)
+    if verdict.degraded:
+        status = "partial"
+    action = "replaced" if order.replaces else "restored"
+    facts = {"rows": compared.rows, "bytes": order.manifest.size_bytes, "seconds": round(seconds, 3)}
+    how = f"{compared.relations} tables and {compared.rows} rows compared ({compared.level}), all equal"
+    if compared.level == "none":
+        how = "nothing was compared: the backup has no proof"
+    elif compared.explained:
+        how = f"{len(compared.explained)} materialized views could not be filled, everything else is equal"
+    return StepResult(
+        step=STEP,
+        target=order.target.name,
+        status=status,
+        examined=examined,
+        changed=(Item(order.into, action, facts),),
+        skipped=tuple(skipped),
+        unknown=tuple(unknown),
+        seconds=seconds,
+        summary=f"Backup {order.manifest.backup_id} from store {order.found.store.name} is database"
+        f" {order.into}: {how}.",
+        details=_details(order, ready, compared, extras),
+    )
+
+
+def _details(
+    order: Order, ready: Ready, compared: Comparison | None, extras: Mapping[str, Any]
+) -> dict[str, Any]:
+    proof = None
+    if compared is not None:
+        proof = {
+            "level": compared.level,
+            "relations": compared.relations,
+            "rows": compared.rows,
+            "equal": compared.equal,
+        }
+    return {
+        "backup_id": order.manifest.backup_id,
+        "database": order.manifest.database,
+        "store": order.found.store.name,
+        "into": order.into,
+        "replaced": extras.get("replaced"),
+        "undo": extras.get("undo"),
+        "proof": proof,
+        "receipt": extras.get("receipt"),
+        "bytes": order.manifest.size_bytes,
+        "files": len(order.manifest.files),
+        "client": ready.client.text,
+        "jobs": order.jobs,
+        "preflight": preflight.as_json(ready.checks),
+        "phases": dict(order.phases.seconds),
+    }

@@ -1,0 +1,262 @@
+"""Go or no-go, before anything is created and before the data moves; each no-go says how to mend it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pgsteward import sql
+from pgsteward.backup.manifest import Manifest
+from pgsteward.errors import PreconditionError
+from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
+from pgsteward.postgres import Connection, Row, quote_name
+from pgsteward.report.units import humanize_bytes
+from pgsteward.restore.scratch import NAME_BYTES, PREFIX
+from pgsteward.targets import Target
+
+Go = Literal["go", "warning", "unknown", "no-go"]
+
+_OWNER = re.compile(r"^-- .*; Owner: (.+?)(?:; Tablespace: .*)?$", re.MULTILINE)
+_GRANTEE = re.compile(
+    r"^(?:ALTER DEFAULT PRIVILEGES .* )?(?:GRANT|REVOKE) .* (?:TO|FROM) (\"(?:[^\"]|\"\")+\"|\S+?)"
+    r"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
+    re.MULTILINE,
+)
+_POLICY = re.compile(r"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
+_LEFT_OUT = re.compile(r"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
+_CREATE = re.compile(r"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
+_OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at beforehand."""
+
+    name: str
+    go: Go
+    says: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"check": self.name, "verdict": self.go, "says": self.says}
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What the archive's table of contents says about its surroundings.
+
+    Attributes:
+        roles: Owners and grantees that its statements name.
+        left_out: Subscriptions and publications, which a restore leaves out.
+        options: How its database was created: ``ENCODING``, ``LOCALE_PROVIDER``, ``LC_COLLATE`` ...
+    """
+
+    roles: frozenset[str]
+    left_out: tuple[str, ...]
+    options: dict[str, str]
+
+
+def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
+    """Return the client to restore with: not older than the dump's, with its codec, if possible the server's.
+
+    Raises:
+        PreconditionError: There is none; the text says what to install.
+    """
+    clients = find_clients(target.settings.client_dirs)
+    codec = manifest.compress.split(":")[0]
+    dumped_by = int(re.match(r"\d+", manifest.client_version)[0]) * 10_000  # type: ignore[index]
+    if server_version > dumped_by:
+        try:
+            return choose_client(clients, server_version, codec=codec)
+        except PreconditionError:  # an older client can still load what an older client dumped
+            pass
+    return choose_client(clients, dumped_by, codec=codec)
+
+
+def read_archive(client: Client, dump: Path) -> Archive:
+    """Read the table of contents alone; the data need not be there."""
+    script = run_tool(
+        [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump], env={}
+    ).stdout.decode("utf-8", "surrogateescape")
+    roles = {name for name in _OWNER.findall(script) if name != "-"}
+    roles |= {_unquoted(name) for name in _GRANTEE.findall(script)}
+    for names in _POLICY.findall(script):
+        roles |= {_unquoted(name.strip()) for name in names.split(",")}
+    created = _CREATE.search(script)
+    options = {}
+    for key, value in _OPTION.findall(created[1]) if created else ():
+        options[key] = value[1:-1].replace("''", "'") if value.startswith("'") else value
+    left_out = tuple(f"{kind.lower()} {name}" for name, kind in _LEFT_OUT.findall(script))
+    return Archive(frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""}), left_out, options)
+
+
+def examine(
+    session: Connection,
+    manifest: Manifest,
+    archive: Archive,
+    client: Client,
+    *,
+    into: str,
+    replaces: bool,
+    jobs: int,
+    spool: Path | None,
+) -> list[Check]:
+    """Look at everything that can be known before the first byte is loaded.
+
+    Args:
+        session: To the admin database of the server to restore to.
+        manifest: Of the backup.
+        archive: Its table of contents.
+        client: What will load it.
+        into: Final name of the database.
+        replaces: There is a database of this name, to be replaced.
+        jobs: Sessions of pg_restore.
+        spool: Where the files will be downloaded to; None when they are on this machine.
+    """
+    server = session.row(sql.load("restore_server"))
+    checks = [
+        Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
+        _versions(manifest, server),
+        _rights(server),
+        _name(into, replaces, server),
+        _slots(jobs, server),
+        _extensions(manifest, server),
+        _roles(archive, server),
+        _server_disk(manifest, server),
+    ]
+    if spool is not None:
+        checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
+    if replaces and into in server["databases"]:
+        checks += replaceable(session, into)
+    return checks
+
+
+def refuse(checks: Sequence[Check]) -> None:
+    """Raise when one of the checks says no.
+
+    Raises:
+        PreconditionError: Lists every no-go with its remedy.
+    """
+    no = [check for check in checks if check.go == "no-go"]
+    if no:
+        listed = "; ".join(f"{check.name}: {check.says}" for check in no)
+        raise PreconditionError(f"the restore can't start, and nothing was changed. {listed}")
+
+
+def _versions(manifest: Manifest, server: Row) -> Check:
+    there, here = manifest.server.version_num // 10_000, server["version_num"] // 10_000
+    if here < there:
+        says = f"PostgreSQL {here}, dumped from {there}: newer features may be missing there"
+        return Check("server version", "warning", says)
+    return Check("server version", "go", f"PostgreSQL {here}, dumped from {there}")
+
+
+def _rights(server: Row) -> Check:
+    role = quote_name(server["role_name"])
+    if server["may_create"]:
+        return Check("rights", "go", f"{role} may create databases")
+    return Check("rights", "no-go", f"{role} may not create databases: ALTER ROLE {role} CREATEDB")
+
+
+def _name(into: str, replaces: bool, server: Row) -> Check:
+    exists = into in server["databases"]
+    if len(into.encode()) > NAME_BYTES or not into:
+        return Check("name", "no-go", f"a database name has 1 to {NAME_BYTES} bytes, {into!r} has not")
+    if into.startswith(PREFIX):
+        return Check("name", "no-go", f"names that start with {PREFIX} are those of unfinished restores")
+    if replaces and not exists:
+        return Check(
+            "name", "no-go", f"there is no database {into!r} to replace; restore it with into={into!r}"
+        )
+    if exists and not replaces:
+        return Check("name", "no-go", f"there is a database {into!r} already; choose another name for into")
+    return Check("name", "go", f"{into} {'will be replaced' if replaces else 'is free'}")
+
+
+def _slots(jobs: int, server: Row) -> Check:
+    needed, free = jobs + 3, server["free_slots"]
+    says = f"{free} connections are free, {needed} are needed"
+    return Check("connections", "go" if free >= needed else "no-go", says)
+
+
+def _extensions(manifest: Manifest, server: Row) -> Check:
+    available: dict[str, str] = server["extensions"]
+    missing = sorted(set(manifest.extensions) - set(available))
+    if missing:
+        says = f"not installed on this server: {', '.join(missing)}; install their packages there"
+        return Check("extensions", "no-go", says)
+    locked = sorted(set(manifest.extensions) & set(server["superuser_extensions"]))
+    if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
+        names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
+        says = (
+            f"only a superuser can create {names}, and {role} is none: the restore will most likely fail;"
+            " give [targets.NAME.restore] a superuser's conninfo"
+        )
+        return Check("extensions", "warning", says)
+    other = [
+        f"{name} {version} is {available[name]} here"
+        for name, version in sorted(manifest.extensions.items())
+        if available[name] != version
+    ]
+    if other:
+        return Check("extensions", "warning", "; ".join(other))
+    return Check("extensions", "go", f"all {len(manifest.extensions)} are available")
+
+
+def _roles(archive: Archive, server: Row) -> Check:
+    missing = sorted(archive.roles - set(server["roles"]))
+    if missing:
+        names = ", ".join(quote_name(name) for name in missing)
+        says = f"owners or grantees that this server lacks: {names}; create them first (globals.sql.zst)"
+        return Check("roles", "warning", says)
+    return Check("roles", "go", f"all {len(archive.roles)} are there")
+
+
+def _server_disk(manifest: Manifest, server: Row) -> Check:
+    folder = server["data_directory"]
+    if folder is None or not server["same_machine"] or not Path(folder).is_dir():
+        return Check("disk of the server", "unknown", "its data folder can't be seen from here")
+    return _room("disk of the server", Path(folder), manifest.database_bytes, "for the database")
+
+
+def _room(name: str, folder: Path, needed: int, what: str) -> Check:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    says = f"{humanize_bytes(free)} are free in {there}, {humanize_bytes(needed)} are needed {what}"
+    return Check(name, "go" if free >= needed else "no-go", says)
+
+
+def replaceable(session: Connection, database: str) -> list[Check]:
+    """Look for what forbids to replace a database by a rename.
+
+    Args:
+        session: To another database of the server.
+        database: There is one of this name.
+    """
+    own = session.row(sql.load("database_properties"), {"database": database})
+    checks = [
+        Check("obstacle", "no-go", f"{row['kind']} {row['name']} is in the way of replacing {database}")
+        for row in session.rows(sql.load("replace_obstacles"), {"database": database})
+    ]
+    if not own["may_own"]:
+        says = f"this role is no member of {quote_name(own['owner'])}, who owns {database}"
+        checks.append(Check("ownership", "no-go", says))
+    others = sorted({entry["role"] for entry in own["settings"] if entry["role"] is not None})
+    if others and not own["is_superuser"]:
+        says = f"{database} has settings of roles ({', '.join(others)}), which only a superuser can copy"
+        checks.append(Check("settings", "no-go", says))
+    if own["security_labels"]:
+        checks.append(Check("security labels", "warning", f"those of {database} are not copied"))
+    return checks or [Check("replacing", "go", f"nothing is in the way of replacing {database}")]
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Return what ``details["preflight"]`` holds."""
+    return [check.as_json() for check in checks]

@@ -1,0 +1,304 @@
+"""Restore on demand: beside the original, compared, and only then under its final name."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pgsteward import sql
+from pgsteward.backup.manifest import Manifest
+from pgsteward.backup.proof import Difference, compare, not_compared, read_sequences, take_proof
+from pgsteward.errors import PreconditionError, StewardError, ToolFailed, VerificationFailed
+from pgsteward.pgtools import start_tool, tool_env
+from pgsteward.postgres import Connection, connect
+from pgsteward.postgres_names import split_qualified
+from pgsteward.progress import Progress, silent
+from pgsteward.report.units import plural
+from pgsteward.restore import fetch, preflight, scratch, swap
+from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
+from pgsteward.restore.preflight import Archive, Check
+from pgsteward.restore.verdict import Listener, Verdict
+from pgsteward.results import StepResult
+from pgsteward.targets import Target
+
+TOC = "dump/toc.dat"
+"""The archive's table of contents, which alone says what the archive needs."""
+
+
+def restore(
+    target: Target,
+    what: str = "latest",
+    *,
+    store: str | None = None,
+    into: str | None = None,
+    replace: bool = False,
+    confirm_database: str | None = None,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    keep_failed: bool = False,
+    progress: Progress = silent,
+) -> StepResult:
+    """Restore a backup into a new database, or in the place of the old one, and compare it with its proof.
+
+    Args:
+        target: Whose backup; its ``restore`` login says which server.
+        what: ``latest`` or a backup id.
+        store: Restore from this store; None takes the first one that has the backup.
+        into: Name of the new database; ``<database>_restore_<stamp>`` when None.
+        replace: Take the place of the database of the target's name, which is kept as
+            ``<database>_before_<stamp>``.
+        confirm_database: The name of the database to replace, once more.
+        jobs: Sessions that load at the same time; as many as the backup's configuration says when None.
+        dry_run: Stop after the preflight.
+        keep_failed: Leave a database that is not whole under its scratch name, for a look at it.
+        progress: Is told what happens.
+
+    Raises:
+        PreconditionError: A no-go; nothing was changed.
+        VerificationFailed: A stored file, or the restored database, is not what was backed up.
+    """
+    began = time.monotonic()
+    now = datetime.now(UTC)
+    if jobs is not None and jobs < 1:
+        raise PreconditionError("jobs must be 1 or more")
+    final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
+    phases = Phases()
+    progress("looking for the backup")
+    with phases.phase("preflight"):
+        found = fetch.find_backup(target, what, store)
+        admin = scratch.admin_login(target.login("restore"))
+    order = Order(
+        target=target,
+        found=found,
+        admin=admin,
+        into=final,
+        replaces=replace,
+        jobs=jobs or target.settings.backup.jobs,
+        run_id=secrets.token_hex(6),
+        stamp=f"{now:%Y%m%d%H%M%S}",
+        progress=progress,
+        phases=phases,
+    )
+    with ExitStack() as stack:
+        lock = stack.enter_context(scratch.restore_lock(admin))
+        session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
+        with phases.phase("preflight"):
+            ready = _prepare(order, session, stack)
+        if dry_run:
+            return planned(order, ready, time.monotonic() - began)
+        return _restore(order, ready, lock, session, keep_failed, began)
+
+
+def _final_name(
+    target: Target, into: str | None, replace: bool, confirm_database: str | None, stamp: str
+) -> str:
+    database = target.database
+    if not replace:
+        if confirm_database is not None:
+            raise PreconditionError("confirm_database only goes with replace; leave it out or add replace")
+        return into or scratch.fit_name(database, f"_restore_{stamp}")
+    if into not in (None, database):
+        raise PreconditionError(f"replace takes the place of {database!r}; leave into={into!r} out")
+    if confirm_database != database:
+        said = "nothing was given" if confirm_database is None else f"{confirm_database!r} was given"
+        raise PreconditionError(
+            f"replacing a database asks for its name twice, and {said}: repeat it as confirm_database"
+            f" (on the command line: --replace --confirm-database {database})"
+        )
+    return database
+
+
+def _prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
+    """Check everything that can be checked; of a remote store only the table of contents is read for that."""
+    store, manifest = order.found.store, order.manifest
+    fetch.check_presence(store, order.prefix, manifest)
+    local = store.local_folder(order.prefix)
+    folder = local or stack.enter_context(fetch.spool(order.run_id))
+    if local is not None:
+        order.progress("checking the stored files")
+        fetch.fetch(store, order.prefix, manifest, manifest.files, None, order.progress)
+    else:
+        toc = [file for file in manifest.files if file.path == TOC]
+        fetch.fetch(store, order.prefix, manifest, toc, folder)
+    if not (folder / TOC).is_file():
+        raise VerificationFailed(f"backup {manifest.backup_id} lists no {TOC}: it is not a pg_dump directory")
+    client = preflight.choose(order.target, manifest, session.server_version)
+    archive = preflight.read_archive(client, folder / "dump")
+    checks = preflight.examine(
+        session,
+        manifest,
+        archive,
+        client,
+        into=order.into,
+        replaces=order.replaces,
+        jobs=order.jobs,
+        spool=None if local is not None else folder,
+    )
+    where = f"in {store.location}"
+    if local is not None:
+        checks.append(
+            Check("files", "go", f"all {len(manifest.files)} are {where}, every byte was read again")
+        )
+    else:
+        checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
+    preflight.refuse(checks)
+    return Ready(client, archive, tuple(checks), folder, local is None)
+
+
+def _restore(
+    order: Order, ready: Ready, lock: Connection, session: Connection, keep_failed: bool, began: float
+) -> StepResult:
+    manifest, phases = order.manifest, order.phases
+    if ready.spooled:
+        with phases.phase("fetch"):
+            files = manifest.files
+            fetch.fetch(order.found.store, order.prefix, manifest, files, ready.folder, order.progress)
+    properties: Mapping[str, Any] | None = session.maybe_row(
+        sql.load("database_properties"), {"database": order.target.database}
+    )
+    with phases.phase("create"):
+        name = scratch.create(
+            session,
+            order.run_id,
+            manifest.backup_id,
+            _options(manifest, ready.archive),
+            properties["tablespace"] if order.replaces and properties else None,
+            properties["owner"] if properties and properties["may_own"] else None,
+        )
+    whole = False
+    try:
+        verdict = _load(order, ready, name)
+        with phases.phase("analyze"):
+            order.progress("analyzing")
+            with connect(order.admin.to(name), purpose=STEP) as inside:
+                inside.execute("ANALYZE")
+        with phases.phase("compare"):
+            compared = _compare(order, name, verdict)
+        receipt = leave_receipt(order, session, compared, verdict)
+        if compared.differences:
+            raise VerificationFailed(not_equal(order, compared))
+        lock.execute("SELECT 1")  # raises when the lock is gone: somebody may think that we are dead
+        with phases.phase("swap"):
+            details = _publish(order, session, name, properties)
+        whole = True
+    finally:
+        if not whole and not keep_failed:
+            with contextlib.suppress(StewardError):  # else the janitor drops it: its mark says whose it is
+                scratch.drop(session, name)
+    return done(order, ready, verdict, compared, {**details, **receipt}, time.monotonic() - began)
+
+
+def _options(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
+    server = manifest.server
+    fallback = {"ENCODING": server.encoding, "LC_COLLATE": server.collate, "LC_CTYPE": server.ctype}
+    return archive.options or fallback
+
+
+def _load(order: Order, ready: Ready, name: str) -> Verdict:
+    """Run pg_restore into the scratch database and judge what it says.
+
+    Raises:
+        VerificationFailed: Data or an object is missing.
+        ToolFailed: pg_restore itself broke down.
+    """
+    argv: list[str | Path] = [
+        ready.client.tool("pg_restore"),
+        "--format=directory",
+        "--verbose",
+        f"--jobs={order.jobs}",
+        "--no-subscriptions",
+        "--no-publications",
+        "--no-password",
+        f"--dbname={order.admin.to(name).conninfo}",
+        ready.folder / "dump",
+    ]
+    heard = Listener(ready.archive.roles)
+    tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
+    order.progress(f"loading {order.manifest.backup_id}", 0, tables)
+
+    def show() -> None:
+        if heard.filled:
+            order.progress(f"loading {heard.filled[-1]}", len(heard.filled), tables)
+
+    with (
+        order.phases.phase("load"),
+        start_tool(argv, env=tool_env(order.admin, STEP), on_stderr=heard.hear) as tool,
+    ):
+        try:
+            tool.wait(show)
+        except ToolFailed:
+            verdict = heard.verdict()
+            if tool.poll() != 1 or not verdict.finished:
+                raise
+        else:
+            verdict = heard.verdict()
+    if verdict.fatal:
+        first = "; ".join(map(str, verdict.fatal[:5]))
+        more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
+        raise VerificationFailed(
+            f"backup {order.manifest.backup_id} could not be restored as a whole,"
+            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}"
+        )
+    return verdict
+
+
+def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
+    expected = order.manifest.proof
+    level = expected.level
+    if level == "none":
+        return Comparison(level, 0, 0, (), (), ())
+    login = order.admin.to(name)
+    actual = take_proof(login, level, snapshot_id=None, progress=order.progress)
+    actual = actual.model_copy(update={"sequences": read_sequences(login)})
+    empty = {split_qualified(matview) for matview in verdict.empty_matviews}
+    differences: list[Difference] = []
+    explained: list[Difference] = []
+    for difference in compare(expected, actual):
+        is_empty = _split(difference.object) in empty
+        (explained if is_empty else differences).append(difference)
+    return Comparison(
+        level,
+        len(expected.relations),
+        actual.rows,
+        tuple(differences),
+        tuple(explained),
+        tuple(not_compared(expected, actual)),
+    )
+
+
+def _split(name: str) -> tuple[str, str] | None:
+    try:
+        return split_qualified(name)
+    except ValueError:
+        return None
+
+
+def not_equal(order: Order, compared: Comparison) -> str:
+    listed = "; ".join(map(str, compared.differences[:5]))
+    more = len(compared.differences) - 5
+    return f"the restored database is not what backup {order.manifest.backup_id} holds: {listed}" + (
+        f"; and {more} more" if more > 0 else ""
+    )
+
+
+def _publish(
+    order: Order, session: Connection, name: str, properties: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    if order.replaces:
+        before = scratch.fit_name(order.into, f"_before_{order.stamp}")
+        undone = scratch.fit_name(order.into, f"_undone_{order.stamp}")
+        order.progress(f"replacing {order.into}")
+        # Looked at again: hours may have passed since the preflight.
+        preflight.refuse(preflight.replaceable(session, order.into))
+        swap.replace_database(order.admin, session, name, order.into, before)
+        return {"replaced": before, "undo": swap.undo_sql(order.into, before, undone), "open_to_public": None}
+    is_open = properties is None or bool(properties["open_to_public"])
+    comment = f"Restored by pgsteward from backup {order.manifest.backup_id} of {order.target.database}"
+    swap.publish(session, name, order.into, open_to_public=is_open, comment=comment)
+    return {"replaced": None, "undo": None, "open_to_public": is_open}

@@ -1,0 +1,229 @@
+"""What pg_restore's messages mean: each error is attributed and judged, and an unknown one is fatal.
+
+pg_restore ends with status 1 for a comment that was lost as for a table that is missing, so its status says
+nothing. The server's messages may come in any language; the commands beside them don't. Judged is therefore
+the command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Weight = Literal["benign", "degraded", "fatal"]
+
+_ENTRY = re.compile(r"pg_restore: from TOC entry \d+; \d+ \d+ (.*)")
+_CREATING = re.compile(r'pg_restore: creating ([A-Z ]+) "(.*)"')
+_FILLING = re.compile(r'pg_restore: processing data for table "(.*)"')
+_KIND = re.compile(r"((?:[A-Z]+ )+)(.*)")
+_ERROR = re.compile(r"pg_restore: error: (.*)")
+_WARNING = re.compile(r"pg_restore: warning: (.*)")
+_IGNORED = re.compile(r"pg_restore: warning: errors ignored on restore: (\d+)")
+_COMMAND = re.compile(r"Command was: (.*)")
+_SERVER = re.compile(r"could not execute query: \w+: +|(?<=: )\w+: +(?=\S)")
+_ROLE = re.compile(r'role "([^"]+)"')
+
+_SETTINGS = frozenset(
+    {
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_timeout",
+        "row_security",
+        "default_toast_compression",
+    }
+)
+"""Preamble settings that an older server may not know, without any effect on what is restored."""
+
+_BENIGN = (
+    (re.compile(r"CREATE SCHEMA public;"), "the schema public is in every new database"),
+    (re.compile(r"COMMENT ON SCHEMA public "), "the comment of the schema public belongs to its owner"),
+    (re.compile(r"COMMENT ON EXTENSION "), "an extension's comment comes from the extension itself"),
+)
+_DEGRADED = (
+    (re.compile(r"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?(.+?)(?: WITH .*)?;"), "not filled"),
+    (re.compile(r"ALTER DEFAULT PRIVILEGES "), "default privileges not set"),
+    (re.compile(r"(?:GRANT|REVOKE) "), "privileges not set"),
+    (re.compile(r"ALTER (?:[A-Z]+ )+.+ OWNER TO (.+);"), "owner not set"),
+    (re.compile(r"COMMENT ON "), "comment not set"),
+    (re.compile(r"SECURITY LABEL "), "security label not set"),
+    (re.compile(r"SELECT \* FROM pg_catalog\.pg_restore_\w+_stats\("), "planner statistics not set"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One message of pg_restore, judged.
+
+    Attributes:
+        weight: ``benign`` has no consequence, ``degraded`` lost something beside data and objects,
+            ``fatal`` lost data or an object.
+        object: What it is about, as the archive names it.
+        reason: Why, in the server's words.
+        matview: Name of the materialized view that stays empty, as SQL writes it.
+    """
+
+    weight: Weight
+    object: str
+    reason: str
+    matview: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All findings of one run of pg_restore.
+
+    Attributes:
+        findings: In the order of the messages.
+        finished: It came to its end and counted its errors, rather than giving up in the middle.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    finished: bool = False
+
+    @property
+    def fatal(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.weight == "fatal")
+
+    @property
+    def degraded(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.weight == "degraded")
+
+    @property
+    def benign(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.weight == "benign")
+
+    @property
+    def empty_matviews(self) -> frozenset[str]:
+        """Materialized views that could not be filled, as SQL writes their names."""
+        return frozenset(finding.matview for finding in self.findings if finding.matview is not None)
+
+
+@dataclass(slots=True)
+class _Message:
+    objects: list[str]
+    text: str
+    command: str = ""
+
+
+class Listener:
+    """Listens to ``pg_restore --verbose`` line by line, and keeps what is needed to judge it.
+
+    Attributes:
+        filled: The tables whose rows are or were loaded, in order.
+    """
+
+    def __init__(self, owners: Collection[str] = ()) -> None:
+        """Begin.
+
+        Args:
+            owners: Of objects in the archive: entries end with an owner's name, unquoted.
+        """
+        self.filled: list[str] = []
+        self._owners = sorted(owners, key=len, reverse=True)
+        self._created: dict[str, list[str]] = {}
+        self._messages: list[_Message] = []
+        self._warnings: list[str] = []
+        self._ignored: int | None = None
+        self._objects: list[str] = []
+        self._fresh = False  # whether `_objects` were named since the last error
+        self._open: _Message | None = None
+
+    def hear(self, line: str) -> None:
+        """Take in one line of stderr."""
+        if not line.startswith("pg_restore: "):
+            self._continue(line)
+            return
+        self._open = None
+        if match := _CREATING.match(line):
+            self._created.setdefault(match[1], []).append(match[2])
+        elif match := _FILLING.match(line):
+            self._created.setdefault("TABLE DATA", []).append(match[1])
+            self.filled.append(match[1])
+        elif match := _ENTRY.match(line):
+            # Workers share stderr: several entries without an error between them may each be the next one's.
+            self._objects = [*(self._objects if self._fresh else []), self._named(match[1])]
+            self._fresh = True
+        elif match := _ERROR.match(line):
+            self._open = _Message(list(self._objects), match[1])
+            self._messages.append(self._open)
+            self._fresh = False
+        elif match := _IGNORED.match(line):
+            self._ignored = int(match[1])
+        elif match := _WARNING.match(line):
+            self._warnings.append(match[1])
+
+    def verdict(self) -> Verdict:
+        """Judge everything that was heard.
+
+        An error that pg_restore counted but nobody heard is fatal; errors of its workers are counted twice.
+        """
+        findings = [_judge(message) for message in self._messages]
+        findings += [Finding("degraded", "pg_restore", text) for text in self._warnings]
+        heard = len(self._messages)
+        if self._ignored is not None and self._ignored > 2 * heard:
+            what = f"pg_restore counted {self._ignored} errors, {heard} of them could be read"
+            findings.append(Finding("fatal", "pg_restore", what))
+        return Verdict(tuple(findings), self._ignored is not None)
+
+    def _continue(self, line: str) -> None:
+        message = self._open
+        if message is None or not line.strip():
+            return
+        if match := _COMMAND.match(line):
+            message.command = match[1]
+        elif message.command:
+            message.command += " " + line.strip()
+        else:
+            message.text += "; " + line.strip()
+
+    def _named(self, entry: str) -> str:
+        """Return ``TABLE public.jobs`` for ``TABLE jobs owner``, with the schema from an earlier line."""
+        names = ("(no owner)", *self._owners)
+        owner = next((name for name in names if entry.endswith(f" {name}")), None)
+        what = entry.removesuffix(f" {owner}") if owner is not None else entry.rpartition(" ")[0] or entry
+        match = _KIND.match(what)
+        if match is None:
+            return what
+        kind, tag = match[1].strip(), match[2]
+        for name in reversed(self._created.get(kind, [])):
+            if name == tag or name.endswith(f".{tag}"):
+                return f"{kind} {name}"
+        return what
+
+
+def judge_messages(lines: Iterable[str], owners: Collection[str] = ()) -> Verdict:
+    """Judge what ``pg_restore --verbose`` wrote to stderr; see `Listener`."""
+    listener = Listener(owners)
+    for line in lines:
+        listener.hear(line)
+    return listener.verdict()
+
+
+def _judge(message: _Message) -> Finding:
+    named = " or ".join(message.objects) or "preamble"
+    reason = _SERVER.sub("", message.text, count=1)
+    command = message.command
+    if setting := re.match(r"SET (\w+) = ", command):
+        weight: Weight = "benign" if setting[1] in _SETTINGS else "fatal"
+        return Finding(weight, f"setting {setting[1]}", reason)
+    for pattern, why in _BENIGN:
+        if pattern.match(command):
+            return Finding("benign", named, f"{why} ({reason})")
+    for pattern, why in _DEGRADED:
+        if match := pattern.match(command):
+            matview = match[1] if why == "not filled" else None
+            return Finding("degraded", matview or named, f"{why}: {reason}{_advice(reason, why)}", matview)
+    return Finding("fatal", named, f"{reason}{_advice(reason, '')}")
+
+
+def _advice(reason: str, why: str) -> str:
+    if why == "not filled":
+        return "; mend its query (names without a schema are the usual cause) and REFRESH it"
+    role = _ROLE.search(reason)
+    return f"; create the role {role[1]} (globals.sql.zst has it) and repeat the command" if role else ""

@@ -1,0 +1,20 @@
+-- One relation by its exact name, with what our role may do with it.
+-- Parameters: schema, name (text).
+-- Needs no privilege. PostgreSQL 15+; MAINTAIN exists from 17 on.
+SELECT c.oid::int8                                       AS oid,
+       n.nspname                                         AS schema,
+       c.relname                                         AS name,
+       c.relkind::text                                   AS kind,
+       o.rolname                                         AS owner,
+       pg_has_role(current_user, c.relowner, 'USAGE')    AS is_owner,
+       CASE WHEN current_setting('server_version_num')::int >= 170000
+            THEN has_table_privilege(c.oid, 'MAINTAIN')
+            ELSE false
+        END                                              AS has_maintain,
+       pg_has_role(current_user, d.datdba, 'USAGE')      AS is_database_owner
+  FROM pg_class AS c
+       JOIN pg_namespace AS n ON n.oid = c.relnamespace
+       JOIN pg_roles AS o ON o.oid = c.relowner
+       JOIN pg_database AS d ON d.datname = current_database()
+ WHERE n.nspname = %(schema)s
+   AND c.relname = %(name)s;

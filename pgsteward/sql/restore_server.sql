@@ -1,0 +1,30 @@
+-- What a restore asks the server before it starts.
+-- Parameters: none. Any role; the data folder is NULL without the right to read it. Any supported PostgreSQL.
+SELECT current_setting('server_version_num')::int                        AS version_num,
+       current_setting('server_version')                                 AS version,
+       r.rolname::text                                                   AS role_name,
+       r.rolsuper                                                        AS is_superuser,
+       r.rolsuper OR r.rolcreatedb                                       AS may_create,
+       CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'MEMBER')
+            THEN current_setting('data_directory') END                   AS data_directory,
+       coalesce(inet_server_addr() = inet_client_addr(), true)           AS same_machine,
+       current_setting('max_connections')::int
+           - current_setting('superuser_reserved_connections')::int
+           - (SELECT count(*)::int
+                FROM pg_stat_activity AS a
+               WHERE a.backend_type = 'client backend')                  AS free_slots,
+       (SELECT coalesce(json_object_agg(e.name, e.default_version), '{}'::json)
+          FROM pg_available_extensions AS e)                             AS extensions,
+       (SELECT coalesce(json_agg(v.name), '[]'::json)
+          FROM pg_available_extension_versions AS v
+               JOIN pg_available_extensions AS e
+                 ON e.name = v.name
+                AND e.default_version = v.version
+         WHERE v.superuser
+           AND NOT v.trusted)                                            AS superuser_extensions,
+       (SELECT coalesce(json_agg(o.rolname), '[]'::json)
+          FROM pg_roles AS o)                                            AS roles,
+       (SELECT coalesce(json_agg(d.datname), '[]'::json)
+          FROM pg_database AS d)                                         AS databases
+  FROM pg_roles AS r
+ WHERE r.rolname = current_user;

@@ -1,0 +1,12 @@
+-- The indexes of one table, valid or not.
+-- Parameters: oid (int8) of the table.
+-- Needs no privilege. Any supported PostgreSQL.
+SELECT i.indexrelid::int8                                                   AS oid,
+       n.nspname                                                            AS schema,
+       c.relname                                                            AS name,
+       i.indisvalid                                                         AS is_valid
+  FROM pg_index AS i
+       JOIN pg_class AS c ON c.oid = i.indexrelid
+       JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE i.indrelid = %(oid)s::int8::oid
+ ORDER BY i.indexrelid;

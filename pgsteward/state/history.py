@@ -1,0 +1,230 @@
+"""What was done, when, to which object. The morning report and planners read it; losing it loses history."""
+
+from __future__ import annotations
+
+import json
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from pgsteward.errors import StateFailed
+from pgsteward.results import NightResult, Status, StepResult
+from pgsteward.state.engine import open_engine, reason
+from pgsteward.state.tables import objects, runs, steps
+
+_FIGURES = ("bytes_before", "bytes_after", "wal_bytes", "rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of the history.
+
+    Attributes:
+        kind: ``nightly``, or ``step`` for one that was started on its own.
+        steps: Names of its steps in the order they ran.
+    """
+
+    id: str
+    target: str
+    database: str
+    kind: str
+    started_at: datetime
+    seconds: float
+    status: Status
+    dry_run: bool
+    host: str
+    steps: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.id,
+            "kind": self.kind,
+            "steps": list(self.steps),
+            "status": self.status,
+            "started_at": self.started_at.isoformat(),
+            "seconds": round(self.seconds, 3),
+            "dry_run": self.dry_run,
+            "host": self.host,
+        }
+
+
+class History:
+    """The state database. Use it as a context manager, or `close` it."""
+
+    def __init__(self, url: str) -> None:
+        """Open it; tables are made on first use.
+
+        Args:
+            url: SQLAlchemy URL of SQLite or PostgreSQL.
+
+        Raises:
+            ConfigError: The URL is of something else.
+            StateFailed: It can't be reached, or a newer pgsteward wrote it.
+        """
+        self._engine = open_engine(url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def record(
+        self,
+        result: NightResult | StepResult,
+        *,
+        database: str = "",
+        started_at: datetime | None = None,
+    ) -> str:
+        """Keep a result and return the id of its run.
+
+        Args:
+            result: A night with all its steps, or one step that was started on its own.
+            database: For a step, which does not know it.
+            started_at: For a step; by default its wall time before now.
+
+        Raises:
+            StateFailed: It could not be written.
+        """
+        run_id = str(uuid.uuid4())
+        if isinstance(result, NightResult):
+            kind, taken, database, started_at = "nightly", result.steps, result.database, result.started_at
+        else:
+            kind, taken = "step", (result,)
+            started_at = started_at or datetime.now(UTC) - timedelta(seconds=result.seconds)
+        row = {
+            "id": run_id,
+            "target": result.target,
+            "database": database,
+            "kind": kind,
+            "started_at": started_at,
+            "seconds": result.seconds,
+            "status": result.status,
+            "dry_run": result.dry_run,
+            "host": socket.gethostname(),
+        }
+        with self._writing() as connection:
+            connection.execute(sa.insert(runs).values(**row))
+            for position, step in enumerate(taken):
+                _record_step(connection, run_id, position, step)
+        return run_id
+
+    def last_night(self, target: str) -> NightResult | None:
+        """Return the newest night of a target that was no dry run, or None.
+
+        Raises:
+            StateFailed: It could not be read.
+        """
+        newest = (
+            sa.select(runs)
+            .where(runs.c.target == target, runs.c.kind == "nightly", runs.c.dry_run.is_(False))
+            .order_by(runs.c.started_at.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            run = connection.execute(newest).mappings().one_or_none()
+            if run is None:
+                return None
+            kept = connection.scalars(
+                sa.select(steps.c.json).where(steps.c.run_id == run["id"]).order_by(steps.c.position)
+            ).all()
+        return NightResult(
+            target=run["target"],
+            database=run["database"],
+            started_at=run["started_at"],
+            seconds=run["seconds"],
+            steps=tuple(StepResult.from_json(entry) for entry in kept),
+            dry_run=run["dry_run"],
+        )
+
+    def recent(self, target: str, limit: int = 20) -> list[Run]:
+        """Return the newest runs of a target, nights and single steps, newest first.
+
+        Raises:
+            StateFailed: It could not be read.
+        """
+        newest = (
+            sa.select(runs)
+            .where(runs.c.target == target)
+            .order_by(runs.c.started_at.desc(), runs.c.id)
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            found = connection.execute(newest).mappings().all()
+            names: dict[str, list[str]] = {run["id"]: [] for run in found}
+            for run_id, name in connection.execute(
+                sa.select(steps.c.run_id, steps.c.step)
+                .where(steps.c.run_id.in_(names))
+                .order_by(steps.c.run_id, steps.c.position)
+            ):
+                names[run_id].append(name)
+        return [Run(**run, steps=tuple(names[run["id"]])) for run in found]
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as exc:
+            raise StateFailed(f"the history was not written: {reason(exc)}") from exc
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as exc:
+            raise StateFailed(f"the history can't be read: {reason(exc)}") from exc
+
+
+def _record_step(connection: sa.Connection, run_id: str, position: int, step: StepResult) -> None:
+    # what has no place in JSON is kept as its text; a history must not fail over a date
+    plain = json.loads(json.dumps(step.as_json(), default=str))
+    inserted = connection.execute(
+        sa.insert(steps).values(
+            run_id=run_id,
+            position=position,
+            step=step.step,
+            status=step.status,
+            seconds=step.seconds,
+            examined=step.examined,
+            summary=step.summary,
+            json=plain,
+        )
+    ).inserted_primary_key
+    assert inserted is not None
+    rows = [
+        {**_blank(inserted[0], item.object, "changed"), "action": item.action, **_figures(item.facts)}
+        for item in step.changed
+    ]
+    for outcome, notes in (("skipped", step.skipped), ("unknown", step.unknown), ("failed", step.failed)):
+        rows += [{**_blank(inserted[0], note.object, outcome), "reason": note.reason} for note in notes]
+    if rows:
+        connection.execute(sa.insert(objects), rows)
+
+
+def _blank(step_id: int, name: str, outcome: str) -> dict[str, Any]:
+    row = dict.fromkeys(("action", "reason", "seconds", *_FIGURES))
+    return {**row, "step_id": step_id, "object": name, "outcome": outcome}
+
+
+def _figures(facts: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {key: facts[key] for key in _FIGURES if isinstance(facts.get(key), int)}
+    if isinstance(facts.get("seconds"), int | float):
+        found["seconds"] = float(facts["seconds"])
+    if facts.get("reason") is not None:
+        found["reason"] = str(facts["reason"])
+    return found

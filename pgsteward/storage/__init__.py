@@ -1,0 +1,103 @@
+"""Stores: where backups live. One protocol; a folder and S3 speak it.
+
+Keys are relative, slash-separated, and never start with a slash. A store knows nothing about backups.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pgsteward.errors import StoreFailed
+
+if TYPE_CHECKING:
+    from pgsteward.config import StoreConfig
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class Store(Protocol):
+    """What a backup needs from a place that keeps bytes.
+
+    Every method raises `StoreUnavailable` for what may heal, `StoreFailed` for what won't, and
+    `FileNotFoundError` where a named key is not there.
+    """
+
+    name: str
+    """Name of the entry in the configuration."""
+
+    @property
+    def location(self) -> str:
+        """The store's URL, without secrets, for people."""
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store a file. The key holds the whole file or nothing at all."""
+        ...
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Store a small object in one atomic put."""
+        ...
+
+    def read(self, key: str) -> Iterator[bytes]:
+        """Yield the object's bytes in chunks of at most 1 MiB or so."""
+        ...
+
+    def get_bytes(self, key: str) -> bytes:
+        """Return a small object."""
+        ...
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object whose key starts with `prefix`, in key order."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the 'folders' directly below `prefix` (which ends with a slash or is empty)."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove one object by exact key; one that is not there is no error."""
+        ...
+
+    def local_folder(self, prefix: str) -> Path | None:
+        """Return the folder of `prefix` where the store is a file system of this machine, else None."""
+        ...
+
+    def abort_uploads(self, prefix: str) -> list[str]:
+        """Abort unfinished multipart uploads below `prefix` and return their keys."""
+        ...
+
+
+def file_size(path: Path) -> int:
+    """Return the size of a local file that is about to be stored.
+
+    Raises:
+        StoreFailed: There is no such file, or it can't be read.
+    """
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise StoreFailed(f"{path} can't be stored: it is no readable file of this machine")
+    return path.stat().st_size
+
+
+def open_store(name: str, config: StoreConfig) -> Store:
+    """Return the store of a configuration entry; nothing is contacted yet."""
+    if config.scheme == "file":
+        from pgsteward.storage.folder import FolderStore
+
+        return FolderStore(name, config)
+    from pgsteward.storage.s3 import S3Store
+
+    return S3Store(name, config)

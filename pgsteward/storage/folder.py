@@ -1,0 +1,223 @@
+"""A folder of this machine, or a mounted share, as a store. A key is a file, whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from pgsteward.config import StoreConfig
+from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
+from pgsteward.storage import CHUNK_BYTES, StoredObject, file_size
+
+_PARTIAL = ".partial"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MAY_HEAL = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM})
+
+
+class FolderStore:
+    """Files below one root folder; they and new folders are readable by their owner alone."""
+
+    def __init__(self, name: str, config: StoreConfig) -> None:
+        self.name = name
+        self.root = Path(config.path)
+
+    @property
+    def location(self) -> str:
+        return f"file://{self.root}"
+
+    def put_file(self, key: str, path: Path) -> None:
+        file_size(path)
+        with path.open("rb") as source:
+
+            def copy(to: BinaryIO) -> None:
+                while chunk := source.read(CHUNK_BYTES):
+                    to.write(chunk)
+
+            self._put(key, copy)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        def write(to: BinaryIO) -> None:
+            to.write(data)
+
+        self._put(key, write)
+
+    def read(self, key: str) -> Iterator[bytes]:
+        path = self._path(key)
+        try:
+            with path.open("rb") as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    yield chunk
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(errno.ENOENT, f"store {self.name!r} has no such key", key) from None
+        except OSError as exc:
+            raise self._translated(exc, "read", key) from exc
+
+    def get_bytes(self, key: str) -> bytes:
+        return b"".join(self.read(key))
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object whose key starts with `prefix`, in key order; a missing root has none."""
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self.root
+        found: list[StoredObject] = []
+        try:
+            for path in self._files_below(start):
+                key = path.relative_to(self.root).as_posix()
+                if not key.startswith(prefix) or _is_partial(path.name):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # removed by somebody else meanwhile
+                    status = path.stat()
+                    changed = datetime.fromtimestamp(status.st_mtime, UTC)
+                    found.append(StoredObject(key, status.st_size, changed))
+        except OSError as exc:
+            raise self._translated(exc, "list", prefix) from exc
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> list[str]:
+        start = self._path(prefix.rstrip("/")) if prefix else self.root
+        try:
+            with os.scandir(start) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and _holds_something(entry))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as exc:
+            raise self._translated(exc, "list", prefix) from exc
+
+    def delete(self, key: str) -> None:
+        """Remove one file, and the folders above it that are empty then, but never the root."""
+        path = self._path(key)
+        try:
+            path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as exc:
+            raise self._translated(exc, "delete", key) from exc
+        self._remove_empty(path.parent)
+
+    def local_folder(self, prefix: str) -> Path | None:
+        return self._path(prefix.rstrip("/")) if prefix else self.root
+
+    def abort_uploads(self, prefix: str) -> list[str]:
+        """Remove partial files that a killed put left below `prefix`; return the keys they were for."""
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self.root
+        aborted = []
+        try:
+            for path in list(self._files_below(start)):
+                key = path.relative_to(self.root).as_posix()
+                if _is_partial(path.name) and key.startswith(prefix):
+                    path.unlink(missing_ok=True)
+                    self._remove_empty(path.parent)
+                    head, _, name = key.rpartition("/")
+                    intended = name[1:].rsplit(".", 2)[0]
+                    aborted.append(f"{head}/{intended}" if head else intended)
+        except OSError as exc:
+            raise self._translated(exc, "clean", prefix) from exc
+        return sorted(aborted)
+
+    def _put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
+        path = self._path(key)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        try:
+            with self._create(partial) as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            _sync_folder(path.parent)
+        except BaseException as exc:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+                self._remove_empty(partial.parent)
+            if isinstance(exc, OSError):
+                raise self._translated(exc, "write", key) from exc
+            raise
+
+    def _create(self, path: Path) -> BinaryIO:
+        for attempt in range(5):
+            self._make_folder(path.parent)
+            try:
+                return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+            except FileNotFoundError:  # a delete beside us found the folder empty and removed it
+                if attempt == 4:
+                    raise
+        raise AssertionError
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = []
+        above = folder
+        while not above.exists():
+            missing.append(above)
+            above = above.parent
+        for new in reversed(missing):
+            new.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(new.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.root and self.root in folder.parents:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _files_below(self, folder: Path) -> Iterator[Path]:
+        def fail(exc: OSError) -> None:
+            if not isinstance(exc, FileNotFoundError | NotADirectoryError):
+                raise exc
+
+        for above, _folders, names in os.walk(folder, onerror=fail):
+            for name in names:
+                yield Path(above) / name
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if not key or "\0" in key or any(part in {"", ".", ".."} for part in parts):
+            raise StoreFailed(f"{key!r} is not a key of a store: it would lead out of {self.root}")
+        return self.root.joinpath(*parts)
+
+    def _translated(self, exc: OSError, doing: str, key: str) -> StewardError:
+        where = f"store {self.name!r} ({self.location}): can't {doing} {key!r}"
+        if exc.errno in _FULL:
+            return StoreFailed(f"{where}: the disk is full; free space there or prune with a smaller policy")
+        if exc.errno in _REFUSED:
+            return StoreFailed(
+                f"{where}: not permitted; give the user that runs pgsteward rights on the folder"
+            )
+        if exc.errno == errno.EROFS:
+            return StoreFailed(f"{where}: the file system is read-only; remount it writable")
+        if exc.errno in _MAY_HEAL:
+            return StoreUnavailable(f"{where}: {exc.strerror}")
+        return StoreFailed(f"{where}: {exc.strerror or exc}")
+
+
+def _holds_something(folder: os.DirEntry[str]) -> bool:
+    try:
+        return any(Path(folder).iterdir())
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+    ):  # removed by somebody else meanwhile; the others are there
+        return False
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") and name.endswith(_PARTIAL)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems can't
+            raise
+    finally:
+        os.close(descriptor)

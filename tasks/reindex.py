@@ -1,0 +1,18 @@
+"""Reindex: rebuild what is bloated."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pgsteward import reindex
+from pgsteward.results import StepResult
+from pgsteward.targets import load_target
+from tasks import maintenance_task
+from tasks.progress import shown_progress
+
+
+@maintenance_task("reindex", timeout=timedelta(hours=12))
+def reindex_bloated(target: str, dry_run: bool = False) -> StepResult:
+    """Rebuild bloated indexes CONCURRENTLY."""
+    with shown_progress("reindex", target) as progress:
+        return reindex.reindex(load_target(target), dry_run=dry_run, progress=progress)

@@ -1,0 +1,36 @@
+"""Restore."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pgsteward.restore import run
+from pgsteward.results import StepResult
+from pgsteward.targets import load_target
+from tasks import maintenance_task
+from tasks.progress import shown_progress
+
+
+@maintenance_task("restore", retries=0, timeout=timedelta(hours=24))
+def restore_backup(
+    target: str,
+    what: str = "latest",
+    *,
+    store: str | None = None,
+    into: str | None = None,
+    replace: bool = False,
+    confirm_database: str | None = None,
+    dry_run: bool = False,
+) -> StepResult:
+    """Restore a backup and compare it with its proof. Never retried: it may have replaced a database."""
+    with shown_progress("restore", target) as progress:
+        return run.restore(
+            load_target(target),
+            what,
+            store=store,
+            into=into,
+            replace=replace,
+            confirm_database=confirm_database,
+            dry_run=dry_run,
+            progress=progress,
+        )

@@ -1,0 +1,125 @@
+"""Fixtures of the whole suite: one server a session, one database a test."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from pgsteward.children import Children
+from pgsteward.demo import sample
+from pgsteward.demo.s3 import LocalS3
+from pgsteward.errors import StewardError
+from pgsteward.postgres import compose, identifier
+from tests import servers
+
+SAMPLE_SCALE = 0.005
+"""7,500 applications: seeded in half a second, cloned in a tenth."""
+
+
+# A background job of a shell is born with SIGINT ignored, and hands that down to every process it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pgsteward")
+    group.addoption(
+        "--pg", choices=servers.CHOICES, default="17", help="which PostgreSQL the tests run against"
+    )
+    group.addoption(
+        "--require-postgres", action="store_true", help="fail instead of skipping when a server is missing"
+    )
+
+
+def missing(config: pytest.Config, reason: str) -> None:
+    """Skip the test that needs a server that can't be had; or fail it, where nothing may be skipped."""
+    if config.getoption("--require-postgres"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """The PostgreSQL that ``--pg`` names."""
+    choice = pytestconfig.getoption("--pg")
+    with_server = servers.running(choice, tmp_path_factory.mktemp("postgres"))
+    try:
+        running = with_server.__enter__()
+    except StewardError as exc:
+        missing(pytestconfig, f"no PostgreSQL {choice}: {exc}")
+        raise
+    try:
+        yield running
+    finally:
+        with_server.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def requirements(request: pytest.FixtureRequest) -> None:
+    """Skip a test that the server is too old or too bare for: ``pg_min(major)``, ``contrib``."""
+    oldest = request.node.get_closest_marker("pg_min")
+    contrib = request.node.get_closest_marker("contrib")
+    if oldest is None and contrib is None:
+        return
+    running: servers.Server = request.getfixturevalue("server")
+    if oldest is not None and running.version < oldest.args[0]:
+        pytest.skip(f"needs PostgreSQL {oldest.args[0]}, this is {running.version}")
+    if contrib is not None and not running.contrib:
+        pytest.skip(f"needs pgstattuple, which this PostgreSQL {running.version} does not bring")
+
+
+@pytest.fixture(scope="session")
+def template(server: servers.Server) -> str:
+    """Name of an empty database with pgstattuple, where there is such a thing."""
+    name = "pgsteward_template"
+    server.create(name)
+    if server.contrib:
+        with server.connect(name) as connection:
+            connection.execute("CREATE EXTENSION pgstattuple")
+    return name
+
+
+@pytest.fixture
+def database(server: servers.Server, template: str) -> Iterator[servers.Database]:
+    """An empty database for this test alone."""
+    with servers.private_database(server, template) as private:
+        yield private
+
+
+@pytest.fixture(scope="session")
+def sample_template(server: servers.Server) -> str:
+    """Name of a database with a small sample in it."""
+    name = "pgsteward_sample"
+    server.create(name)
+    sample.seed(server.login.to(name), scale=SAMPLE_SCALE)
+    return name
+
+
+@pytest.fixture
+def sample_database(server: servers.Server, sample_template: str) -> Iterator[servers.Database]:
+    """A copy of the sample for this test alone.
+
+    Counters are not copied with a database: what `PLANTED` says about never analyzed tables is made true
+    again here, what it says about outdated statistics is not.
+    """
+    with servers.private_database(server, sample_template) as private:
+        with private.connect() as connection:
+            for table in sample.TABLES:
+                if f"public.{table}" not in sample.PLANTED.never_analyzed:
+                    connection.execute(compose("ANALYZE {}", identifier("public", table)))
+        yield private
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """A real S3 endpoint: rclone over a folder."""
+    with Children() as children:
+        yield LocalS3(tmp_path_factory.mktemp("s3"), children).start()
+
+
+@pytest.fixture
+def bucket(s3: LocalS3) -> servers.Bucket:
+    """A prefix in the bucket for this test alone."""
+    return servers.Bucket(s3, f"test-{uuid.uuid4().hex[:12]}")

@@ -1,0 +1,149 @@
+"""What a person sees of a run: its state, its message, its artifacts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.blocks.system import Secret as PrefectSecret
+from prefect.client.schemas.objects import State
+
+from flows.analyze import analyze
+from flows.nightly import nightly
+from flows.report import report
+from pgsteward.config import Secret
+from pgsteward.errors import ConfigError, DatabaseUnavailable, QueryFailed
+from pgsteward.prefect_stack import PrefectStack
+from pgsteward.results import NightResult, StepResult
+from tasks import maintenance_task
+from tasks.matviews import refresh
+from tests.servers import Database
+
+NewTarget = Callable[..., str]
+
+
+def _artifact(stack: PrefectStack, key: str) -> Any:
+    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "UPDATED_DESC", "limit": 1}
+    found = stack.api.post("/artifacts/filter", wanted)
+    return found[0]["data"] if found else None
+
+
+def _table(stack: PrefectStack, key: str) -> list[dict[str, Any]]:
+    data = _artifact(stack, key)
+    rows: list[dict[str, Any]] = json.loads(data) if isinstance(data, str) else data
+    return rows
+
+
+def test_a_night_on_the_sample_does_every_step_and_says_so_with_numbers(
+    in_process: PrefectStack, sample_database: Database, new_target: NewTarget
+) -> None:
+    target = new_target(
+        sample_database,
+        more='[[targets.{name}.sessions]]\ntable = "public.sessions"\nexpires = "expires"',
+    )
+    state: State[Any] = nightly(target, return_state=True)
+    night = state.result(raise_on_failure=False)
+    assert state.name == "Completed", state.message
+    assert isinstance(night, NightResult)
+    assert [step.step for step in night.steps][:4] == ["janitor", "backup", "upload", "prune"]
+    assert night.step("sessions").changed
+    page = str(_artifact(in_process, f"night-{target}"))
+    assert "sessions" in page
+    assert _artifact(in_process, f"night-{target}-table")
+
+    again: State[Any] = report(target, return_state=True)
+    assert again.is_completed()
+
+
+def test_a_failed_step_skips_its_dependents_by_name_and_the_report_outlives_the_failure(
+    in_process: PrefectStack, sample_database: Database, new_target: NewTarget, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder can be made in here")
+    target = new_target(sample_database, store=f"file://{tmp_path}/file/store")
+    state: State[Any] = nightly(target, return_state=True)
+    assert state.is_failed()
+    assert "backup failed" in (state.message or "")
+    rows = {row["step"]: row["status"] for row in _table(in_process, f"night-{target}-table")}
+    assert rows["backup"] == "failed"
+    assert {name for name, status in rows.items() if status == "skipped"} >= {"upload", "prune", "sessions"}
+    assert rows["analyze"] in {"ok", "partial"}
+
+
+def test_a_step_by_hand_that_fails_publishes_first(
+    in_process: PrefectStack, database: Database, new_target: NewTarget
+) -> None:
+    target = new_target(Database(database.server, "no such database"))
+    state: State[Any] = analyze(target, return_state=True)
+    assert state.is_failed()
+    assert "no such database" in (state.message or "")
+    assert "no such database" in str(_artifact(in_process, f"analyze-{target}"))
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        pytest.param(DatabaseUnavailable("the server is starting up"), 4, id="may-heal"),
+        pytest.param(QueryFailed("division by zero", "22012"), 1, id="will-not-heal"),
+    ],
+)
+def test_a_task_is_tried_again_only_when_that_may_help(
+    in_process: PrefectStack, error: Exception, attempts: int
+) -> None:
+    tried: list[float] = []
+
+    @maintenance_task("fails", timeout=timedelta(minutes=1))
+    def fails(target: str) -> StepResult:
+        tried.append(time.monotonic())
+        raise error
+
+    impatient = fails.with_options(retry_delay_seconds=0, retry_jitter_factor=0)
+
+    @flow
+    def tries() -> None:
+        impatient("app")
+
+    state: State[Any] = tries(return_state=True)
+    assert state.is_failed()
+    assert len(tried) == attempts
+
+
+@pytest.mark.timeout(120, method="thread")  # SIGALRM is Prefect's in this one
+def test_a_timeout_ends_the_statement_on_the_server(
+    in_process: PrefectStack, database: Database, new_target: NewTarget
+) -> None:
+    database.execute('CREATE MATERIALIZED VIEW "Slow One" AS SELECT pg_sleep(120)::text AS x WITH NO DATA')
+    target = new_target(database)
+    hurried = refresh.with_options(timeout_seconds=2)
+
+    @flow
+    def refreshes() -> None:
+        hurried(target)
+
+    started = time.monotonic()
+    state: State[Any] = refreshes(return_state=True)
+    assert state.is_failed()
+    assert time.monotonic() - started < 12
+    assert _active(database) == []
+
+
+def _active(database: Database) -> list[str]:
+    return [
+        str(row["query"])
+        for row in database.rows(
+            "SELECT query FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()"
+        )
+    ]
+
+
+def test_a_password_may_live_in_a_secret_block(in_process: PrefectStack) -> None:
+    PrefectSecret(value="hunter2").save("app-password", overwrite=True)
+    assert Secret(prefect_secret="app-password").resolve() == "hunter2"
+    with pytest.raises(ConfigError, match="no Prefect Secret block 'nobodys'"):
+        Secret(prefect_secret="nobodys").resolve()

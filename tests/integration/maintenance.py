@@ -1,0 +1,70 @@
+"""Helpers for the tests of maintenance: flushed counters, a role with few rights, bloated indexes."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.conninfo import make_conninfo
+
+from pgsteward.postgres import Connection, Login, compose, identifier, literal
+from tests.servers import Database
+
+ORDERS = '"Order Lines"'
+
+
+def flush_counters(connection: Connection) -> None:
+    """Send this session's counters to the shared statistics, which otherwise takes up to ten seconds."""
+    connection.execute("SELECT pg_stat_force_next_flush()")
+    connection.execute("SELECT 1")
+
+
+def fill_bloated(database: Database, rows: int = 200_000) -> None:
+    """Make a table whose three indexes are 70 % empty pages, oddly named."""
+    with database.connect() as connection:
+        connection.execute('CREATE TABLE "Order Lines" (id bigint PRIMARY KEY, kind int, "no, really" text)')
+        connection.execute(
+            'INSERT INTO "Order Lines" SELECT i, i %% 8, md5(i::text) FROM generate_series(1, %(rows)s) AS i',
+            {"rows": rows},
+        )
+        connection.execute('CREATE INDEX "by ""kind""" ON "Order Lines" (kind)')
+        connection.execute(
+            compose("CREATE INDEX {} ON {} (id, kind)", identifier("l" * 63), identifier("Order Lines"))
+        )
+        connection.execute('DELETE FROM "Order Lines" WHERE id <= %(gone)s', {"gone": rows * 7 // 10})
+        flush_counters(connection)
+        connection.execute('VACUUM "Order Lines"')
+
+
+def invalid_indexes(database: Database) -> list[str]:
+    """Return the names of invalid indexes."""
+    rows = database.rows(
+        "SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid ORDER BY 1"
+    )
+    return [row["relname"] for row in rows]
+
+
+@contextlib.contextmanager
+def temporary_role(database: Database, *memberships: str) -> Iterator[Login]:
+    """Make a login role that owns nothing, and remove it with all it was granted."""
+    name = f"Night Watch {uuid.uuid4().hex[:8]}"
+    with database.connect() as connection:
+        connection.execute(
+            compose("CREATE ROLE {} LOGIN PASSWORD {}", identifier(name), literal("few rights"))
+        )
+        for membership in memberships:
+            connection.execute(compose("GRANT {} TO {}", identifier(membership), identifier(name)))
+    try:
+        yield Login(make_conninfo(database.conninfo, user=name), "few rights")
+    finally:
+        with database.connect() as connection:
+            connection.execute(compose("DROP OWNED BY {} CASCADE", identifier(name)))
+            connection.execute(compose("DROP ROLE {}", identifier(name)))
+
+
+def facts_of(result: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return what a result's JSON says was changed about one object."""
+    return next(item for item in result["changed"] if item["object"] == name)

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward import doctor
+from pgsteward.config import Config
+from pgsteward.postgres import compose, identifier, literal
+from pgsteward.results import StepResult
+from pgsteward.targets import Target
+from tests.servers import Bucket, Database
+
+PASSWORD = "doctor's"
+
+
+@pytest.fixture(autouse=True)
+def no_prefect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its side is tested with the flows; here there is no project to be asked."""
+    empty = tmp_path / "no project"
+    empty.mkdir()
+    monkeypatch.setenv("PGSTEWARD_HOME", str(empty))
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[str]:
+    """A login that may do nothing at all; its name needs quotes."""
+    name = f"Role {database.name}"
+    database.execute(compose("CREATE ROLE {} LOGIN PASSWORD {}", identifier(name), literal(PASSWORD)))
+    yield name
+    database.execute(compose("DROP OWNED BY {}", identifier(name)))
+    database.execute(compose("DROP ROLE {}", identifier(name)))
+
+
+def target_of(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str | None = None,
+    **settings: Any,
+) -> Target:
+    monkeypatch.setenv("DOCTOR_PASSWORD", PASSWORD if role else database.password or "")
+    conninfo = database.conninfo + (f" user='{role}'" if role else "")
+    stores = settings.pop("stores", {"disk": {"url": f"file://{tmp_path}/store"}})
+    app = {"conninfo": conninfo, "password": {"env": "DOCTOR_PASSWORD"}, "stores": tuple(stores), **settings}
+    app.setdefault("backup", {"compress": "gzip:1"})  # which every client can do
+    config = Config.model_validate(
+        {"state_url": f"sqlite:///{tmp_path}/state.db", "stores": stores, "targets": {"app": app}}
+    )
+    return Target("app", config.target("app"), config)
+
+
+def checks(result: StepResult) -> dict[str, dict[str, str]]:
+    return {check["check"]: check for check in result.details["checks"]}
+
+
+def plant(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute('CREATE SCHEMA "Odd ""Schema"')
+        connection.execute('CREATE TABLE "Odd ""Schema"."Order Lines" (id serial PRIMARY KEY, expires date)')
+        connection.execute("CREATE TABLE public.secrets (id int)")
+        connection.execute("ALTER TABLE public.secrets ENABLE ROW LEVEL SECURITY")
+        connection.execute("SELECT lo_from_bytea(0, 'hidden')")
+
+
+def test_a_superuser_with_a_folder_finds_nothing_wrong(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(database)
+    result = doctor.examine(target_of(database, tmp_path, monkeypatch))
+    found = checks(result)
+    assert [c for c in found.values() if c["status"] not in ("ok", "skipped")] == [
+        c for c in found.values() if c["check"] == "pgstattuple" and not database.server.contrib
+    ]
+    assert result.status == ("ok" if database.server.contrib else "failed")
+    assert result.examined > 8
+
+
+def test_a_probe_leaves_nothing_in_the_store(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doctor.examine(target_of(database, tmp_path, monkeypatch))
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+
+
+def test_the_printed_grants_are_all_that_was_missing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    plant(database)
+    target = target_of(database, tmp_path, monkeypatch, role)
+    found = checks(doctor.examine(target))["backup rights"]
+    assert found["status"] == "fail"
+    assert 'GRANT USAGE ON SCHEMA "Odd ""Schema"' in found["fix"]
+    with database.connect() as connection:
+        for statement in found["fix"].removesuffix(";").split("; "):
+            connection.execute(statement.encode())
+    found = checks(doctor.examine(target))["backup rights"]
+    assert "row-level security" in found["message"]
+    database.execute(found["fix"].encode())
+    assert checks(doctor.examine(target))["backup rights"]["status"] == "ok"
+
+
+def test_many_missing_grants_become_one(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    with database.connect() as connection:
+        for number in range(6):
+            connection.execute(compose("CREATE TABLE {} (id int)", identifier(f"t{number}")))
+    found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch, role)))["backup rights"]
+    assert found["fix"] == f'GRANT pg_read_all_data TO "{role}";'
+
+
+def test_maintenance_and_restore_say_whose_rights_they_lack(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    with database.connect() as connection:
+        connection.execute("DROP EXTENSION IF EXISTS pgstattuple")
+        connection.execute(compose("CREATE ROLE {}", identifier(f"owner_{database.name}")))
+        connection.execute("CREATE TABLE owned (id int)")
+        connection.execute(compose("ALTER TABLE owned OWNER TO {}", identifier(f"owner_{database.name}")))
+    try:
+        target = target_of(database, tmp_path, monkeypatch, role)
+        found = checks(doctor.examine(target))
+        for check in ("maintenance rights", "restore rights"):
+            assert found[check]["status"] == "fail"
+            with database.connect() as connection:
+                for statement in found[check]["fix"].removesuffix(";").split("; "):
+                    connection.execute(statement.encode())
+        again = checks(doctor.examine(target))
+        assert again["maintenance rights"]["status"] == "ok"
+        assert again["restore rights"]["status"] == "warn"
+        assert "not replace" in again["restore rights"]["message"]
+    finally:
+        database.execute(compose("DROP OWNED BY {} CASCADE", identifier(f"owner_{database.name}")))
+        database.execute(compose("DROP ROLE {}", identifier(f"owner_{database.name}")))
+
+
+@pytest.mark.parametrize(
+    "column, settings, words",
+    [
+        ("expires timestamptz", {}, ""),
+        ("other int", {}, "no column expires"),
+        ("expires timestamp", {}, "whose zone is not known"),
+        ("expires timestamp", {"time_zone": "UTC"}, ""),
+        ("expires bigint", {}, "whose unit is not known"),
+        ("expires bigint", {"unit": "ms"}, ""),
+    ],
+)
+def test_session_tables_are_looked_up(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    column: str,
+    settings: dict[str, str],
+    words: str,
+) -> None:
+    database.execute(f'CREATE TABLE "Session Log" ({column})'.encode())
+    table = {"table": '"Session Log"', "expires": "expires", **settings}
+    target = target_of(database, tmp_path, monkeypatch, sessions=[table])
+    found = checks(doctor.examine(target))['session table "Session Log"']
+    assert found["status"] == ("fail" if words else "ok")
+    assert words in found["message"]
+
+
+def test_a_session_table_that_is_missing_is_named(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_of(database, tmp_path, monkeypatch, sessions=[{"table": "gone", "expires": "e"}])
+    assert checks(doctor.examine(target))["session table gone"]["status"] == "fail"
+
+
+@pytest.mark.contrib
+def test_a_missing_extension_comes_with_its_statement(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    target = target_of(database, tmp_path, monkeypatch, role)
+    assert checks(doctor.examine(target))["pgstattuple"]["fix"] == (f'GRANT pg_stat_scan_tables TO "{role}";')
+    database.execute("DROP EXTENSION pgstattuple")
+    assert checks(doctor.examine(target))["pgstattuple"]["fix"] == "CREATE EXTENSION pgstattuple;"
+
+
+def test_an_unreachable_server_makes_its_rights_unknown_and_spares_the_rest(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_of(database, tmp_path, monkeypatch, role="nobody-here")
+    result = doctor.examine(target)
+    found = checks(result)
+    assert result.status == "failed"
+    assert found["server (backup)"]["status"] == "fail"
+    assert found["backup rights"]["status"] == "unknown"
+    assert found["store disk"]["status"] == "ok"
+
+
+def test_a_store_in_s3_is_tried_for_real(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket
+) -> None:
+    monkeypatch.setenv("KEY", bucket.s3.access_key_id)
+    monkeypatch.setenv("SECRET", bucket.s3.secret_access_key)
+    monkeypatch.setenv("WRONG", "x" * 40)
+    s3 = {
+        "url": bucket.url,
+        "endpoint_url": bucket.s3.endpoint_url,
+        "region": "us-east-1",
+        "access_key_id": {"env": "KEY"},
+        "secret_access_key": {"env": "SECRET"},
+    }
+    stores = {"s3": s3, "wrong": {**s3, "secret_access_key": {"env": "WRONG"}}}
+    found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch, stores=stores)))
+    assert found["store s3"]["status"] == "ok"
+    assert found["spool"]["status"] == "ok"
+    assert found["store wrong"]["status"] == "fail"
+    assert "s3:PutObject" in found["store wrong"]["fix"]
+    assert [path for path in bucket.folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_can_not_be_written_is_a_failure_with_its_fix(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").write_text("a file")
+    found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch)))["store disk"]
+    assert found["status"] == "fail"
+    assert "writable" in found["fix"]
+
+
+def test_a_state_that_can_not_be_used_is_a_failure(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.db").mkdir()
+    found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch)))["state"]
+    assert found["status"] == "fail"
+
+
+def test_prefect_is_skipped_where_its_side_is_not(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch)))["Prefect"]
+    assert found["status"] == "skipped"
+
+
+def test_no_secret_is_in_any_finding(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    result = doctor.examine(target_of(database, tmp_path, monkeypatch, role))
+    assert PASSWORD not in str(result.as_json())

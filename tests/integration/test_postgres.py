@@ -1,0 +1,99 @@
+"""Connecting: what a conninfo may be, and which refusals heal by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from pgsteward import postgres
+from pgsteward.errors import ConfigError, DatabaseUnavailable, PreconditionError
+from pgsteward.postgres import Login, connect
+from tests.servers import Database
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGDATABASE", "PGUSER", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "dbname"),
+    [
+        ("dbname=app user=joe", "app"),
+        ("postgresql://joe@db.example:5433/Order%20Lines?sslmode=require", "Order Lines"),
+        ("host=db.example user=joe", "joe"),
+        ("service=night dbname=app", "app"),
+    ],
+)
+def test_a_login_knows_its_database(conninfo: str, dbname: str) -> None:
+    assert Login(conninfo).dbname == dbname
+    assert Login(Login(conninfo).to("o'ther =db").conninfo).dbname == "o'ther =db"
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "words"),
+    [
+        pytest.param("service=night", "add dbname=", id="only-the-service-file-knows"),
+        pytest.param("host=db.example", "add dbname=", id="nobody-knows"),
+        pytest.param("app", "can't be read", id="no-conninfo"),
+    ],
+)
+def test_a_conninfo_without_a_database_is_a_configuration_error(conninfo: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _ = Login(conninfo).dbname
+
+
+def test_the_environment_chooses_as_it_does_for_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDATABASE", "shop")
+    assert Login("host=db.example user=joe").dbname == "shop"
+
+
+def test_a_service_file_and_several_hosts_lead_to_one_server(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = conninfo_to_dict(database.conninfo)
+    services = tmp_path / "services.conf"
+    services.write_text(f"[night]\nhost={parts['host']}\nport={parts['port']}\nuser={parts['user']}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    several = f"{database.conninfo} host={parts['host']},{parts['host']} port=1,{parts['port']}"
+    for conninfo in (f"service=night dbname={database.dbname}", several):
+        with connect(Login(conninfo, database.password), purpose="test") as session:
+            pinned = conninfo_to_dict(session.pinned().conninfo)
+            assert (pinned["host"], pinned["port"]) == (parts["host"], str(parts["port"]))
+            assert session.pinned().dbname == database.dbname
+            with connect(session.pinned(), purpose="test") as again:
+                assert again.dbname == database.dbname
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("sslmode=require", id="no-tls-there"),
+        pytest.param("sslmode=wrong", id="no-such-mode"),
+        pytest.param("service=nowhere", id="no-such-service"),
+        pytest.param("dbname=nowhere", id="no-such-database"),
+        pytest.param("user=nobody", id="no-such-role"),
+    ],
+)
+def test_what_never_heals_is_refused_for_good(database: Database, change: str) -> None:
+    if change == "sslmode=require" and database.value("SELECT current_setting('ssl')") == "on":
+        pytest.skip("this server speaks TLS")
+    with pytest.raises(PreconditionError):
+        connect(Login(f"{database.conninfo} {change}", database.password), purpose="test")
+
+
+@pytest.mark.parametrize("change", ["port=1", "host=/nonexistent", "host=nowhere.invalid"])
+def test_a_server_that_does_not_answer_may_come_back(database: Database, change: str) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        connect(Login(f"{database.conninfo} {change}", database.password), purpose="test")
+
+
+def test_a_database_closed_to_everybody_is_refused_for_good(database: Database) -> None:
+    name = postgres.identifier(database.dbname)
+    with database.server.connect() as admin:
+        admin.execute(postgres.compose("ALTER DATABASE {} ALLOW_CONNECTIONS false", name))
+    with pytest.raises(PreconditionError, match="not currently accepting"):
+        connect(database.login, purpose="test")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pgsteward.errors import PreconditionError, ToolFailed
+from pgsteward.pgtools import Client, choose_client, find_clients, redact, run_tool, start_tool, tool_env
+from pgsteward.postgres import Login
+
+PYTHON = sys.executable
+
+
+def fake_client(folder: Path, version: str, *, codecs: tuple[str, ...] = ("gzip",)) -> Client:
+    """Make a folder with a pg_dump that tells this version and knows these codecs."""
+    folder.mkdir(parents=True)
+    cases = "".join(
+        f"*--compress={codec}*) echo 'failed: nonexistent-pgsteward-probe' >&2;;" for codec in codecs
+    )
+    script = (
+        f'#!/bin/sh\ncase "$*" in *--version*) echo "pg_dump (PostgreSQL) {version}"; exit 0;;'
+        f' {cases} *) echo "this build does not support compression" >&2;; esac\nexit 1\n'
+    )
+    for tool in ("pg_dump", "pg_restore"):
+        (folder / tool).write_text(script)
+        (folder / tool).chmod(0o755)
+    major, _, minor = version.partition(".")
+    return Client(folder, (int(major), int(minor.split()[0])))
+
+
+def test_clients_are_found_and_asked_for_their_version(tmp_path: Path) -> None:
+    fake_client(tmp_path / "a", "12.3 (Debian 12.3-1)")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "pg_dump").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "broken" / "pg_dump").chmod(0o755)
+    found = find_clients([tmp_path / "a", tmp_path / "broken", tmp_path / "missing"])
+    mine = [client for client in found if tmp_path in client.folder.parents]
+    assert mine == [Client(tmp_path / "a", (12, 3))]
+    assert found == sorted(found, key=lambda client: client.version)
+
+
+def test_debians_wrapper_script_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "pg_wrapper").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.0'\n")
+    (tmp_path / "pg_wrapper").chmod(0o755)
+    (tmp_path / "pg_dump").symlink_to(tmp_path / "pg_wrapper")
+    assert all(client.folder != tmp_path for client in find_clients([tmp_path]))
+
+
+def test_the_oldest_client_that_is_new_enough_is_chosen_in_its_newest_minor() -> None:
+    clients = [Client(Path(f"/{a}.{b}"), (a, b)) for a, b in ((15, 2), (16, 1), (16, 9), (17, 1))]
+    assert choose_client(clients, 160004).version == (16, 9)
+    assert choose_client(clients, 150000).version == (15, 2)
+
+
+def test_a_server_newer_than_every_client_is_refused_with_what_to_install() -> None:
+    with pytest.raises(PreconditionError, match=r"install postgresql-client-18.*client_dirs"):
+        choose_client([Client(Path("/x"), (17, 4))], 180000)
+
+
+def test_the_codec_is_asked_of_the_client_not_assumed_from_its_version(tmp_path: Path) -> None:
+    without = fake_client(tmp_path / "without", "17.9")
+    able = fake_client(tmp_path / "able", "18.1", codecs=("gzip", "zstd"))
+    assert choose_client([without, able], 170000, codec="zstd") == able
+    assert choose_client([without, able], 170000, codec="gzip") == without
+    with pytest.raises(PreconditionError, match=r"can compress with lz4.*install postgresql-client-17"):
+        choose_client([without, able], 170000, codec="lz4")
+
+
+def test_output_and_warnings_are_returned() -> None:
+    said = run_tool([PYTHON, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], env={})
+    assert said.stdout == b"out\n"
+    assert said.stderr_lines == ("err",)
+
+
+def test_a_flood_on_both_pipes_stalls_nothing() -> None:
+    code = "import sys\nfor i in range(20000): print('x' * 100); print('y' * 100, file=sys.stderr)"
+    lines: list[str] = []
+    said = run_tool([PYTHON, "-c", code], env={}, on_stderr=lines.append)
+    assert len(said.stdout) == 20000 * 101
+    assert len(lines) == 20000
+
+
+def test_output_goes_into_a_private_file(tmp_path: Path) -> None:
+    run_tool([PYTHON, "-c", "print('secret')"], env={}, stdout=tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "secret\n"
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
+
+
+def test_a_bad_end_raises_with_the_last_words_and_without_secrets() -> None:
+    code = "import os, sys; print('wrong:', os.environ['PGPASSWORD'], file=sys.stderr); sys.exit(3)"
+    with pytest.raises(ToolFailed, match=r"ended with status 3: wrong: \*\*\*") as caught:
+        run_tool([PYTHON, "-c", code], env={"PGPASSWORD": "s3cr3t"})
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_tool_that_is_killed_is_no_success() -> None:
+    with pytest.raises(ToolFailed, match="SIGKILL"):
+        run_tool([PYTHON, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"], env={})
+
+
+def test_a_program_that_is_not_there_is_our_error() -> None:
+    with pytest.raises(ToolFailed, match="can't be started"):
+        run_tool(["/nonexistent/pg_dump"], env={})
+
+
+class _Cancelled(BaseException):
+    pass
+
+
+def test_whatever_stops_the_wait_ends_the_tool() -> None:
+    def cancel() -> None:
+        raise _Cancelled
+
+    tool = start_tool([PYTHON, "-c", "import time; time.sleep(60)"], env={})
+    with pytest.raises(_Cancelled):
+        tool.wait(cancel)
+    with pytest.raises(ProcessLookupError):
+        os.kill(tool.process.pid, 0)
+
+
+def test_a_tool_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgsteward.pgtools.GRACE_S", 0.3)
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    tool = start_tool([PYTHON, "-c", code], env={})
+    time.sleep(0.5)
+    began = time.monotonic()
+    tool.stop()
+    assert time.monotonic() - began < 5
+    assert tool.poll() == -signal.SIGKILL
+
+
+def test_leaving_the_block_ends_the_tool() -> None:
+    with start_tool([PYTHON, "-c", "import time; time.sleep(60)"], env={}) as tool:
+        assert tool.poll() is None
+    assert tool.poll() is not None
+
+
+def test_readers_end_with_their_tool() -> None:
+    before = threading.active_count()
+    run_tool([PYTHON, "-c", "print(1)"], env={})
+    assert threading.active_count() == before
+
+
+def test_the_password_travels_in_the_environment() -> None:
+    env = tool_env(Login("dbname=x", "pw"), "dump")
+    assert env["PGPASSWORD"] == "pw"
+    assert env["PGAPPNAME"] == "pgsteward dump"
+    assert redact("a pw b", ("pw",)) == "a *** b"
+
+
+def test_a_tool_reads_relative_paths_as_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # sslrootcert=ca.pem in a conninfo must mean the same file to our own sessions and to pg_dump
+    monkeypatch.chdir(tmp_path)
+    assert run_tool(["/bin/pwd"], env={}).stdout.decode().strip() == str(tmp_path)

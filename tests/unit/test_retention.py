@@ -1,0 +1,251 @@
+"""Which backups are kept, and why: restic's rules, and floors that no rule turns off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgsteward.backup.listing import list_manifests
+from pgsteward.backup.manifest import MANIFEST, Manifest, Proof, Server, StoredFile, backup_prefix
+from pgsteward.config import RetentionConfig, StoreConfig
+from pgsteward.errors import PreconditionError
+from pgsteward.retention import Backup, apply_policy, remove_backup
+from pgsteward.storage.folder import FolderStore
+
+NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
+
+def at(text: str, proven: bool = False) -> Backup:
+    return Backup(text, datetime.fromisoformat(text).replace(tzinfo=UTC), proven)
+
+
+def kept(backups: Sequence[Backup], policy: RetentionConfig, now: datetime = NOW) -> set[str]:
+    return {decision.backup_id for decision in apply_policy(backups, policy, now) if decision.keep}
+
+
+def policy(**rules: int | str) -> RetentionConfig:
+    return RetentionConfig.model_validate({"keep_min": 1, **rules})
+
+
+def nightly(days: int, hour: int = 2) -> list[Backup]:
+    return [at(f"{NOW - timedelta(days=n):%Y-%m-%d}T{hour:02}:00") for n in range(days)]
+
+
+@pytest.mark.parametrize(
+    "rules, expected",
+    [
+        pytest.param({"keep_last": 3}, {"2026-11-23", "2026-11-22", "2026-11-21"}, id="last"),
+        pytest.param({"keep_daily": 2}, {"2026-11-23", "2026-11-22"}, id="daily"),
+        pytest.param(
+            {"keep_weekly": 3}, {"2026-11-23", "2026-11-22", "2026-11-15"}, id="iso-weeks-end-on-sunday"
+        ),
+        pytest.param({"keep_monthly": 2}, {"2026-11-23", "2026-10-31"}, id="monthly"),
+        pytest.param(
+            {"keep_monthly": 9},
+            {"2026-11-23", "2026-10-31", "2026-09-30", "2026-09-25"},
+            id="oldest-fills-up",
+        ),
+        pytest.param({"keep_last": 1, "keep_monthly": 2}, {"2026-11-23", "2026-10-31"}, id="rules-are-ored"),
+    ],
+)
+def test_sixty_nights_are_thinned_out(rules: dict[str, int], expected: set[str]) -> None:
+    assert {name[:10] for name in kept(nightly(60), policy(**rules))} == expected
+
+
+def test_only_days_that_have_a_backup_count() -> None:
+    gaps = [at("2026-11-23T02:00"), at("2026-11-03T02:00"), at("2026-10-01T02:00"), at("2026-09-01T02:00")]
+    assert kept(gaps, policy(keep_daily=3)) == {b.backup_id for b in gaps[:3]}
+
+
+def test_the_newest_of_a_day_represents_it() -> None:
+    assert kept(
+        [at("2026-11-22T02:00"), at("2026-11-22T14:00"), at("2026-11-21T02:00")], policy(keep_daily=2)
+    ) == {
+        "2026-11-22T14:00",
+        "2026-11-21T02:00",
+    }
+
+
+def test_each_kept_backup_names_every_rule_that_keeps_it() -> None:
+    newest, *_, oldest = apply_policy(nightly(9), policy(keep_last=1, keep_daily=2, keep_min=1), NOW)
+    assert newest.reasons == ("last 1 of 1", "daily 1 of 2", "one of the 1 newest (keep_min)")
+    assert oldest.reasons == ("no rule keeps it",)
+
+
+def test_calendar_borders_are_those_of_the_time_zone() -> None:
+    both = [at("2026-11-22T23:30"), at("2026-11-22T22:30"), at("2026-11-01T00:00")]
+    assert kept(both, policy(keep_daily=1)) == {"2026-11-22T23:30"}
+    # 23:30 UTC is 00:30 of the next day in Berlin, 22:30 UTC is still the 22nd
+    assert kept(both, policy(keep_daily=2, time_zone="Europe/Berlin")) == {
+        "2026-11-22T23:30",
+        "2026-11-22T22:30",
+    }
+
+
+def test_the_day_on_which_clocks_go_back_is_one_day() -> None:
+    twice = [at("2026-10-25T01:30"), at("2026-10-25T00:30"), at("2026-10-24T00:30"), at("2026-10-20T00:30")]
+    assert kept(twice, policy(keep_daily=2, time_zone="Europe/Berlin")) == {
+        "2026-10-25T01:30",
+        "2026-10-24T00:30",
+    }
+
+
+def test_instants_of_other_zones_are_the_same_instants() -> None:
+    east = Backup("east", datetime(2026, 11, 23, 1, 0, tzinfo=timezone(timedelta(hours=9))))
+    assert kept([east, at("2026-11-22T15:00")], policy(keep_last=1)) == {"east"}
+
+
+def test_a_stalled_source_keeps_its_last_backups_for_ever() -> None:
+    old = [at("2020-01-01T02:00"), at("2020-01-02T02:00"), at("2020-01-03T02:00")]
+    assert kept(old, policy(keep_daily=1, keep_min=2)) >= {"2020-01-02T02:00", "2020-01-03T02:00"}
+
+
+def test_the_newest_proven_backup_stays_whatever_its_age() -> None:
+    backups = [*nightly(5), at("2024-01-01T02:00", proven=True), at("2023-01-01T02:00", proven=True)]
+    decided = {d.backup_id: d for d in apply_policy(backups, policy(keep_last=1), NOW)}
+    assert decided["2024-01-01T02:00"].reasons == ("newest proven",)
+    assert not decided["2023-01-01T02:00"].keep
+
+
+def test_a_backup_of_the_future_stays_and_takes_nobodys_place() -> None:
+    backups = [at("2031-01-01T02:00", proven=True), *nightly(3)]
+    decided = apply_policy(backups, policy(keep_last=1), NOW)
+    assert decided[0].reasons == ("dated in the future",)
+    assert decided[1].keep
+    assert not any(decision.keep for decision in decided[2:])
+
+
+def test_an_empty_policy_is_refused() -> None:
+    empty = RetentionConfig.model_construct(
+        keep_last=0, keep_daily=0, keep_weekly=0, keep_monthly=0, keep_min=2, time_zone="UTC"
+    )
+    with pytest.raises(PreconditionError, match="empty retention policy"):
+        apply_policy(nightly(3), empty, NOW)
+
+
+def test_a_naive_now_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="aware"):
+        apply_policy([], policy(keep_last=1), datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+histories = st.lists(
+    st.builds(
+        lambda minutes, proven: (NOW - timedelta(minutes=minutes), proven),
+        st.integers(min_value=-3_000, max_value=60 * 24 * 500),
+        st.booleans(),
+    ),
+    max_size=40,
+).map(lambda rows: [Backup(f"{n:03}", when, proven) for n, (when, proven) in enumerate(rows)])
+policies = st.builds(
+    RetentionConfig,
+    keep_last=st.integers(0, 5),
+    keep_daily=st.integers(0, 8),
+    keep_weekly=st.integers(0, 5),
+    keep_monthly=st.integers(1, 8),
+    keep_min=st.integers(1, 5),
+    time_zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Apia"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories, policies)
+def test_the_floors_hold_for_any_history(backups: list[Backup], rules: RetentionConfig) -> None:
+    decided = apply_policy(backups, rules, NOW)
+    keep = {decision.backup_id for decision in decided if decision.keep}
+    present = sorted((b for b in backups if b.started_at <= NOW), key=lambda b: (b.started_at, b.backup_id))
+    assert len(decided) == len(backups)
+    assert keep >= {b.backup_id for b in backups if b.started_at > NOW}
+    assert keep >= {b.backup_id for b in present[-rules.keep_min :]}
+    assert keep >= {b.backup_id for b in [b for b in present if b.proven][-1:]}
+    assert all(decision.reasons for decision in decided)
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories, policies)
+def test_what_was_pruned_once_needs_no_second_time(backups: list[Backup], rules: RetentionConfig) -> None:
+    keep = kept(backups, rules)
+    assert kept([b for b in backups if b.backup_id in keep], rules) == keep
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories, policies, st.integers(1, 60 * 24 * 40))
+def test_one_more_backup_never_brings_a_removed_one_back(
+    backups: list[Backup], rules: RetentionConfig, later: int
+) -> None:
+    removed = {b.backup_id for b in backups} - kept(backups, rules)
+    now = NOW + timedelta(minutes=later)
+    assert not removed & kept([*backups, Backup("new", now)], rules, now)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories, policies, st.randoms(use_true_random=False))
+def test_the_order_of_the_listing_does_not_matter(
+    backups: list[Backup], rules: RetentionConfig, random: object
+) -> None:
+    shuffled = list(backups)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert apply_policy(shuffled, rules, NOW) == apply_policy(backups, rules, NOW)
+
+
+def manifest_of(store: FolderStore, database: str, number: int = 0) -> Manifest:
+    backup_id = f"20261123T02000{number}Z-7f3a9c"
+    manifest = Manifest(
+        backup_id=backup_id,
+        target="t",
+        database=database,
+        started_at=NOW,
+        finished_at=NOW,
+        pgsteward_version="0",
+        server=Server(
+            version="17", version_num=170000, system_identifier="1", encoding="UTF8", collate="C", ctype="C"
+        ),
+        client_version="17.0",
+        arguments=(),
+        compress="none",
+        jobs=1,
+        snapshot_id="1",
+        snapshot_lsn=None,
+        database_bytes=1,
+        files=(StoredFile(path="dump/toc.dat", size_bytes=1, sha256="0" * 64),),
+        proof=Proof(level="none"),
+    )
+    prefix = backup_prefix("t", database, backup_id)
+    store.put_bytes(prefix + "dump/toc.dat", b"x")
+    store.put_bytes(prefix + "dump/not-ours.txt", b"x")
+    store.put_bytes(prefix + MANIFEST, manifest.to_bytes())
+    return manifest
+
+
+@pytest.mark.parametrize(
+    "database, neighbour",
+    [
+        pytest.param("app", "app-eu", id="prefix"),
+        pytest.param("app", "app/eu", id="slash"),
+        pytest.param("app", "App", id="case"),
+        pytest.param(".", "..", id="dots"),
+        pytest.param("Order Lines", "Order Lines 2", id="spaces"),
+    ],
+)
+def test_databases_with_names_alike_never_touch_each_other(
+    tmp_path: Path, database: str, neighbour: str
+) -> None:
+    store = FolderStore("disk", StoreConfig(url=f"file://{tmp_path}/store"))
+    one, other = manifest_of(store, database), manifest_of(store, neighbour)
+    assert list_manifests(store, "t", database) == ([one], [])
+    before = {stored.key for stored in store.objects(backup_prefix("t", neighbour, other.backup_id))}
+    remove_backup(store, "t", one, {})
+    assert list_manifests(store, "t", database) == ([], [])
+    assert list_manifests(store, "t", neighbour) == ([other], [])
+    assert {stored.key for stored in store.objects(backup_prefix("t", neighbour, other.backup_id))} == before
+
+
+def test_only_what_the_manifest_names_is_removed(tmp_path: Path) -> None:
+    store = FolderStore("disk", StoreConfig(url=f"file://{tmp_path}/store"))
+    one = manifest_of(store, "app")
+    remove_backup(store, "t", one, {})
+    assert [stored.key.rpartition("/")[2] for stored in store.objects("")] == ["not-ours.txt"]

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from pgsteward import state
+from pgsteward.config import Config
+from pgsteward.errors import ConfigError, StateFailed
+from pgsteward.results import Item, NightResult, Note, StepResult, skipped
+from pgsteward.state import History
+from pgsteward.state import engine as state_engine
+from pgsteward.state.tables import metadata
+
+TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)
+
+REINDEX = StepResult(
+    step="reindex",
+    target="app",
+    status="partial",
+    examined=4,
+    changed=(
+        Item('app."Order Lines_pkey"', "rebuilt", {"bytes_before": 70, "bytes_after": 20, "seconds": 0.4}),
+    ),
+    skipped=(Note("public.gin", "not measurable"),),
+    unknown=(Note("public.secret", "permission denied"),),
+    failed=(Note("public.busy", "lock timeout"),),
+    seconds=1.25,
+    summary="1 of 4",
+    details={"indexes": [{"index": "x", "ratio": 0.7}], "error": None},
+)
+
+
+def night(started_at: datetime = TWO, *, dry_run: bool = False) -> NightResult:
+    steps = (REINDEX, skipped("matviews", "app", "there are none"))
+    return NightResult("app", "intowork", started_at, 12.5, steps, dry_run)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'deep' / 'state.db'}"
+
+
+@pytest.fixture
+def history(url: str) -> Iterator[History]:
+    with History(url) as opened:
+        yield opened
+
+
+def rows(url: str, statement: str) -> list[tuple[object, ...]]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def test_the_last_night_comes_back_as_it_was(history: History) -> None:
+    history.record(night())
+    assert history.last_night("app") == night()
+
+
+def test_the_last_night_is_the_newest_and_no_dry_run(history: History) -> None:
+    history.record(night(TWO))
+    history.record(night(TWO - timedelta(days=1)))
+    history.record(night(TWO + timedelta(days=1), dry_run=True))
+    history.record(REINDEX, database="intowork", started_at=TWO + timedelta(days=2))
+    found = history.last_night("app")
+    assert found is not None
+    assert found.started_at == TWO
+
+
+def test_a_target_without_nights_has_no_last_night(history: History) -> None:
+    history.record(night())
+    assert history.last_night("other") is None
+
+
+def test_recent_runs_name_their_steps_newest_first(history: History) -> None:
+    first = history.record(night())
+    second = history.record(REINDEX, database="intowork", started_at=TWO + timedelta(hours=1))
+    found = history.recent("app")
+    assert [run.id for run in found] == [second, first]
+    assert [run.steps for run in found] == [("reindex",), ("reindex", "matviews")]
+    assert [run.kind for run in found] == ["step", "nightly"]
+    assert found[0].database == "intowork"
+    assert [run.id for run in history.recent("app", limit=1)] == [second]
+
+
+def test_every_object_is_a_row_with_its_figures_or_its_reason(history: History, url: str) -> None:
+    history.record(night())
+    assert rows(
+        url,
+        "SELECT object, outcome, action, reason, bytes_before, bytes_after, seconds FROM objects ORDER BY id",
+    ) == [
+        ('app."Order Lines_pkey"', "changed", "rebuilt", None, 70, 20, 0.4),
+        ("public.gin", "skipped", None, "not measurable", None, None, None),
+        ("public.secret", "unknown", None, "permission denied", None, None, None),
+        ("public.busy", "failed", None, "lock timeout", None, None, None),
+        ("app", "skipped", None, "there are none", None, None, None),
+    ]
+
+
+def test_instants_keep_their_zone(history: History) -> None:
+    history.record(night(TWO.astimezone(timezone(timedelta(hours=-5)))))
+    found = history.last_night("app")
+    assert found is not None
+    assert found.started_at == TWO
+    assert found.started_at.tzinfo is UTC
+
+
+def test_an_instant_without_zone_is_refused(history: History) -> None:
+    with pytest.raises(StateFailed, match="no time zone"):
+        history.record(night(TWO.replace(tzinfo=None)))
+
+
+def test_what_is_no_json_is_kept_as_text(history: History) -> None:
+    step = StepResult("backup", "app", "ok", 1, details={"at": TWO, "folder": Path("/x")})
+    history.record(NightResult("app", "shop", TWO, 1, (step,)))
+    found = history.last_night("app")
+    assert found is not None
+    assert found.steps[0].details == {"at": str(TWO), "folder": "/x"}
+
+
+def test_the_file_is_for_its_owner_only(history: History, url: str) -> None:
+    file = Path(url.removeprefix("sqlite:///"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_migrations_make_exactly_the_tables_in_the_code(history: History, url: str) -> None:
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_the_newest_migration_is_the_one_that_the_code_expects() -> None:
+    script = ScriptDirectory(str(Path(state_engine.__file__).parent / "migrations"))
+    assert script.get_current_head() == state_engine.HEAD
+
+
+def test_a_state_that_is_up_to_date_needs_no_alembic(history: History, url: str) -> None:
+    code = "import sys; from pgsteward.state import History; History(sys.argv[1]).recent('app')"
+    check = "; assert 'alembic' not in sys.modules, 'alembic was imported'"
+    subprocess.run([sys.executable, "-c", code + check, url], check=True)
+
+
+def test_a_state_of_a_newer_version_is_left_alone(history: History, url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StateFailed, match="newer pgsteward"):
+        History(url)
+
+
+def test_a_state_that_was_lost_begins_again(history: History, url: str) -> None:
+    history.record(night())
+    for file in Path(url.removeprefix("sqlite:///")).parent.iterdir():
+        file.unlink()
+    with History(url) as again:
+        assert again.last_night("app") is None
+        again.record(night())
+
+
+def test_processes_that_open_a_new_state_at_once_all_succeed(url: str) -> None:
+    code = """
+import sys
+from datetime import UTC, datetime
+from pgsteward.results import NightResult
+from pgsteward.state import History
+for _ in range(5):
+    with History(sys.argv[1]) as history:
+        history.record(NightResult("app", "shop", datetime.now(UTC), 0.0, ()))
+"""
+    argv = [sys.executable, "-c", code, url]
+    running = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    problems = [child.communicate()[1] for child in running]
+    assert [child.returncode for child in running] == [0] * 4, problems
+    assert rows(url, "SELECT count(*) FROM runs") == [(20,)]
+
+
+@pytest.mark.parametrize(
+    "url, words",
+    [
+        ("mysql://host/db", "mysql is not supported"),
+        ("nonsense", "is not a URL"),
+        ("sqlite://", "remembers nothing"),
+    ],
+)
+def test_a_url_of_something_else_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        History(url)
+
+
+def test_an_unreachable_state_names_the_place_but_no_password() -> None:
+    with pytest.raises(StateFailed) as caught:
+        History("postgresql://steward:hunter2@127.0.0.1:1/state")
+    assert "127.0.0.1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_state_that_fails_warns_and_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    config = Config(state_url=f"sqlite:///{tmp_path}/file/state.db")
+    with caplog.at_level(logging.WARNING):
+        assert state.remember(config, night()) is None
+    assert "missing from the history" in caplog.text
+
+
+def test_what_is_remembered_is_found_again(tmp_path: Path) -> None:
+    config = Config(state_url=f"sqlite:///{tmp_path}/state.db")
+    assert state.remember(config, REINDEX, database="shop")
+    with state.open_history(config) as history:
+        assert history.recent("app")[0].database == "shop"
+
+
+def test_the_users_own_state_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    state.remember(Config(), night())
+    assert os.listdir(tmp_path / "pgsteward")
