@@ -14,13 +14,19 @@ from typing import Literal
 
 Weight = Literal["benign", "degraded", "fatal"]
 
-_ENTRY = re.compile(r"pg_restore: from TOC entry \d+; \d+ \d+ (.*)")
-_CREATING = re.compile(r'pg_restore: creating ([A-Z ]+) "(.*)"')
-_FILLING = re.compile(r'pg_restore: processing data for table "(.*)"')
+_HEAD = "pg_restore: "
+_HEADS = re.compile(r"^(?:pg_restore: |error: |warning: )+")
+_FAILED = re.compile(r"could not execute query: |COPY failed for table |error returned by PQ|could not ")
+_INFO = re.compile(
+    r"from TOC entry |while |creating |processing |launching |finished |entering |executing |connecting "
+    r"|skipping |disabling |enabling |setting |restoring |restored |dropping |reading |implied |table "
+    r"|allocating |starting |started |ending |transferring |reducing |dependency "
+)
+_ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)")
+_CREATING = re.compile(r'creating ([A-Z ]+) "(.*)"')
+_FILLING = re.compile(r'processing data for table "(.*)"')
 _KIND = re.compile(r"((?:[A-Z]+ )+)(.*)")
-_ERROR = re.compile(r"pg_restore: error: (.*)")
-_WARNING = re.compile(r"pg_restore: warning: (.*)")
-_IGNORED = re.compile(r"pg_restore: warning: errors ignored on restore: (\d+)")
+_IGNORED = re.compile(r"errors ignored on restore: (\d+)")
 _COMMAND = re.compile(r"Command was: (.*)")
 _SERVER = re.compile(r"could not execute query: \w+: +|(?<=: )\w+: +(?=\S)")
 _ROLE = re.compile(r'role "([^"]+)"')
@@ -133,30 +139,64 @@ class Listener:
         self._objects: list[str] = []
         self._fresh = False  # whether `_objects` were named since the last error
         self._open: _Message | None = None
+        self._heads = 0  # that no text was heard for yet
+        self._levels = {"error": 0, "warning": 0}  # likewise
 
     def hear(self, line: str) -> None:
-        """Take in one line of stderr."""
-        if not line.startswith("pg_restore: "):
-            self._continue(line)
+        """Take in one line of stderr.
+
+        A worker writes ``pg_restore: ``, ``error: `` and the text one after the other; another worker's
+        pieces may come in between. Heads are therefore counted, and each text is given the head it fits.
+        """
+        text = _HEADS.sub("", line, count=1) if self._heads or line.startswith(_HEAD) else line
+        head = line.removesuffix(text)
+        self._heads += head.count(_HEAD)
+        for level in ("error", "warning"):
+            said = head.count(f"{level}: ")
+            self._levels[level] += said
+            self._heads = max(0, self._heads - said)
+        if not head and not self._starts(text):
+            self._continue(text)
             return
         self._open = None
-        if match := _CREATING.match(line):
+        self._take(text)
+
+    def _starts(self, text: str) -> bool:
+        """Tell whether a line without a head is the text of one that came before."""
+        if not text.strip() or not (self._heads or self._levels["error"] or self._levels["warning"]):
+            return False
+        return self._open is None or bool(_INFO.match(text)) or bool(_FAILED.match(text))
+
+    def _take(self, text: str) -> None:
+        errors, warnings = self._levels["error"], self._levels["warning"]
+        ignored = _IGNORED.match(text)
+        if ignored and warnings:
+            self._levels["warning"] -= 1
+            self._ignored = int(ignored[1])
+        elif not text:
+            pass  # the text of this head is still to come
+        elif errors and not _INFO.match(text):
+            self._levels["error"] -= 1
+            self._open = _Message(list(self._objects), text)
+            self._messages.append(self._open)
+            self._fresh = False
+        elif self._heads:
+            self._heads -= 1
+            self._inform(text)
+        elif warnings:
+            self._levels["warning"] -= 1
+            self._warnings.append(text)
+
+    def _inform(self, text: str) -> None:
+        if match := _CREATING.match(text):
             self._created.setdefault(match[1], []).append(match[2])
-        elif match := _FILLING.match(line):
+        elif match := _FILLING.match(text):
             self._created.setdefault("TABLE DATA", []).append(match[1])
             self.filled.append(match[1])
-        elif match := _ENTRY.match(line):
+        elif match := _ENTRY.match(text):
             # Workers share stderr: several entries without an error between them may each be the next one's.
             self._objects = [*(self._objects if self._fresh else []), self._named(match[1])]
             self._fresh = True
-        elif match := _ERROR.match(line):
-            self._open = _Message(list(self._objects), match[1])
-            self._messages.append(self._open)
-            self._fresh = False
-        elif match := _IGNORED.match(line):
-            self._ignored = int(match[1])
-        elif match := _WARNING.match(line):
-            self._warnings.append(match[1])
 
     def verdict(self) -> Verdict:
         """Judge everything that was heard.
@@ -166,6 +206,9 @@ class Listener:
         findings = [_judge(message) for message in self._messages]
         findings += [Finding("degraded", "pg_restore", text) for text in self._warnings]
         heard = len(self._messages)
+        if lost := sum(self._levels.values()):
+            what = f"pg_restore began {lost} messages whose text could not be read"
+            findings.append(Finding("fatal", "pg_restore", what))
         if self._ignored is not None and self._ignored > 2 * heard:
             what = f"pg_restore counted {self._ignored} errors, {heard} of them could be read"
             findings.append(Finding("fatal", "pg_restore", what))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from pgsteward.restore.verdict import judge_messages
@@ -140,6 +142,56 @@ pg_restore: warning: errors ignored on restore: 2
     verdict = judge_messages(text.splitlines())
     assert len(verdict.fatal) == 2
     assert all("TABLE DATA jobs" in f.object and "TABLE DATA users" in f.object for f in verdict.fatal)
+
+
+TORN = (
+    [
+        "pg_restore: ",
+        "error: ",
+        'could not execute query: ERROR:  unrecognized "t"\nCommand was: SET t = 0;\n\n',
+    ],
+    ["pg_restore: ", 'creating TABLE "public.jobs"\n'],
+    ["pg_restore: ", "from TOC entry 4; 0 16401 TABLE DATA jobs app\n"],
+    [
+        "pg_restore: ",
+        "error: ",
+        "could not execute query: ERROR:  gone\nCommand was: CREATE TABLE x (a\n int);\n",
+    ],
+    ["pg_restore: ", "finished item 3471 TABLE DATA sessions\n"],
+    ["pg_restore: ", "error: ", 'COPY failed for table "jobs": ERROR:  disk full\n'],
+)
+
+
+def test_lines_that_workers_tore_apart_are_put_together_again() -> None:
+    for seed in range(300):
+        chosen = random.Random(seed)
+        workers = [[p for message in chosen.sample(TORN, len(TORN)) for p in message] for _ in range(3)]
+        written = ""
+        while workers := [pieces for pieces in workers if pieces]:
+            written += chosen.choice(workers).pop(0)
+        written += "pg_restore: warning: errors ignored on restore: 9\n"
+        verdict = judge_messages(written.splitlines())
+        reasons = [finding.reason for finding in verdict.findings]
+        said = [sum(word in reason for reason in reasons) for word in ("unrecognized", "gone", "disk full")]
+        assert (said, len(reasons), verdict.finished) == ([3, 3, 3], 9, True), written
+
+
+def test_a_torn_line_of_another_worker_is_no_error() -> None:
+    text = """\
+pg_restore: from TOC entry 3; 1259 16390 SEQUENCE users_id_seq app
+pg_restore: error: pg_restore: finished item 3471 TABLE DATA sessions
+could not execute query: ERROR:  unrecognized configuration parameter "transaction_timeout"
+Command was: SET transaction_timeout = 0;
+
+pg_restore: warning: errors ignored on restore: 1
+"""
+    (finding,) = judge_messages(text.splitlines()).findings
+    assert (finding.weight, finding.object) == ("benign", "setting transaction_timeout")
+
+
+def test_an_error_without_its_text_is_fatal() -> None:
+    (finding,) = judge_messages(["pg_restore: error: pg_restore: finished item 1 TABLE DATA x"]).fatal
+    assert "could not be read" in finding.reason
 
 
 def test_commands_of_several_lines_are_read_as_one() -> None:
