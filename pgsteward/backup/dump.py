@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pgsteward import postgres, results
-from pgsteward.backup import archive, readme
+from pgsteward.backup import archive, completeness, readme
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import home_store, unfinished
+from pgsteward.backup.home import unfinished
 from pgsteward.backup.manifest import (
     MANIFEST,
     MARK,
@@ -27,11 +23,11 @@ from pgsteward.backup.manifest import (
     backup_prefix,
     new_backup_id,
 )
+from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, not_examined, proof_facts
 from pgsteward.backup.snapshot_dump import Rewritten, dump_and_prove
-from pgsteward.errors import PreconditionError, ToolFailed
-from pgsteward.pgtools import Client, choose_client, find_clients
-from pgsteward.postgres import Connection, Login, Row
+from pgsteward.errors import ToolFailed
+from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import Item, Note, StepResult
@@ -43,22 +39,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Snapshots tried in a row when tables are rewritten while the dump starts."""
-
-_HARMLESS = re.compile("circular foreign-key constraints")
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What an attempt needs to know, found out once."""
-
-    target: Target
-    login: Login
-    owner: Mapping[str, Any]
-    server: Row
-    client: Client
-    compress: str
-    warnings: tuple[str, ...]
-    home: Store
 
 
 def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
@@ -76,7 +56,7 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
     """
     began = time.monotonic()
     with postgres.operation_lock(target.login("backup"), "backup") as session:
-        plan = _plan(target, session.pinned(), session)
+        plan = make_plan(target, session.pinned(), session)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
         for attempt in range(1, ATTEMPTS + 1):
@@ -89,48 +69,7 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
     raise AssertionError
 
 
-def _plan(target: Target, login: Login, session: Connection) -> _Plan:
-    server = session.row(load("backup_server"))
-    if server["database_name"] != target.database:
-        raise PreconditionError(
-            f"targets.{target.name}.backup.conninfo leads to database {server['database_name']!r}, the"
-            f" target's own to {target.database!r}; name the same database in both"
-        )
-    if server["version_num"] < postgres.MIN_SERVER:
-        raise PreconditionError(
-            f"the server is PostgreSQL {server['version']}; the oldest supported is"
-            f" {postgres.MIN_SERVER // 10_000}"
-        )
-    obstacles = session.rows(load("backup_obstacles"))
-    if obstacles:
-        named = "; ".join(
-            f"{postgres.quote_name(row['schema_name'], row['name'])}: {row['reason']}"
-            for row in obstacles[:5]
-        )
-        more = f" and {len(obstacles) - 5} more" if len(obstacles) > 5 else ""
-        raise PreconditionError(
-            f"this role can't dump the whole database ({named}{more}); GRANT pg_read_all_data TO the role,"
-            " and ALTER ROLE ... BYPASSRLS where row-level security is in use; `pgsteward doctor` prints both"
-        )
-    client, spec, warnings = _choose(target, server["version_num"])
-    owner = session.row(load("whose_mark"))
-    return _Plan(target, login, owner, server, client, spec, warnings, home_store(target))
-
-
-def _choose(target: Target, server_version: int) -> tuple[Client, str, tuple[str, ...]]:
-    """Return client and compression; gzip:1 and a warning where no client has the codec asked for."""
-    spec = target.settings.backup.compress
-    clients = find_clients(target.settings.client_dirs)
-    oldest = choose_client(clients, server_version)
-    try:
-        return choose_client(clients, server_version, codec=spec.split(":")[0], spec=spec), spec, ()
-    except PreconditionError as exc:
-        warning = f"{exc}; compressed with gzip:1 instead of {spec}"
-        log.warning("%s", warning)
-        return oldest, "gzip:1", (warning,)
-
-
-def _would_back_up(plan: _Plan, session: Connection) -> StepResult:
+def _would_back_up(plan: Plan, session: Connection) -> StepResult:
     tables = [row for row in session.rows(load("proof_relations")) if row["kind"] != "f"]
     facts = {"database_bytes": plan.server["database_bytes"], "tables": len(tables)}
     return StepResult(
@@ -145,7 +84,7 @@ def _would_back_up(plan: _Plan, session: Connection) -> StepResult:
     )
 
 
-def _attempt(plan: _Plan, lock: Connection, progress: Progress) -> StepResult:
+def _attempt(plan: Plan, lock: Connection, progress: Progress) -> StepResult:
     started_at = datetime.now(UTC)
     clock = time.monotonic()
     backup_id = new_backup_id(started_at)
@@ -177,7 +116,7 @@ def _attempt(plan: _Plan, lock: Connection, progress: Progress) -> StepResult:
             "hash": round(time.monotonic() - hashing, 3),
             "total": round(time.monotonic() - clock, 3),
         }
-        absent = _absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
+        absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
         warnings = (*plan.warnings, *dumped.stderr, *(f"{note.object}: {note.reason}" for note in unknown))
         manifest = Manifest(
             backup_id=backup_id,
@@ -190,7 +129,7 @@ def _attempt(plan: _Plan, lock: Connection, progress: Progress) -> StepResult:
             client_version=plan.client.text,
             arguments=dumped.arguments,
             compress=plan.compress,
-            jobs=plan.target.settings.backup.jobs,
+            jobs=plan.jobs,
             snapshot_id=dumped.snapshot_id,
             snapshot_lsn=dumped.lsn,
             database_bytes=plan.server["database_bytes"],
@@ -203,11 +142,11 @@ def _attempt(plan: _Plan, lock: Connection, progress: Progress) -> StepResult:
         )
         lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may think that we are dead
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
-    unproven = _unproven(dumped.relations, archive.data_oids(entries))
-    return _result(plan, manifest, [*absent, *unproven], unknown, _findings(dumped.stderr))
+    unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
+    return _result(plan, manifest, [*absent, *unproven], unknown, completeness.findings(dumped.stderr))
 
 
-def _put_globals(plan: _Plan, prefix: str) -> list[Note]:
+def _put_globals(plan: Plan, prefix: str) -> list[Note]:
     try:
         script = globals_sql(plan.client, plan.login)
     except ToolFailed as exc:
@@ -217,7 +156,7 @@ def _put_globals(plan: _Plan, prefix: str) -> list[Note]:
     return []
 
 
-def _restore_md(plan: _Plan, backup_id: str, prefix: str) -> bytes:
+def _restore_md(plan: Plan, backup_id: str, prefix: str) -> bytes:
     return readme.text(
         plan.target.database, backup_id, folder=prefix.rstrip("/"), client_version=plan.client.text
     ).encode()
@@ -245,45 +184,8 @@ def _hash_files(folder: Path, progress: Progress) -> tuple[StoredFile, ...]:
     return tuple(files)
 
 
-def _absent(relations: list[Row], data_oids: set[int], in_recovery: bool) -> list[Note]:
-    """Say which tables' rows the archive does not hold, and why."""
-    notes = []
-    for row in relations:
-        if row["kind"] == "m" or row["oid"] in data_oids:
-            continue
-        name = postgres.quote_name(row["schema_name"], row["name"])
-        if row["kind"] == "f":
-            notes.append(Note(name, "a foreign table; its rows live on another server"))
-        elif row["extension_name"] is not None:
-            notes.append(
-                Note(name, f"belongs to the extension {row['extension_name']}, which makes it again")
-            )
-        elif row["unlogged"] and in_recovery:
-            notes.append(Note(name, "an unlogged table, which is empty on a standby"))
-        else:
-            notes.append(Note(name, "the archive holds no rows of it"))
-    return notes
-
-
-def _unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:
-    """Name the tables in which extensions keep what users set: dumped, but mixed with rows of their own."""
-    return [
-        Note(
-            postgres.quote_name(row["schema_name"], row["name"]),
-            f"belongs to the extension {row['extension_name']}; its rows are dumped, but not in the proof",
-        )
-        for row in relations
-        if row["extension_name"] is not None and row["oid"] in data_oids
-    ]
-
-
-def _findings(stderr: tuple[str, ...]) -> list[Note]:
-    """Return pg_dump's warnings that may mean a loss."""
-    return [Note("pg_dump", line) for line in stderr if "warning:" in line and not _HARMLESS.search(line)]
-
-
 def _result(
-    plan: _Plan, manifest: Manifest, absent: list[Note], unknown: list[Note], findings: list[Note]
+    plan: Plan, manifest: Manifest, absent: list[Note], unknown: list[Note], findings: list[Note]
 ) -> StepResult:
     proof = manifest.proof
     missing = [Note(name, reason) for name, reason in not_examined(proof)]

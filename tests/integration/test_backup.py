@@ -209,7 +209,7 @@ def test_a_codec_that_no_client_has_is_replaced_with_a_warning(
     )
     for program in bare.iterdir():
         program.chmod(0o755)
-    monkeypatch.setattr("pgsteward.backup.dump.find_clients", lambda _: [Client(bare, real.version)])
+    monkeypatch.setattr("pgsteward.backup.plan.find_clients", lambda _: [Client(bare, real.version)])
     result = back_up(target)
     assert result.status == "ok"
     assert result.details["compress"] == "gzip:1"

@@ -1,0 +1,48 @@
+"""What a backup does not hold, and what looks wrong about it; all of it is named."""
+
+from __future__ import annotations
+
+import re
+
+from pgsteward import postgres
+from pgsteward.postgres import Row
+from pgsteward.results import Note
+
+_HARMLESS = re.compile("circular foreign-key constraints")
+
+
+def absent(relations: list[Row], data_oids: set[int], in_recovery: bool) -> list[Note]:
+    """Say which tables' rows the archive does not hold, and why."""
+    notes = []
+    for row in relations:
+        if row["kind"] == "m" or row["oid"] in data_oids:
+            continue
+        name = postgres.quote_name(row["schema_name"], row["name"])
+        if row["kind"] == "f":
+            notes.append(Note(name, "a foreign table; its rows live on another server"))
+        elif row["extension_name"] is not None:
+            notes.append(
+                Note(name, f"belongs to the extension {row['extension_name']}, which makes it again")
+            )
+        elif row["unlogged"] and in_recovery:
+            notes.append(Note(name, "an unlogged table, which is empty on a standby"))
+        else:
+            notes.append(Note(name, "the archive holds no rows of it"))
+    return notes
+
+
+def unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:
+    """Name the tables in which extensions keep what users set: dumped, but mixed with rows of their own."""
+    return [
+        Note(
+            postgres.quote_name(row["schema_name"], row["name"]),
+            f"belongs to the extension {row['extension_name']}; its rows are dumped, but not in the proof",
+        )
+        for row in relations
+        if row["extension_name"] is not None and row["oid"] in data_oids
+    ]
+
+
+def findings(stderr: tuple[str, ...]) -> list[Note]:
+    """Return pg_dump's warnings that may mean a loss."""
+    return [Note("pg_dump", line) for line in stderr if "warning:" in line and not _HARMLESS.search(line)]
