@@ -363,6 +363,12 @@ def silent_server(tmp_path: Path) -> Iterator[Path]:
         yield file
 
 
+def from_a_terminal() -> None:
+    """Undo what nohup and background jobs of a shell leave ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_operation_in_good_order(
     silent_server: Path, number: signal.Signals, code: int
@@ -373,7 +379,7 @@ def test_a_signal_ends_the_operation_in_good_order(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=from_a_terminal,
     ) as child:
         wait_for(lambda: connected(child.pid))
         child.send_signal(number)
