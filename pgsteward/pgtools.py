@@ -176,6 +176,8 @@ class RunningTool:
     process: subprocess.Popen[bytes]
     on_stderr: Callable[[str], None] | None
     secrets: tuple[str, ...]
+    take_stdout: Callable[[IO[bytes]], None] | None = None
+    _untaken: BaseException | None = None
     _stdout: bytearray = field(default_factory=bytearray)
     _stderr: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     _readers: list[threading.Thread] = field(default_factory=list)
@@ -196,6 +198,11 @@ class RunningTool:
         """Return the last lines it wrote to stderr, redacted."""
         return "\n".join(list(self._stderr)[-_TAIL_LINES:])
 
+    def refuse_untaken(self) -> None:
+        """Raise what kept `take_stdout` from taking the output, if something did."""
+        if self._untaken is not None:
+            raise self._untaken
+
     def wait(self, stop_check: Callable[[], None] | None = None) -> ToolOutput:
         """Wait for its end; it is ended at once when an exception arrives meanwhile.
 
@@ -204,15 +211,21 @@ class RunningTool:
 
         Raises:
             ToolFailed: It ended with another status than 0; the text holds its last words.
+            Exception: What `take_stdout` raised; it comes first, as the tool mostly dies of it.
         """
         try:
-            while self.process.poll() is None:
+            while self.process.poll() is None or self._is_taking():
+                self.refuse_untaken()
                 if stop_check is not None:
                     stop_check()
+                if self.process.returncode is not None:  # its last output is still on its way
+                    time.sleep(_POLL_S / 5)
+                    continue
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(_POLL_S if stop_check is None else _POLL_S * 4)
         finally:
             self.stop()
+        self.refuse_untaken()
         status = self.process.returncode
         if status != 0:
             how = (
@@ -240,9 +253,12 @@ class RunningTool:
             for reader in self._readers:
                 reader.join(timeout=GRACE_S)
 
+    def _is_taking(self) -> bool:
+        return self.take_stdout is not None and any(reader.is_alive() for reader in self._readers)
+
     def _start_reading(self) -> None:
         for pipe, keep in (
-            (self.process.stdout, self._keep_stdout),
+            (self.process.stdout, self._keep_stdout if self.take_stdout is None else self._hand_on_stdout),
             (self.process.stderr, self._keep_stderr),
         ):
             if pipe is not None:
@@ -254,6 +270,14 @@ class RunningTool:
         with pipe:
             while chunk := pipe.read(1 << 16):
                 self._stdout += chunk
+
+    def _hand_on_stdout(self, pipe: IO[bytes]) -> None:
+        assert self.take_stdout is not None
+        with pipe:
+            try:
+                self.take_stdout(pipe)
+            except BaseException as exc:  # noqa: BLE001 - raised again where the tool is waited for
+                self._untaken = exc
 
     def _keep_stderr(self, pipe: IO[bytes]) -> None:
         with pipe:
@@ -272,6 +296,7 @@ def start_tool(
     stdout: Path | None = None,
     stdin: Path | None = None,
     on_stderr: Callable[[str], None] | None = None,
+    take_stdout: Callable[[IO[bytes]], None] | None = None,
 ) -> RunningTool:
     """Start a tool and return at once.
 
@@ -281,6 +306,8 @@ def start_tool(
         stdout: Write its output into this file (mode 0600) rather than into memory.
         stdin: Feed it this file; nothing otherwise.
         on_stderr: Called with every line it writes to stderr, from another thread.
+        take_stdout: Reads its output to the end, in a thread of its own. What it raises ends the tool, and is
+            raised where the tool is waited for.
 
     Raises:
         ToolFailed: It can't be started.
@@ -294,7 +321,7 @@ def start_tool(
             output = files.enter_context(open(stdout, "wb", opener=_private))
         source: Any = files.enter_context(stdin.open("rb")) if stdin is not None else subprocess.DEVNULL
         process = _popen(name, argv, whole_env, source, output)
-    tool = RunningTool(name, process, on_stderr, secrets)
+    tool = RunningTool(name, process, on_stderr, secrets, take_stdout)
     tool._start_reading()
     return tool
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pgsteward import postgres, results
 from pgsteward.backup import archive, completeness, readme
+from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
 from pgsteward.backup.home import unfinished
 from pgsteward.backup.manifest import (
@@ -92,8 +93,9 @@ def _attempt(plan: Plan, lock: Connection, progress: Progress) -> StepResult:
     with unfinished(
         plan.home, plan.target.name, plan.target.database, backup_id, plan.owner, started_at
     ) as folder:
+        into = FolderDestination(folder / "dump")
         dumped = dump_and_prove(
-            plan.client, plan.login, plan.target.settings.backup, plan.compress, folder / "dump", progress
+            plan.client, plan.login, plan.target.settings.backup, plan.compress, into, progress
         )
         progress("reading the archive's own entries")
         entries = archive.entries(plan.client, folder / "dump")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgsteward import postgres
+from pgsteward.backup.destination import Destination
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import take_proof
 from pgsteward.config import BackupConfig
@@ -47,16 +47,16 @@ class Dumped:
 
 
 def dump_and_prove(
-    client: Client, login: Login, settings: BackupConfig, spec: str, dump_folder: Path, progress: Progress
+    client: Client, login: Login, settings: BackupConfig, spec: str, into: Destination, progress: Progress
 ) -> Dumped:
-    """Run pg_dump into `dump_folder` and take the proof in the same snapshot.
+    """Run pg_dump and take the proof in the same snapshot.
 
     Args:
         client: Its pg_dump is run.
         login: The database.
         settings: Jobs, level of the proof, how long locks are waited for.
         spec: Compression that this client can do: ``zstd:1``.
-        dump_folder: Must not exist yet.
+        into: Where the archive goes.
         progress: Is told what is going on.
 
     Raises:
@@ -67,19 +67,18 @@ def dump_and_prove(
     began = time.monotonic()
     with _exported_snapshot(login) as (snapshot_id, lsn):
         arguments = (
-            "--format=directory",
-            f"--jobs={settings.jobs}",
+            *into.arguments(settings.jobs),
             _compress_argument(client, spec),
             f"--snapshot={snapshot_id}",
             f"--lock-wait-timeout={int(settings.lock_wait_timeout_s * 1000)}",
             "--no-password",
         )
         argv: list[str | Path] = [client.tool("pg_dump"), *arguments]
-        argv += [f"--file={dump_folder}", f"--dbname={login.conninfo}"]
-        with start_tool(argv, env=tool_env(login, "dump")) as tool:
+        argv += [*into.file_argument(), f"--dbname={login.conninfo}"]
+        with start_tool(argv, env=tool_env(login, "dump"), take_stdout=into.take_stdout) as tool:
             with _as_dump_error():
                 try:
-                    relations = _wait_for_locks(login, tool, dump_folder, snapshot_id, progress)
+                    relations = _wait_for_locks(login, tool, into, snapshot_id, progress)
                     proof = take_proof(
                         login,
                         settings.proof,
@@ -91,7 +90,7 @@ def dump_and_prove(
                 except (QueryFailed, TransientError):
                     _refuse_dead(tool)  # when both fail, pg_dump's own words say why
                     raise
-                output = tool.wait(_reporter(login.dbname, dump_folder, progress))
+                output = tool.wait(_reporter(login.dbname, into, progress))
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}
     return Dumped(proof, relations, snapshot_id, lsn, arguments, output.stderr_lines, seconds)
 
@@ -109,14 +108,11 @@ def _exported_snapshot(login: Login) -> Iterator[tuple[str, str | None]]:
 
 
 def _wait_for_locks(
-    login: Login, tool: RunningTool, dump_folder: Path, snapshot_id: str, progress: Progress
+    login: Login, tool: RunningTool, into: Destination, snapshot_id: str, progress: Progress
 ) -> list[Row]:
-    """Wait until the dump holds its locks; then refuse a snapshot in which a table is already another one.
-
-    pg_dump writes ``toc.dat`` when it has locked and described every table, before any row.
-    """
+    """Wait until the dump holds its locks; then refuse a snapshot in which a table is already another one."""
     progress(f"waiting for the locks of pg_dump on {login.dbname}")
-    while not (dump_folder / "toc.dat").exists():
+    while not into.has_begun():
         _refuse_dead(tool)
         if tool.poll() is not None:
             break
@@ -134,7 +130,8 @@ def _wait_for_locks(
 
 
 def _refuse_dead(tool: RunningTool) -> None:
-    """Raise what killed the dump, if something did."""
+    """Raise what killed the dump, or what keeps its output from being taken, if something did."""
+    tool.refuse_untaken()
     if tool.poll() not in (None, 0):
         tool.wait()
 
@@ -157,7 +154,7 @@ def _as_dump_error() -> Iterator[None]:
         raise ToolFailed(f"{exc}{hint}") from exc
 
 
-def _reporter(database: str, folder: Path, progress: Progress) -> Callable[[], None]:
+def _reporter(database: str, into: Destination, progress: Progress) -> Callable[[], None]:
     """Return what tells how many bytes the dump has written, once a second."""
     last = 0.0
 
@@ -166,8 +163,7 @@ def _reporter(database: str, folder: Path, progress: Progress) -> Callable[[], N
         now = time.monotonic()
         if now - last >= 1.0:
             last = now
-            with os.scandir(folder) as entries:
-                progress(f"dumping {database}", sum(entry.stat().st_size for entry in entries))
+            progress(f"dumping {database}", into.bytes_written())
 
     return report
 

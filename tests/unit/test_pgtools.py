@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from pgsteward.errors import PreconditionError, ToolFailed
+from pgsteward.errors import PreconditionError, StoreFailed, ToolFailed
 from pgsteward.pgtools import Client, choose_client, find_clients, redact, run_tool, start_tool, tool_env
 from pgsteward.postgres import Login
 
@@ -158,3 +159,39 @@ def test_a_tool_reads_relative_paths_as_we_do(tmp_path: Path, monkeypatch: pytes
     # sslrootcert=ca.pem in a conninfo must mean the same file to our own sessions and to pg_dump
     monkeypatch.chdir(tmp_path)
     assert run_tool(["/bin/pwd"], env={}).stdout.decode().strip() == str(tmp_path)
+
+
+def test_what_takes_the_output_gets_all_of_it_and_is_waited_for() -> None:
+    taken: list[bytes] = []
+
+    def take(pipe: IO[bytes]) -> None:
+        while chunk := pipe.read(1 << 16):
+            time.sleep(0.01)
+            taken.append(chunk)
+
+    with start_tool([PYTHON, "-c", "print('x' * 999_999)"], env={}, take_stdout=take) as tool:
+        output = tool.wait()
+    assert b"".join(taken) == b"x" * 999_999 + b"\n"
+    assert output.stdout == b""
+
+
+def test_what_can_not_take_the_output_ends_the_tool_and_says_why() -> None:
+    def refuse(pipe: IO[bytes]) -> None:
+        pipe.read(1)
+        raise StoreFailed("the store is full")
+
+    endless = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+    with start_tool([PYTHON, "-c", endless], env={}, take_stdout=refuse) as tool:
+        with pytest.raises(StoreFailed, match="the store is full"):
+            tool.wait()
+        assert tool.poll() is not None
+
+
+def test_an_output_that_was_taken_does_not_hide_the_status() -> None:
+    def take(pipe: IO[bytes]) -> None:
+        while pipe.read(1 << 16):
+            pass
+
+    with start_tool([PYTHON, "-c", "print('x'); raise SystemExit(3)"], env={}, take_stdout=take) as tool:
+        with pytest.raises(ToolFailed, match="status 3"):
+            tool.wait()
