@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,14 @@ class StoredObject:
     key: str
     size_bytes: int
     modified_at: datetime
+
+
+class Sink(Protocol):
+    """Takes the bytes of an object one after the other."""
+
+    def write(self, data: bytes) -> int:
+        """Take some more bytes and return how many: all of them."""
+        ...
 
 
 class Store(Protocol):
@@ -50,6 +59,18 @@ class Store(Protocol):
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Store a small object in one atomic put."""
+        ...
+
+    def writing(self, key: str, size_hint_bytes: int) -> AbstractContextManager[Sink]:
+        """Store what is written inside the block, in flat memory and without a local file.
+
+        The key holds all of it once the block has ended well; after any exception, a cancellation too, it is
+        what it was before, and nothing is left behind.
+
+        Args:
+            key: Of the object.
+            size_hint_bytes: How large it may become, roughly.
+        """
         ...
 
     def read(self, key: str) -> Iterator[bytes]:

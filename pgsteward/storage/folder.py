@@ -13,12 +13,25 @@ from typing import BinaryIO
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
-from pgsteward.storage import CHUNK_BYTES, StoredObject, file_size
+from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
 
 _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAY_HEAL = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
+
+
+class _FolderSink:
+    """A file whose errors are told as the store's; those of who writes are his own."""
+
+    def __init__(
+        self, file: BinaryIO, translating: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._file, self._translating = file, translating
+
+    def write(self, data: bytes) -> int:
+        with self._translating():
+            return self._file.write(data)
 
 
 class FolderStore:
@@ -36,17 +49,42 @@ class FolderStore:
         file_size(path)
         with path.open("rb") as source:
 
-            def copy(to: BinaryIO) -> None:
+            def copy(to: Sink) -> None:
                 while chunk := source.read(CHUNK_BYTES):
                     to.write(chunk)
 
             self._put(key, copy)
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        def write(to: BinaryIO) -> None:
+        def write(to: Sink) -> None:
             to.write(data)
 
         self._put(key, write)
+
+    @contextlib.contextmanager
+    def writing(self, key: str, size_hint_bytes: int = 0) -> Iterator[Sink]:
+        """Store what is written inside the block: under another name, which is replaced at its end."""
+        path = self._path(key)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        try:
+            with self._translating("write", key):
+                file = self._create(partial)
+            try:
+                yield _FolderSink(file, lambda: self._translating("write", key))
+                with self._translating("write", key):
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                with contextlib.suppress(OSError):  # what could not be written has been told by then
+                    file.close()
+            with self._translating("write", key):
+                partial.replace(path)
+                _sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+                self._remove_empty(partial.parent)
+            raise
 
     def read(self, key: str) -> Iterator[bytes]:
         path = self._path(key)
@@ -122,23 +160,12 @@ class FolderStore:
             raise self._translated(exc, "clean", prefix) from exc
         return sorted(aborted)
 
-    def _put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
-        path = self._path(key)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    def _put(self, key: str, write: Callable[[Sink], None]) -> None:
         try:
-            with self._create(partial) as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_folder(path.parent)
-        except BaseException as exc:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-                self._remove_empty(partial.parent)
-            if isinstance(exc, OSError):
-                raise self._translated(exc, "write", key) from exc
-            raise
+            with self.writing(key) as sink:
+                write(sink)
+        except OSError as exc:
+            raise self._translated(exc, "write", key) from exc
 
     def _create(self, path: Path) -> BinaryIO:
         for attempt in range(5):
@@ -182,6 +209,13 @@ class FolderStore:
         if not key or "\0" in key or any(part in {"", ".", ".."} for part in parts):
             raise StoreFailed(f"{key!r} is not a key of a store: it would lead out of {self.root}")
         return self.root.joinpath(*parts)
+
+    @contextlib.contextmanager
+    def _translating(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise self._translated(exc, doing, key) from exc
 
     def _translated(self, exc: OSError, doing: str, key: str) -> StewardError:
         where = f"store {self.name!r} ({self.location}): can't {doing} {key!r}"

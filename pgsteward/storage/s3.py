@@ -21,14 +21,11 @@ from botocore.config import Config as BotoConfig
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
-from pgsteward.storage import CHUNK_BYTES, StoredObject, file_size
+from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, part_size
+from pgsteward.storage.s3_stream import S3Sink, abort_soon
 
 SINGLE_PUT_BYTES = 64 << 20
-PART_BYTES = 16 << 20
-MAX_PARTS = 10_000
-MAX_OBJECT_BYTES = 5 << 40
-ABORT_S = 3.0
-_MIB = 1 << 20
 
 _MAY_HEAL = frozenset(
     {
@@ -136,6 +133,19 @@ class S3Store:
         with self._translating("write", key):
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
+    @contextlib.contextmanager
+    def writing(self, key: str, size_hint_bytes: int) -> Iterator[Sink]:
+        """Store what is written inside the block, in parts of which there are never more than 10,000."""
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
+        first = first_part_size(size_hint_bytes, self._part_bytes)
+        sink = S3Sink(self._client, where, key, self._translating, first)
+        try:
+            yield sink
+            sink.finish()
+        except BaseException:
+            sink.abort()
+            raise
+
     def read(self, key: str) -> Iterator[bytes]:
         with self._translating("read", key):
             body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
@@ -219,20 +229,8 @@ class S3Store:
                     **where, UploadId=upload_id, MultipartUpload={"Parts": parts}
                 )
             except BaseException:
-                self._abort_soon(where, upload_id)
+                abort_soon(self._client, where, upload_id)
                 raise
-
-    def _abort_soon(self, where: dict[str, str], upload_id: str) -> None:
-        """Abort an upload, but don't wait long for a store that has stopped answering: the janitor comes."""
-        client = self._client
-
-        def abort() -> None:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
-                client.abort_multipart_upload(**where, UploadId=upload_id)
-
-        thread = threading.Thread(target=abort, name="abort an upload", daemon=True)
-        thread.start()
-        thread.join(ABORT_S)
 
     def _pages(self, operation: str, prefix: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         with self._translating("list", prefix):
@@ -365,14 +363,3 @@ class FileSlice(io.RawIOBase):
             raise StoreFailed(f"{getattr(self._file, 'name', 'the file')} became shorter while it was stored")
         self._at += len(data)
         return data
-
-
-def part_size(size_bytes: int, smallest: int = PART_BYTES) -> int:
-    """Return the size of the parts of an object: never more than 10,000 of them.
-
-    Args:
-        size_bytes: Size of the whole object.
-        smallest: Used as long as it suffices; S3 itself wants at least 5 MiB.
-    """
-    needed = -(-size_bytes // MAX_PARTS)
-    return smallest if needed <= smallest else -(-needed // _MIB) * _MIB

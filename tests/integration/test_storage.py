@@ -14,7 +14,8 @@ from pgsteward.config import Secret, StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable
 from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
-from pgsteward.storage.s3 import MAX_PARTS, PART_BYTES, S3Store, part_size
+from pgsteward.storage.parts import MAX_PARTS, PART_BYTES, first_part_size, part_size, streamed_part_size
+from pgsteward.storage.s3 import S3Store
 from tests.servers import Bucket
 
 MIB = 1 << 20
@@ -287,3 +288,61 @@ def test_an_object_never_needs_more_parts_than_s3_takes(size: int) -> None:
     assert part >= PART_BYTES
     assert -(-size // part) <= MAX_PARTS
     assert part <= 5 << 30
+
+
+@pytest.mark.parametrize("estimate", [0, 100 << 30, 1 << 40])
+def test_a_stream_meets_ten_thousand_parts_only_far_beyond_its_estimate(estimate: int) -> None:
+    first = first_part_size(estimate)
+    sizes = [streamed_part_size(number, first) for number in range(1, MAX_PARTS + 1)]
+    assert sizes[0] == sizes[7_999] == first >= PART_BYTES
+    assert sum(sizes[:8_000]) >= estimate
+    assert sum(sizes) >= max(2 * estimate, 1 << 40)
+    assert sizes == sorted(sizes)
+    assert max(sizes) <= 5 << 30
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB, 11 * MIB + 1], ids=["empty", "byte", "part", "three-parts"])
+def test_what_is_written_bit_by_bit_comes_back_whole(store: Store, size: int) -> None:
+    data = os.urandom(size)
+    with store.writing("x/stream", size) as sink:
+        for start in range(0, size, 700_001):
+            sink.write(data[start : start + 700_001])
+        if isinstance(store, FolderStore):
+            assert list(store.objects("")) == []
+    assert store.get_bytes("x/stream") == data
+    assert store.abort_uploads("") == []
+
+
+def interrupted(store: Store, size: int, error: BaseException) -> None:
+    with store.writing("x/stream", size) as sink:
+        sink.write(b"x" * size)
+        raise error
+
+
+@pytest.mark.parametrize("size", [1, 23 * MIB], ids=["byte", "parts"])
+def test_a_stream_that_breaks_leaves_what_was_there(store: Store, size: int) -> None:
+    store.put_bytes("x/stream", b"before")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(store, size, KeyboardInterrupt())
+    with pytest.raises(FileNotFoundError, match="the writer's own"):
+        interrupted(store, size, FileNotFoundError("the writer's own"))
+    assert store.get_bytes("x/stream") == b"before"
+    assert store.abort_uploads("") == []
+
+
+def test_a_store_that_refuses_in_the_middle_of_a_stream_is_told_at_once(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store("s3", s3_config(bucket, monkeypatch), **SMALL)
+
+    def lose_the_upload() -> None:
+        with store.writing("x/stream", 0) as sink:
+            sink.write(b"x" * (11 * MIB))
+            assert store.abort_uploads("x/") == ["x/stream"]
+            for _ in range(1000):
+                sink.write(b"x" * MIB)
+        raise AssertionError("nobody noticed")
+
+    with pytest.raises(StoreUnavailable, match="can't write 'x/stream'"):
+        lose_the_upload()
+    assert list(store.objects("x/stream")) == []

@@ -1,0 +1,150 @@
+"""An S3 object of unknown size: parts that go up while the next one is filled, in flat memory.
+
+The object exists when every part is there and the last request was answered; until then, and after any
+error, there is none, and its parts are given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from pgsteward.errors import StoreFailed
+from pgsteward.storage.parts import MAX_OBJECT_BYTES, MAX_PARTS, streamed_part_size
+
+IN_FLIGHT = 2
+"""Parts on their way at the same time; one more is being filled, and that is all the memory it takes."""
+LARGE_PART_BYTES = 64 << 20
+"""From this size on only one is on its way."""
+ABORT_S = 3.0
+_POLL_S = 0.2
+
+Translate = Callable[[str, str], AbstractContextManager[None]]
+
+
+def abort_soon(client: Any, where: dict[str, str], upload_id: str) -> None:
+    """Abort an upload, but don't wait long for a store that has stopped answering: the janitor comes."""
+
+    def abort() -> None:
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            client.abort_multipart_upload(**where, UploadId=upload_id)
+
+    thread = threading.Thread(target=abort, name="abort an upload", daemon=True)
+    thread.start()
+    thread.join(ABORT_S)
+
+
+class S3Sink:
+    """Takes an object's bytes in order; `finish` makes it exist, `abort` sees to it that it won't."""
+
+    def __init__(
+        self, client: Any, where: dict[str, str], key: str, translate: Translate, first_part_bytes: int
+    ) -> None:
+        """Contact nothing yet.
+
+        Args:
+            client: boto3's.
+            where: Bucket and key.
+            key: As the caller knows it, for errors.
+            translate: Turns boto3's errors into ours.
+            first_part_bytes: Size of the parts, as long as it suffices.
+        """
+        self._client, self._where, self._key, self._translate = client, where, key, translate
+        self._first = first_part_bytes
+        self._buffer = bytearray()
+        self._size = 0
+        self._number = 0
+        self._upload_id: str | None = None
+        self._etags: dict[int, str] = {}
+        self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._free = threading.Semaphore(IN_FLIGHT if first_part_bytes < LARGE_PART_BYTES else 1)
+        self._given_up = threading.Event()
+
+    def write(self, data: bytes) -> int:
+        """Take some more bytes; waits while too many parts are on their way.
+
+        Raises:
+            StoreFailed: The store refuses, or the object is larger than one may be.
+            StoreUnavailable: May heal.
+        """
+        self._refuse_broken()
+        self._size += len(data)
+        if self._size > MAX_OBJECT_BYTES:
+            raise StoreFailed(f"{self._key!r} has more than 5 TiB, which is what an S3 object holds")
+        self._buffer += data
+        while len(self._buffer) >= (wanted := streamed_part_size(self._number + 1, self._first)):
+            part = bytes(self._buffer[:wanted])
+            del self._buffer[:wanted]
+            self._send(part)
+        return len(data)
+
+    def finish(self) -> None:
+        """Make the object exist."""
+        with self._translate("write", self._key):
+            if self._upload_id is None:
+                self._client.put_object(**self._where, Body=bytes(self._buffer))
+                return
+            if self._buffer:
+                self._send(bytes(self._buffer))
+                self._buffer.clear()
+            for thread in self._threads:
+                while thread.is_alive():
+                    thread.join(_POLL_S)
+                    self._refuse_broken()
+            self._refuse_broken()
+            parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
+            self._client.complete_multipart_upload(
+                **self._where, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            )
+
+    def abort(self) -> None:
+        """Give the parts up. Those on their way are waited for a moment: a later one would stay."""
+        self._given_up.set()
+        self._buffer.clear()
+        if self._upload_id is None:
+            return
+        deadline = time.monotonic() + ABORT_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        abort_soon(self._client, self._where, self._upload_id)
+
+    def _send(self, part: bytes) -> None:
+        with self._translate("write", self._key):
+            if self._upload_id is None:
+                self._upload_id = str(self._client.create_multipart_upload(**self._where)["UploadId"])
+        if self._number == MAX_PARTS:
+            raise StoreFailed(
+                f"{self._key!r} became much larger than was expected, more than {MAX_PARTS} parts hold"
+            )
+        while not self._free.acquire(timeout=_POLL_S):
+            self._refuse_broken()
+        self._number += 1
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(
+            target=self._upload, args=(self._number, part), name=f"part {self._number}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _upload(self, number: int, part: bytes) -> None:
+        try:
+            if self._given_up.is_set():
+                return
+            answer = self._client.upload_part(
+                **self._where, UploadId=self._upload_id, PartNumber=number, Body=part
+            )
+            self._etags[number] = answer["ETag"]
+        except BaseException as exc:  # noqa: BLE001 - raised again where the next bytes arrive
+            self._errors.append(exc)
+        finally:
+            self._free.release()
+
+    def _refuse_broken(self) -> None:
+        if self._errors:
+            with self._translate("write", self._key):
+                raise self._errors[0]
