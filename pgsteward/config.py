@@ -81,7 +81,16 @@ class Secret(Model):
         return self
 
     def resolve(self) -> str:
-        """Return the secret itself.
+        """Return the secret itself; of a file its first line.
+
+        Raises:
+            ConfigError: It is not where the configuration says.
+        """
+        text = self.resolve_whole()
+        return (text.splitlines() or [""])[0] if self.file is not None else text
+
+    def resolve_whole(self) -> str:
+        """Return the secret itself; of a file all of it, as keys of several lines need.
 
         Raises:
             ConfigError: It is not where the configuration says.
@@ -93,12 +102,11 @@ class Secret(Model):
                 raise ConfigError(f"the environment variable {self.env} is not set; export it") from None
         if self.file is not None:
             try:
-                first, *_ = self.file.read_text().splitlines() or [""]
+                return self.file.read_text()
             except OSError as exc:
                 raise ConfigError(f"the secret file {self.file} can't be read: {exc.strerror}") from exc
             except UnicodeDecodeError:  # whose text would repeat the secret
                 raise ConfigError(f"the secret file {self.file} is not UTF-8 text") from None
-            return first
         resolve = _secret_resolvers.get("prefect_secret")
         if resolve is None:
             raise ConfigError(
@@ -167,6 +175,41 @@ class BackupConfig(LoginConfig):
     compress: Annotated[str, AfterValidator(checks.compression)] = "zstd:1"
     proof: Literal["full", "counts", "none"] = "full"
     lock_wait_timeout_s: Number = Field(60.0, gt=0)
+    mode: Literal["directory", "stream"] | None = None
+    encrypt_to: tuple[Annotated[str, AfterValidator(checks.recipient)], ...] = ()
+    spool: Annotated[str, AfterValidator(checks.folder)] | None = None
+    plaintext_spool: Switch = False
+
+    @property
+    def form(self) -> Literal["directory", "stream"]:
+        """How the archive is written: nothing clear may lie on a disk that nobody has allowed."""
+        return self.mode or ("stream" if self.encrypt_to and not self._has_place else "directory")
+
+    @property
+    def _has_place(self) -> bool:
+        return self.spool is not None or self.plaintext_spool
+
+    @model_validator(mode="after")
+    def _clear_files_have_a_place(self) -> Self:
+        if self._has_place and (not self.encrypt_to or self.mode == "stream"):
+            raise ValueError(
+                "spool and plaintext_spool are for encrypted backups in directory mode; take them out"
+            )
+        if self.spool is not None and self.plaintext_spool:
+            raise ValueError("give spool (nothing clear on a disk) or plaintext_spool, not both")
+        if self.mode == "directory" and self.encrypt_to and not self._has_place:
+            raise ValueError(
+                "pg_dump's directory format writes clear files, which are encrypted afterwards; take mode out"
+                ' (a stream is never clear on a disk), or name a tmpfs folder: spool = "/dev/shm",'
+                " or allow it: plaintext_spool = true"
+            )
+        return self
+
+
+class RestoreConfig(LoginConfig):
+    """A login for restores, and what opens encrypted backups; who only backs up needs none."""
+
+    identity: Secret | None = None
 
 
 class RetentionConfig(Model):
@@ -261,7 +304,7 @@ class TargetConfig(Model):
     stores: tuple[str, ...] = Field(min_length=1)
     client_dirs: tuple[Path, ...] = ()
     backup: BackupConfig = BackupConfig()
-    restore: LoginConfig = LoginConfig()
+    restore: RestoreConfig = RestoreConfig()
     maintenance: LoginConfig = LoginConfig()
     retention: RetentionConfig = RetentionConfig(keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=6)
     sessions: tuple[SessionTable, ...] = ()

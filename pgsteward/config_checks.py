@@ -170,3 +170,29 @@ def time_zone(zone: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else 'write a name such as "UTC" or "Europe/Warsaw"'
         raise ValueError(f"{zone!r} is not a time zone; {hint}")
     return zone
+
+
+def recipient(text: str) -> str:
+    """Return what may be a public key, or the path of a file of such.
+
+    Raises:
+        ValueError: It is neither; a secret key is never repeated.
+    """
+    if "AGE-SECRET-KEY" in text.upper() or "PRIVATE KEY" in text:
+        raise ValueError(
+            "this is a secret key, which has no place here; write the public one (age-keygen -y)"
+        )
+    if text.startswith(("age1", "ssh-ed25519 ", "ssh-rsa ", "/")):
+        return text
+    raise ValueError('write "age1...", "ssh-ed25519 ...", "ssh-rsa ..." or "/path/of/a/file" with such lines')
+
+
+def folder(text: str) -> str:
+    """Return the path of a folder.
+
+    Raises:
+        ValueError: It is not absolute.
+    """
+    if text.startswith("/"):
+        return text.rstrip("/") or "/"
+    raise ValueError('write an absolute path: "/dev/shm"')
