@@ -114,7 +114,7 @@ def _stores(target: Target) -> Iterator[Check]:
     from pgsteward.backup.home import has_spool, home_store
 
     home = home_store(target)
-    if has_spool(target):
+    if has_spool(target) and target.settings.backup.form == "directory":
         yield Check(
             "spool",
             "ok",

@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass, field
 
 from pgsteward import postgres, results
-from pgsteward.backup.home import has_spool, home_store
+from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
 from pgsteward.postgres import Row
 from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
 from pgsteward.results import Item, Note, StepResult
+from pgsteward.spool import clear_root, remove_dead
 from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
@@ -51,14 +52,17 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
     with postgres.operation_lock(target.login("backup"), "backup") as session:
         owner = session.row(load("whose_mark"))
         stores = target.stores()
-        if has_spool(target):
-            stores = [*stores, home_store(target)]
+        if (spool := spool_store(target)) is not None:
+            stores = [*stores, spool]
         for store in stores:
             try:
                 _clean_store(target, store, owner, dry_run, tally)
                 tally.examined += 1
             except (StoreUnavailable, StoreFailed) as exc:
                 tally.unknown.append(Note(f"store {store.name}", f"could not be looked at: {exc}"))
+    for folder in remove_dead(clear_root(target.settings.backup), dry_run=dry_run):
+        facts = {"what": "clear files of a dead backup"}
+        tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
     _clean_server(target, dry_run, tally)
     return StepResult(
         step="janitor",

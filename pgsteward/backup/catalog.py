@@ -9,7 +9,7 @@ from typing import Any
 
 from pgsteward import results
 from pgsteward.backup import receipts
-from pgsteward.backup.home import has_spool, home_store
+from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.proof import proof_facts
@@ -29,8 +29,8 @@ def backups(target: Target) -> StepResult:
     """
     began = time.monotonic()
     stores = target.stores()
-    if has_spool(target):
-        stores = [*stores, home_store(target)]
+    if (spool := spool_store(target)) is not None:
+        stores = [*stores, spool]
     found: dict[str, dict[str, Any]] = {}
     unknown: list[Note] = []
     asked = 0

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 from pgsteward import postgres, results
 from pgsteward.backup import archive, completeness, readme
-from pgsteward.backup.destination import FolderDestination
+from pgsteward.backup.encryption import Recipients, read_recipients
+from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import unfinished
+from pgsteward.backup.home import folder_of, unfinished
 from pgsteward.backup.manifest import (
+    DUMP,
     MANIFEST,
-    MARK,
+    Encryption,
     Manifest,
     Server,
-    StoredFile,
-    backup_prefix,
     new_backup_id,
 )
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, not_examined, proof_facts
-from pgsteward.backup.snapshot_dump import Rewritten, dump_and_prove
+from pgsteward.backup.snapshot_dump import Rewritten
 from pgsteward.errors import ToolFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
@@ -57,17 +55,28 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
     """
     began = time.monotonic()
     with postgres.operation_lock(target.login("backup"), "backup") as session:
+        recipients = _recipients(target)
         plan = make_plan(target, session.pinned(), session)
+        refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _attempt(plan, session, progress).took(time.monotonic() - began)
+                return _attempt(plan, session, recipients, progress).took(time.monotonic() - began)
             except Rewritten as exc:
                 if attempt == ATTEMPTS:
                     raise
                 log.warning("%s; taking a new snapshot", exc)
     raise AssertionError
+
+
+def _recipients(target: Target) -> Recipients | None:
+    """Return whom to encrypt to, tried out before anything is dumped."""
+    if not target.settings.backup.encrypt_to:
+        return None
+    recipients = read_recipients(target.settings.backup.encrypt_to)
+    log.info("the backup of %s is encrypted to %s", target.database, ", ".join(recipients.texts))
+    return recipients
 
 
 def _would_back_up(plan: Plan, session: Connection) -> StepResult:
@@ -85,62 +94,63 @@ def _would_back_up(plan: Plan, session: Connection) -> StepResult:
     )
 
 
-def _attempt(plan: Plan, lock: Connection, progress: Progress) -> StepResult:
+def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progress: Progress) -> StepResult:
     started_at = datetime.now(UTC)
     clock = time.monotonic()
     backup_id = new_backup_id(started_at)
-    prefix = backup_prefix(plan.target.name, plan.target.database, backup_id)
-    with unfinished(
-        plan.home, plan.target.name, plan.target.database, backup_id, plan.owner, started_at
-    ) as folder:
-        into = FolderDestination(folder / "dump")
-        dumped = dump_and_prove(
-            plan.client, plan.login, plan.target.settings.backup, plan.compress, into, progress
-        )
-        progress("reading the archive's own entries")
-        entries = archive.entries(plan.client, folder / "dump")
-        proof = dumped.proof.model_copy(
-            update={
-                "sequences": archive.sequences(
-                    plan.client, folder / "dump", entries, plan.server["encoding"]
-                ),
-                "schema_sha256": archive.schema_sha256(plan.client, folder / "dump"),
-            }
-        )
-        database_script = archive.database_sql(plan.client, folder / "dump", entries)
-        plan.home.put_bytes(prefix + DATABASE, compress(database_script))
-        unknown = _put_globals(plan, prefix)
-        plan.home.put_bytes(prefix + readme.NAME, _restore_md(plan, backup_id, prefix))
-        hashing = time.monotonic()
-        files = _hash_files(folder, progress)
+    target, client = plan.target, plan.client
+    with unfinished(plan.home, target.name, target.database, backup_id, plan.owner, started_at) as prefix:
+        files = BackupFiles(plan.home, prefix, recipients)
+        with make_archive(plan, files, prefix, progress) as made:
+            dumped, contents = made.dumped, made.contents
+            progress("reading the archive's own entries")
+            entries = archive.entries(client, contents)
+            proof = dumped.proof.model_copy(
+                update={
+                    "sequences": archive.sequences(client, contents, entries, plan.server["encoding"]),
+                    "schema_sha256": archive.schema_sha256(client, contents),
+                }
+            )
+            files.put(DATABASE, compress(archive.database_sql(client, contents, entries)))
+        unknown = _put_globals(plan, files)
+        encryption = described(plan, recipients)
+        files.put_clear(readme.NAME, _restore_md(plan, backup_id, prefix, encryption))
+        checking = time.monotonic()
+        form = target.settings.backup.form
+        if form == "directory" and recipients is None:
+            files.hash_folder(folder_of(plan.home, prefix), DUMP, progress)
+        files.read_again(progress)
         seconds = {
             **dumped.seconds,
-            "hash": round(time.monotonic() - hashing, 3),
+            "hash": round(time.monotonic() - checking, 3),
             "total": round(time.monotonic() - clock, 3),
         }
         absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
         warnings = (*plan.warnings, *dumped.stderr, *(f"{note.object}: {note.reason}" for note in unknown))
         manifest = Manifest(
+            format_version=2 if form == "stream" or encryption else 1,
             backup_id=backup_id,
-            target=plan.target.name,
-            database=plan.target.database,
+            target=target.name,
+            database=target.database,
             started_at=started_at,
             finished_at=datetime.now(UTC),
             pgsteward_version=version("pgsteward"),
             server=Server.model_validate(plan.server),
-            client_version=plan.client.text,
+            client_version=client.text,
             arguments=dumped.arguments,
             compress=plan.compress,
-            jobs=plan.jobs,
+            jobs=plan.jobs if form == "directory" else 1,
             snapshot_id=dumped.snapshot_id,
             snapshot_lsn=dumped.lsn,
             database_bytes=plan.server["database_bytes"],
             extensions=plan.server["extensions"],
-            files=files,
+            files=files.stored,
             proof=proof,
             not_in_dump=tuple(f"{note.object}: {note.reason}" for note in absent),
             warnings=warnings,
             seconds=seconds,
+            mode=form,
+            encryption=encryption,
         )
         lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may think that we are dead
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
@@ -148,42 +158,25 @@ def _attempt(plan: Plan, lock: Connection, progress: Progress) -> StepResult:
     return _result(plan, manifest, [*absent, *unproven], unknown, completeness.findings(dumped.stderr))
 
 
-def _put_globals(plan: Plan, prefix: str) -> list[Note]:
+def _put_globals(plan: Plan, files: BackupFiles) -> list[Note]:
     try:
         script = globals_sql(plan.client, plan.login)
     except ToolFailed as exc:
         log.warning("roles and tablespaces are not in the backup: %s", exc)
         return [Note("roles and tablespaces", f"not in the backup: {exc}")]
-    plan.home.put_bytes(prefix + GLOBALS, compress(script))
+    files.put(GLOBALS, compress(script))
     return []
 
 
-def _restore_md(plan: Plan, backup_id: str, prefix: str) -> bytes:
+def _restore_md(plan: Plan, backup_id: str, prefix: str, encryption: Encryption | None) -> bytes:
     return readme.text(
-        plan.target.database, backup_id, folder=prefix.rstrip("/"), client_version=plan.client.text
+        plan.target.database,
+        backup_id,
+        folder=prefix.rstrip("/"),
+        client_version=plan.client.text,
+        mode=plan.target.settings.backup.form,
+        encryption=encryption,
     ).encode()
-
-
-def _hash_files(folder: Path, progress: Progress) -> tuple[StoredFile, ...]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
-    files = []
-    for number, path in enumerate(paths):
-        progress("hashing files", number, len(paths))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        files.append(
-            StoredFile(
-                path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=digest
-            )
-        )
-    for place in (folder / "dump", folder):
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    return tuple(files)
 
 
 def _result(
@@ -221,6 +214,8 @@ def _result(
             "database_bytes": manifest.database_bytes,
             "client_version": manifest.client_version,
             "compress": manifest.compress,
+            "mode": manifest.mode,
+            "encrypted_to": list(manifest.encryption.recipients) if manifest.encryption else [],
             "not_in_dump": list(manifest.not_in_dump),
             "warnings": list(manifest.warnings),
             "phases": manifest.seconds,
@@ -236,4 +231,5 @@ def _summary(manifest: Manifest, home: Store) -> str:
         "counts": f"{counted} counted",
         "none": "without proof",
     }[manifest.proof.level]
-    return f"Backup {manifest.backup_id} is complete in {home.name}: {size}, {proof}"
+    encrypted = ", encrypted" if manifest.encryption else ""
+    return f"Backup {manifest.backup_id} is complete in {home.name}: {size}{encrypted}, {proof}"

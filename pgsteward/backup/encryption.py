@@ -15,9 +15,6 @@ import pyrage
 
 from pgsteward.errors import ConfigError, PreconditionError, VerificationFailed
 
-SUFFIX = ".age"
-"""What the name of an encrypted file ends with."""
-
 _SSH = ("ssh-ed25519", "ssh-rsa")
 _SECRET = re.compile(r"AGE-SECRET-KEY|AGE-PLUGIN-|PRIVATE KEY-----")
 _HINT = 'write "age1...", "ssh-ed25519 ...", "ssh-rsa ..." or the path of a file with such lines'

@@ -1,4 +1,4 @@
-"""The home store: the folder that pg_dump writes into, and from which every other store gets its copy."""
+"""The home store: where a backup is made, and from which every other store gets its copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
 from pgsteward.config import StoreConfig, state_folder
-from pgsteward.errors import StoreFailed
+from pgsteward.errors import StewardError, StoreFailed
 from pgsteward.storage import Store, open_store
 from pgsteward.targets import Target
 
@@ -22,15 +22,37 @@ SPOOL = "spool"
 
 
 def has_spool(target: Target) -> bool:
-    """Tell whether the target's home is only a stop on the way: it has no ``file://`` store of its own."""
-    return all(target.config.stores[name].scheme != "file" for name in target.settings.stores)
+    """Tell whether backups of the target may wait in the spool; see `spool_store`."""
+    return spool_store(target) is not None
+
+
+def spool_store(target: Target) -> Store | None:
+    """Return the spool of a target without a ``file://`` store: a stop on the way, emptied by the upload.
+
+    A target whose backups are streamed has none, unless earlier backups wait there still.
+    """
+    if any(target.config.stores[name].scheme == "file" for name in target.settings.stores):
+        return None
+    spool = _spool()
+    waits = target.settings.backup.form == "directory" or spool.folders(f"{target.name}/")
+    return spool if waits else None
 
 
 def home_store(target: Target) -> Store:
-    """Return the target's first ``file://`` store, or the spool in the state folder where it has none."""
+    """Return where new backups of the target are made.
+
+    In directory mode that is its first ``file://`` store, or the spool where it has none; in stream mode its
+    first store, whatever that is.
+    """
+    if target.settings.backup.form == "stream":
+        return target.store(target.settings.stores[0])
     for name in target.settings.stores:
         if target.config.stores[name].scheme == "file":
             return target.store(name)
+    return _spool()
+
+
+def _spool() -> Store:
     return open_store(SPOOL, StoreConfig(url=f"file://{state_folder() / SPOOL}"))
 
 
@@ -49,8 +71,8 @@ def folder_of(store: Store, prefix: str) -> Path:
 @contextmanager
 def unfinished(
     store: Store, target_name: str, database: str, backup_id: str, owner: Mapping[str, Any], now: datetime
-) -> Iterator[Path]:
-    """Make a backup's folder with its mark; take the mark away at the end, or the whole folder on failure.
+) -> Iterator[str]:
+    """Begin a backup with its mark; take the mark away at the end, or everything on failure.
 
     Args:
         store: The home store.
@@ -59,17 +81,31 @@ def unfinished(
         backup_id: Id of the backup.
         owner: Whose backup it is: what ``whose_mark.sql`` returns.
         now: When it began.
+
+    Returns:
+        The prefix of the backup's keys.
     """
     prefix = backup_prefix(target_name, database, backup_id)
-    folder = folder_of(store, prefix)
     try:
         store.put_bytes(prefix + MARK, mark(owner, backup_id, now))
-        yield folder
+        yield prefix
         store.delete(prefix + MARK)
     except BaseException:
-        with contextlib.suppress(OSError):  # what stays is marked, and the janitor's
-            discard(folder)
+        with contextlib.suppress(OSError, StewardError):  # what stays is marked, and the janitor's
+            folder = store.local_folder(prefix)
+            if folder is not None:
+                discard(folder)
+            else:
+                _discard_objects(store, prefix)
         raise
+
+
+def _discard_objects(store: Store, prefix: str) -> None:
+    store.delete(prefix + MANIFEST)
+    for stored in list(store.objects(prefix)):
+        if stored.key != prefix + MARK:
+            store.delete(stored.key)
+    store.delete(prefix + MARK)
 
 
 def discard(folder: Path) -> None:

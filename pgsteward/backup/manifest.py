@@ -2,10 +2,13 @@
 
 Also the keys of everything around it::
 
-    <target>/<database>/<backup-id>/dump/toc.dat  dump/4711.dat.zst ...
+    <target>/<database>/<backup-id>/dump/toc.dat  dump/4711.dat.zst ...      (mode "directory")
+    <target>/<database>/<backup-id>/dump/archive.dump                        (mode "stream")
     <target>/<database>/<backup-id>/globals.sql.zst  database.sql.zst  RESTORE.md
     <target>/<database>/<backup-id>/manifest.json
     <target>/<database>/receipts/<time>-<backup-id>.json
+
+Files of an encrypted backup end with ``.age``, but for the manifest and RESTORE.md.
 """
 
 from __future__ import annotations
@@ -22,8 +25,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pgsteward.errors import VerificationFailed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is understood. Plain directories are written as 1, which older versions read too."""
+DUMP = "dump"
+"""What holds the archive, below a backup's folder."""
+TOC = f"{DUMP}/toc.dat"
+STREAM = f"{DUMP}/archive.dump"
 MANIFEST = "manifest.json"
+SUFFIX = ".age"
+"""What the name of an encrypted file ends with."""
 MARK = "in-progress.json"
 """What a running backup leaves beside its files until the manifest is there; the janitor reads it."""
 SEAL = "manifest_sha256"
@@ -31,6 +41,7 @@ SEAL = "manifest_sha256"
 BACKUP_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 ProofLevel = Literal["full", "counts", "none"]
+Mode = Literal["directory", "stream"]
 
 
 class _Model(BaseModel):
@@ -113,10 +124,17 @@ class Proof(_Model):
         return sum(relation.rows or 0 for relation in self.relations)
 
 
+class Encryption(_Model):
+    """To whom the data files are encrypted (age; public keys), and where they lay clear before that."""
+
+    recipients: tuple[str, ...]
+    clear_files: Literal["nowhere", "tmpfs", "disk"]
+
+
 class Manifest(_Model):
     """Everything that is known about one backup."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
     backup_id: str
     target: str
     database: str
@@ -137,6 +155,18 @@ class Manifest(_Model):
     not_in_dump: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
+    mode: Mode = "directory"
+    encryption: Encryption | None = None
+
+    @property
+    def archive(self) -> str:
+        """What pg_restore is given, once it is decrypted."""
+        return STREAM if self.mode == "stream" else DUMP
+
+    @property
+    def contents(self) -> str:
+        """The stored file that says what the archive holds."""
+        return (STREAM if self.mode == "stream" else TOC) + (SUFFIX if self.encryption else "")
 
     @property
     def size_bytes(self) -> int:

@@ -1,18 +1,20 @@
-"""Copy a backup from its home into every other store: files, read back and compared, manifest last."""
+"""Copy a backup from where it was made into every other store: read back, compared, manifest last."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from dataclasses import replace
 
 from pgsteward import postgres, results
 from pgsteward.backup.catalog import newest_id, problem_of
-from pgsteward.backup.home import folder_of, has_spool, home_store, mark
+from pgsteward.backup.home import home_store, mark, spool_store
 from pgsteward.backup.listing import list_manifests, missing_file, read_manifest
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
+from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.errors import (
     PreconditionError,
+    StewardError,
     StoreFailed,
     StoreUnavailable,
     TransientError,
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 def upload(
     target: Target, *, backup_id: str | None = None, dry_run: bool = False, progress: Progress = silent
 ) -> StepResult:
-    """Copy one backup to every store of the target that does not hold it yet.
+    """Copy one backup from the store that it was made in, or any that has it, to those that lack it.
 
     Each object is read back and compared with the SHA-256 in the manifest before the manifest is put there:
     a copy that exists is a verified one. A copy that was cut off goes on where it stopped. A target without a
@@ -40,42 +42,52 @@ def upload(
 
     Args:
         target: Whose backup.
-        backup_id: Which one; None takes the newest in the home store.
+        backup_id: Which one; None takes the newest where backups are made.
         dry_run: Say what would be copied.
         progress: Is told every file.
 
     Raises:
-        PreconditionError: The home store has no such backup, or another run works on the backups.
-        VerificationFailed: A file in the home store is not what was written.
+        PreconditionError: No store has such a backup, or another run works on the backups.
         TransientError: Nothing could be copied now, but it may heal.
     """
     began = time.monotonic()
-    home = home_store(target)
-    others = [store for store in target.stores() if store.name != home.name]
-    if not others:
+    home, spool = home_store(target), spool_store(target)
+    if len(target.settings.stores) == 1 and spool is None:
         return results.skipped("upload", target.name, f"{home.name} is the only store of this target")
+    made_in = [home] if spool is None or spool.name == home.name else [home, spool]
     with postgres.operation_lock(target.login("backup"), "backup") as session:
         if (
             backup_id is None
-            and (has_spool(target) or dry_run)
-            and not list_manifests(home, target.name, target.database)[0]
+            and (spool is not None or dry_run)
+            and not any(list_manifests(place, target.name, target.database)[0] for place in made_in)
         ):
             return results.skipped("upload", target.name, "no backup waits for its upload")
-        wanted = backup_id or newest_id(target, [home])
-        try:
-            manifest = read_manifest(home, target.name, target.database, wanted)
-        except FileNotFoundError:
-            raise PreconditionError(
-                f"there is no complete backup {wanted} of {target.database!r} in {home.name}"
-            ) from None
-        outcome = _copy_everywhere(target, home, others, manifest, session, dry_run, progress)
-        if has_spool(target):
-            if not dry_run and not outcome.failed:
-                _leave_spool(target, home, manifest, session)
-            waiting = [m for m in list_manifests(home, target.name, target.database)[0] if m != manifest]
+        wanted = backup_id or newest_id(target, made_in)
+        source, manifest = _source(target, [*made_in, *target.stores()], wanted)
+        outcome = _copy_everywhere(target, source, manifest, session, dry_run, progress)
+        if spool is not None:
+            if not dry_run and not outcome.failed and source.name == spool.name:
+                _leave_spool(target, spool, manifest, session)
+            waiting = [m for m in list_manifests(spool, target.name, target.database)[0] if m != manifest]
             for earlier in waiting:
-                outcome = _also(outcome, target, home, others, earlier, session, dry_run, progress)
+                outcome = _also(outcome, target, spool, earlier, session, dry_run, progress)
     return outcome.took(time.monotonic() - began)
+
+
+def _source(target: Target, places: list[Store], backup_id: str) -> tuple[Store, Manifest]:
+    """Return the first of some stores that has a backup; one that can't be asked does not hide the others."""
+    trouble: list[StewardError] = []
+    for place in places:
+        try:
+            return place, read_manifest(place, target.name, target.database, backup_id)
+        except FileNotFoundError:
+            continue
+        except (StoreUnavailable, StoreFailed, VerificationFailed) as exc:
+            trouble.append(exc)
+    if trouble:
+        raise trouble[0]
+    names = ", ".join(dict.fromkeys(place.name for place in places))
+    raise PreconditionError(f"there is no complete backup {backup_id} of {target.database!r} in {names}")
 
 
 def _leave_spool(target: Target, home: Store, manifest: Manifest, lock: Connection) -> None:
@@ -86,8 +98,7 @@ def _leave_spool(target: Target, home: Store, manifest: Manifest, lock: Connecti
 def _also(
     outcome: StepResult,
     target: Target,
-    home: Store,
-    others: list[Store],
+    spool: Store,
     earlier: Manifest,
     lock: Connection,
     dry_run: bool,
@@ -95,14 +106,14 @@ def _also(
 ) -> StepResult:
     """Copy a backup that an earlier night had to leave in the spool, and add what became of it."""
     try:
-        copied = _copy_everywhere(target, home, others, earlier, lock, dry_run, progress)
+        copied = _copy_everywhere(target, spool, earlier, lock, dry_run, progress)
         if not dry_run and not copied.failed:
-            _leave_spool(target, home, earlier, lock)
+            _leave_spool(target, spool, earlier, lock)
     except (TransientError, StoreFailed) as exc:
         copied = results.failure("upload", target.name, exc)
     failed = (*outcome.failed, *(Note(f"{earlier.backup_id}: {n.object}", n.reason) for n in copied.failed))
     changed = (*outcome.changed, *copied.changed)
-    examined = outcome.examined + len(others)
+    examined = outcome.examined + copied.examined
     return replace(
         outcome,
         status=results.judge(examined=examined, failed=failed, changed=changed),
@@ -115,14 +126,12 @@ def _also(
 
 
 def _copy_everywhere(
-    target: Target,
-    home: Store,
-    others: list[Store],
-    manifest: Manifest,
-    lock: Connection,
-    dry_run: bool,
-    progress: Progress,
+    target: Target, source: Store, manifest: Manifest, lock: Connection, dry_run: bool, progress: Progress
 ) -> StepResult:
+    """Copy one backup from a store that has it into every store of the target that lacks it."""
+    others = [store for store in target.stores() if store.name != source.name]
+    if not others:
+        return results.skipped("upload", target.name, f"{source.name} is the only store of this target")
     changed: list[Item] = []
     skipped: list[Note] = []
     failed: list[Note] = []
@@ -135,7 +144,7 @@ def _copy_everywhere(
                 facts = {"files": len(manifest.files), "bytes": manifest.size_bytes}
                 changed.append(Item(f"{manifest.backup_id} to {store.name}", "would upload", facts))
             else:
-                changed.append(_copy(target, home, store, manifest, lock, progress))
+                changed.append(_copy(target, source, store, manifest, lock, progress))
         except StoreUnavailable as exc:
             transient.append(exc)
             failed.append(Note(store.name, str(exc)))
@@ -143,7 +152,7 @@ def _copy_everywhere(
             failed.append(Note(store.name, str(exc)))
     if transient and not changed and len(transient) == len(failed):
         raise transient[0]
-    stores = [home.name] if not has_spool(target) else []
+    stores = [source.name] if source.name in target.settings.stores else []
     stores += [store.name for store in others if store.name not in {note.object for note in failed}]
     return StepResult(
         step="upload",
@@ -190,12 +199,11 @@ def _is_complete(store: Store, target: Target, manifest: Manifest) -> bool:
 
 
 def _copy(
-    target: Target, home: Store, store: Store, manifest: Manifest, lock: Connection, progress: Progress
+    target: Target, source: Store, store: Store, manifest: Manifest, lock: Connection, progress: Progress
 ) -> Item:
     """Copy one backup into one store; what is there already and right is not sent again."""
     began = time.monotonic()
     prefix = backup_prefix(target.name, target.database, manifest.backup_id)
-    folder = folder_of(home, prefix)
     owner = lock.row(load("whose_mark"))
     store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at))
     sizes = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
@@ -203,11 +211,10 @@ def _copy(
     done = 0
     for file in manifest.files:
         progress(f"uploading {file.path} to {store.name}", done, manifest.size_bytes)
-        damaged = problem_of(home, prefix, file)
-        if damaged is not None:
-            raise VerificationFailed(f"{file.path} in {home.name} {damaged}; it is not uploaded")
-        if sizes.get(file.path) != file.size_bytes or problem_of(store, prefix, file) is not None:
-            store.put_file(prefix + file.path, folder / file.path)
+        is_there = sizes.get(file.path) == file.size_bytes and problem_of(store, prefix, file) is None
+        if source.local_folder(prefix) is not None or not is_there:
+            _send(source, None if is_there else store, prefix, file)
+        if not is_there:
             wrong = problem_of(store, prefix, file)
             if wrong is not None:
                 raise VerificationFailed(f"{file.path} was uploaded to {store.name}, but there it {wrong}")
@@ -227,6 +234,42 @@ def _copy(
         "seconds": round(time.monotonic() - began, 3),
     }
     return Item(f"{manifest.backup_id} to {store.name}", "uploaded", facts)
+
+
+def _send(source: Store, store: Store | None, prefix: str, file: StoredFile) -> None:
+    """Copy one file, checked before it exists there; or only check it, where it need not be copied."""
+    folder = source.local_folder(prefix)
+    damaged = problem_of(source, prefix, file) if folder is not None else None
+    if damaged is None and store is not None:
+        if folder is not None:
+            store.put_file(prefix + file.path, folder / file.path)
+        else:
+            damaged = _pass_on(source, store, prefix, file)
+    if damaged is not None:
+        raise VerificationFailed(f"{file.path} in {source.name} {damaged}; it is not uploaded")
+
+
+class _Damaged(Exception):
+    """Keeps what was passed on from being stored."""
+
+
+def _pass_on(source: Store, store: Store, prefix: str, file: StoredFile) -> str | None:
+    """Copy a file from one remote store to another, without a file here; say what is wrong with it."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with store.writing(prefix + file.path, file.size_bytes) as sink:
+            for chunk in source.read(prefix + file.path):
+                digest.update(chunk)
+                size += len(chunk)
+                sink.write(chunk)
+            if (size, digest.hexdigest()) != (file.size_bytes, file.sha256):
+                raise _Damaged
+    except FileNotFoundError:
+        return "is missing"
+    except _Damaged:
+        return "is not what was written"
+    return None
 
 
 def _summary(manifest: Manifest, changed: list[Item], skipped: list[Note], failed: list[Note]) -> str:

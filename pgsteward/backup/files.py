@@ -1,0 +1,112 @@
+"""The files of a backup in the making: encrypted where that is asked for, hashed as they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pgsteward.backup.catalog import problem_of
+from pgsteward.backup.encryption import Recipients, Writer
+from pgsteward.backup.manifest import SUFFIX, StoredFile
+from pgsteward.errors import VerificationFailed
+from pgsteward.progress import Progress
+from pgsteward.storage import Store
+
+
+class BackupFiles:
+    """What one backup has stored so far, below its prefix in its home store.
+
+    Attributes:
+        recipients: Whom everything but `put_clear` is encrypted to; None stores it as it is.
+    """
+
+    def __init__(self, store: Store, prefix: str, recipients: Recipients | None) -> None:
+        self.recipients = recipients
+        self._store, self._prefix = store, prefix
+        self._stored: dict[str, StoredFile] = {}
+        self._to_read_again: list[StoredFile] = []
+
+    @property
+    def stored(self) -> tuple[StoredFile, ...]:
+        """All files, by path."""
+        return tuple(self._stored[path] for path in sorted(self._stored))
+
+    def put(self, path: str, data: bytes) -> None:
+        """Store a small file."""
+        if self.recipients is None:
+            self.put_clear(path, data)
+        else:
+            self.put_clear(path + SUFFIX, self.recipients.encrypted(data))
+
+    def put_clear(self, path: str, data: bytes) -> None:
+        """Store a small file as it is."""
+        self._store.put_bytes(self._prefix + path, data)
+        self._keep(StoredFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+
+    def take(self, path: str, file: Path) -> None:
+        """Store a local file, encrypted."""
+        assert self.recipients is not None
+        with self.writing(path, file.stat().st_size) as sink, file.open("rb") as source:
+            self.recipients.encrypt(source, sink)
+
+    @contextmanager
+    def writing(self, path: str, size_hint_bytes: int) -> Iterator[Writer]:
+        """Store what is written inside the block, which is encrypted already if it is to be.
+
+        It exists once the block has ended well, and never after an exception.
+        """
+        stored_as = path + (SUFFIX if self.recipients is not None else "")
+        with self._store.writing(self._prefix + stored_as, size_hint_bytes) as sink:
+            hashing = _Hashing(sink)
+            yield hashing
+        self._keep(StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest()))
+
+    def hash_folder(self, folder: Path, below: str, progress: Progress) -> None:
+        """Take in what pg_dump has written into the store by itself: synced, and read once."""
+        paths = sorted(path for path in (folder / below).rglob("*") if path.is_file())
+        for number, path in enumerate(paths):
+            progress("hashing files", number, len(paths))
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            name = path.relative_to(folder).as_posix()
+            self._stored[name] = StoredFile(path=name, size_bytes=path.stat().st_size, sha256=digest)
+        for place in (folder / below, folder):
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def read_again(self, progress: Progress) -> None:
+        """Read what went to a remote store again; a folder of this machine was synced, not sent.
+
+        Raises:
+            VerificationFailed: The store does not give back what it was given.
+        """
+        if self._store.local_folder("") is not None:
+            return
+        for number, file in enumerate(self._to_read_again):
+            progress(f"reading {file.path} again", number, len(self._to_read_again))
+            wrong = problem_of(self._store, self._prefix, file)
+            if wrong is not None:
+                raise VerificationFailed(f"{file.path} was put into {self._store.name}, but there it {wrong}")
+
+    def _keep(self, file: StoredFile) -> None:
+        self._stored[file.path] = file
+        self._to_read_again.append(file)
+
+
+class _Hashing:
+    def __init__(self, sink: Writer) -> None:
+        self._sink = sink
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes, /) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._sink.write(data)

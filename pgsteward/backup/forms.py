@@ -1,0 +1,107 @@
+"""The forms of a backup's archive: a folder in the store, a stream into it, each clear or encrypted."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pgsteward.backup.destination import FolderDestination
+from pgsteward.backup.encryption import Recipients
+from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.home import folder_of
+from pgsteward.backup.listing import list_manifests
+from pgsteward.backup.manifest import DUMP, STREAM, Encryption
+from pgsteward.backup.plan import Plan
+from pgsteward.backup.snapshot_dump import Dumped, dump_and_prove
+from pgsteward.backup.stream_dump import ArchiveHead, StreamDestination
+from pgsteward.errors import PreconditionError
+from pgsteward.progress import Progress
+from pgsteward.report.units import humanize_bytes
+from pgsteward.spool import clear_root, private_folder, refuse_disk
+
+_GROWTH = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A dump that ended well, and where pg_restore can read its contents for now."""
+
+    dumped: Dumped
+    contents: Path
+
+
+def described(plan: Plan, recipients: Recipients | None) -> Encryption | None:
+    """Return what the manifest says about encryption."""
+    if recipients is None:
+        return None
+    settings = plan.target.settings.backup
+    clear: Literal["nowhere", "tmpfs", "disk"] = "nowhere"
+    if settings.form == "directory":
+        clear = "tmpfs" if settings.spool is not None else "disk"
+    return Encryption(recipients=recipients.texts, clear_files=clear)
+
+
+def refuse_small_spool(plan: Plan, recipients: Recipients | None) -> None:
+    """Make sure that the clear files of an encrypted backup have their place.
+
+    Raises:
+        PreconditionError: It is not in memory although it should be, or too small.
+    """
+    settings = plan.target.settings.backup
+    if recipients is None or settings.form == "stream":
+        return
+    if settings.spool is not None:
+        refuse_disk(Path(settings.spool))
+    root = clear_root(settings)
+    there = next(place for place in (root, *root.parents) if place.exists())
+    free, needed = shutil.disk_usage(there).free, _expected_bytes(plan)
+    if free < needed:
+        raise PreconditionError(
+            f"{there} has {humanize_bytes(free)} free, and the clear dump may need {humanize_bytes(needed)}"
+            ' before it is encrypted; give it more room, or use mode = "stream", which needs none'
+        )
+
+
+def _expected_bytes(plan: Plan) -> int:
+    manifests, _damaged = list_manifests(plan.home, plan.target.name, plan.target.database)
+    if manifests:
+        return int(manifests[0].size_bytes * _GROWTH)
+    return int(plan.server["database_bytes"])
+
+
+@contextlib.contextmanager
+def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress) -> Iterator[Archive]:
+    """Dump in the form that the target wants; all files are stored when the block begins.
+
+    Raises:
+        StewardError: See `dump_and_prove`; nothing of the archive is published then.
+    """
+    if plan.target.settings.backup.form == "stream":
+        with ArchiveHead(plan.client) as head:
+            with files.writing(STREAM, int(plan.server["database_bytes"])) as sink:
+                dumped = _dump(plan, StreamDestination(sink, files.recipients, head), progress)
+                head.end()
+            yield Archive(dumped, head.path)
+    elif files.recipients is None:
+        folder = folder_of(plan.home, prefix) / DUMP
+        yield Archive(_dump(plan, FolderDestination(folder), progress), folder)
+    else:
+        run_id = prefix.rstrip("/").rpartition("/")[2]
+        with private_folder(clear_root(plan.target.settings.backup), run_id) as spool:
+            dumped = _dump(plan, FolderDestination(spool / DUMP), progress)
+            began = time.monotonic()
+            paths = sorted((spool / DUMP).iterdir())
+            for number, path in enumerate(paths):
+                progress(f"encrypting {path.name}", number, len(paths))
+                files.take(f"{DUMP}/{path.name}", path)
+            seconds = {**dumped.seconds, "encrypt": round(time.monotonic() - began, 3)}
+            yield Archive(replace(dumped, seconds=seconds), spool / DUMP)
+
+
+def _dump(plan: Plan, into: FolderDestination | StreamDestination, progress: Progress) -> Dumped:
+    return dump_and_prove(plan.client, plan.login, plan.target.settings.backup, plan.compress, into, progress)
