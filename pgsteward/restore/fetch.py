@@ -1,45 +1,44 @@
 """Find a backup, and bring its files here with every byte checked on the way.
 
-A folder store's files are used where they are; those of other stores come into a private spool folder, which
-carries a lock of its run: a spool whose lock is free belongs to a dead run and is removed.
+A folder store's clear files are used where they are; what is encrypted or lies elsewhere comes into a private
+spool folder, decrypted on its way. The spool is removed afterwards, and by the janitor if its run has died.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from pgsteward.backup.home import has_spool, home_store
+from pgsteward.backup.encryption import Identities, WrongIdentity, read_identities
+from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
-from pgsteward.backup.manifest import BACKUP_ID, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.manifest import BACKUP_ID, DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.config import state_folder
 from pgsteward.errors import (
     PreconditionError,
     StewardError,
     StoreFailed,
     StoreUnavailable,
+    ToolFailed,
     VerificationFailed,
 )
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Note
+from pgsteward.spool import private_folder, remove_dead
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 WORKERS = 4
 GRACE_S = 2.0
 """How long a reader may take to notice that it is not wanted any more."""
-ARCHIVE = "dump/"
-"""Where the archive lies below a backup's folder: all that pg_restore looks at."""
-_LOCK = "in-use.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,9 @@ def find_backup(target: Target, what: str, store_name: str | None = None) -> Fou
         stores = [target.store(store_name)]
     else:
         stores = target.stores()
-        if has_spool(target):  # a backup that could not be uploaded yet lies there
-            stores.append(home_store(target))
+        spool = spool_store(target)
+        if spool is not None:  # a backup that could not be uploaded yet lies there
+            stores.append(spool)
     candidates: list[Found] = []
     silent_stores: list[StewardError] = []
     notes: list[Note] = []
@@ -133,12 +133,91 @@ def check_presence(store: Store, prefix: str, manifest: Manifest) -> None:
             raise VerificationFailed(
                 f"{_name(store, manifest, file.path)} has {size} bytes, the manifest says {file.size_bytes}"
             )
-    extra = next((path for path in there if path.startswith(ARCHIVE)), None)
+    extra = next((path for path in there if path.startswith(f"{DUMP}/")), None)
     if extra is not None:
         raise VerificationFailed(
             f"{_name(store, manifest, extra)} is not in the manifest, and pg_restore could read it in another"
             " file's place; move it out of the folder, or take another store"
         )
+
+
+def identities_for(target: Target, store: Store, prefix: str, manifest: Manifest) -> Identities | None:
+    """Return what opens an encrypted backup, tried out on it; None where it is not encrypted.
+
+    Raises:
+        PreconditionError: No identity is configured, or it is of none of those that it is encrypted to.
+        ConfigError: It can't be found, or it is none.
+    """
+    if manifest.encryption is None:
+        return None
+    what = f"backup {manifest.backup_id}"
+    to = ", ".join(manifest.encryption.recipients)
+    secret = target.settings.restore.identity
+    if secret is None:
+        raise PreconditionError(
+            f"{what} is encrypted to {to}; say where the secret key of one of them is:"
+            f' [targets.{target.name}.restore] identity = {{ file = "/path/of/key.txt" }}'
+        )
+    identities = read_identities(secret.resolve_whole(), f"targets.{target.name}.restore.identity")
+    with contextlib.closing(_reading(store, prefix, manifest, manifest.contents)) as chunks:
+        start = next(chunks, b"")
+    try:
+        identities.opens(start, _name(store, manifest, manifest.contents))
+    except WrongIdentity:
+        raise PreconditionError(
+            f"{what} is encrypted to {to}, and targets.{target.name}.restore.identity is the secret key of"
+            " none of them"
+        ) from None
+    return identities
+
+
+def fetch_head(
+    store: Store, prefix: str, manifest: Manifest, identities: Identities | None, head: ArchiveHead
+) -> None:
+    """Read a streamed archive until its table of contents is complete; its bytes are checked by `fetch`."""
+    path = manifest.contents
+    what = _name(store, manifest, path)
+    try:
+        with contextlib.closing(_reading(store, prefix, manifest, path)) as chunks:
+            with contextlib.suppress(_Enough):
+                if identities is not None:
+                    identities.decrypt(_Chunks(chunks), _HeadOnly(head), what)
+                else:
+                    for chunk in chunks:
+                        _HeadOnly(head).write(chunk)
+        head.end()
+    except ToolFailed as exc:
+        raise VerificationFailed(f"{what} is damaged: its table of contents can't be read: {exc}") from exc
+
+
+class _Enough(Exception):
+    """No more bytes are wanted."""
+
+
+class _HeadOnly:
+    def __init__(self, head: ArchiveHead) -> None:
+        self._head = head
+
+    def write(self, data: bytes, /) -> int:
+        self._head.feed(data)
+        if self._head.complete:
+            raise _Enough
+        return len(data)
+
+
+class _Chunks:
+    """Reads from an iterator as from a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    def read(self, size: int, /) -> bytes:
+        if not self._left:
+            self._left = memoryview(next(self._chunks, b""))
+        taken = bytes(self._left[:size])
+        self._left = self._left[len(taken) :]
+        return taken
 
 
 def fetch(
@@ -148,6 +227,7 @@ def fetch(
     files: Sequence[StoredFile],
     into: Path | None,
     progress: Progress = silent,
+    identities: Identities | None = None,
 ) -> None:
     """Read files from the store, check the SHA-256 of every byte, and keep them in a folder.
 
@@ -158,6 +238,7 @@ def fetch(
         files: Which of them.
         into: Folder to keep them in; None only checks them.
         progress: Is told the bytes.
+        identities: Open what is encrypted; it is kept as clear files, without the suffix of their names.
 
     Raises:
         VerificationFailed: A file is missing or differs; the text names it.
@@ -175,8 +256,7 @@ def fetch(
             progress("reading the backup", done, total)
 
     def one(file: StoredFile) -> None:
-        for chunk in _checked(store, prefix, manifest, file, into, stop):
-            count(chunk)
+        _keep(store, manifest, file, into, identities, _checked(store, prefix, manifest, file, stop, count))
 
     largest_first = sorted(files, key=lambda file: file.size_bytes, reverse=True)
     _in_threads(one, largest_first, stop)
@@ -198,7 +278,7 @@ def _in_threads(
         try:
             while not stop.is_set():
                 work(todo.get_nowait())
-        except Empty:
+        except (Empty, _Stopped):
             ended.put(None)
         except BaseException as exc:  # noqa: BLE001 - raised again where the threads are waited for
             ended.put(exc)
@@ -223,33 +303,68 @@ def _in_threads(
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def _keep(
+    store: Store,
+    manifest: Manifest,
+    file: StoredFile,
+    into: Path | None,
+    identities: Identities | None,
+    chunks: Iterator[bytes],
+) -> None:
+    """Take all the bytes of one file, and keep them where that is wanted."""
+    if into is None:
+        for _ in chunks:
+            pass
+        return
+    sealed = identities is not None and file.path.endswith(SUFFIX)
+    path = into / (file.path.removesuffix(SUFFIX) if sealed else file.path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("wb", buffering=0) as out:
+        kept = _Kept(out.fileno(), into)
+        if identities is None or not sealed:
+            for chunk in chunks:
+                kept.write(chunk)
+            return
+        trouble: VerificationFailed | None = None
+        try:
+            identities.decrypt(_Chunks(chunks), kept, _name(store, manifest, file.path))
+        except VerificationFailed as exc:
+            trouble = exc
+        for _ in chunks:  # to its end: what can't be decrypted because it was changed is told as changed
+            pass
+        if trouble is not None:
+            raise trouble
+
+
+class _Stopped(Exception):
+    """Another file has failed; this one is not wanted any more."""
+
+
+def _reading(store: Store, prefix: str, manifest: Manifest, path: str) -> Generator[bytes, None, None]:
+    try:
+        yield from store.read(prefix + path)
+    except FileNotFoundError:
+        raise VerificationFailed(f"{_name(store, manifest, path)} is missing") from None
+
+
 def _checked(
     store: Store,
     prefix: str,
     manifest: Manifest,
     file: StoredFile,
-    into: Path | None,
     stop: threading.Event,
-) -> Iterator[int]:
+    count: Callable[[int], None],
+) -> Iterator[bytes]:
+    """Yield the bytes of a file, and raise at their end when they are not what was written."""
     digest = hashlib.sha256()
     size = 0
-    with contextlib.ExitStack() as stack:
-        out = None
-        if into is not None:
-            path = into / file.path
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            out = stack.enter_context(path.open("wb"))
-        try:
-            for chunk in store.read(prefix + file.path):
-                if stop.is_set():
-                    return
-                digest.update(chunk)
-                size += len(chunk)
-                if out is not None:
-                    _write(out.fileno(), chunk, into)
-                yield len(chunk)
-        except FileNotFoundError:
-            raise VerificationFailed(f"{_name(store, manifest, file.path)} is missing") from None
+    for chunk in _reading(store, prefix, manifest, file.path):
+        if stop.is_set():
+            raise _Stopped
+        digest.update(chunk)
+        size += len(chunk)
+        count(len(chunk))
+        yield chunk
     if (size, digest.hexdigest()) != (file.size_bytes, file.sha256):
         raise VerificationFailed(
             f"{_name(store, manifest, file.path)} is not what was written: {size} bytes with SHA-256"
@@ -258,7 +373,18 @@ def _checked(
         )
 
 
-def _write(descriptor: int, chunk: bytes, folder: Path | None) -> None:
+class _Kept:
+    """A file of the spool; a full disk is told as what it is."""
+
+    def __init__(self, descriptor: int, folder: Path) -> None:
+        self._descriptor, self._folder = descriptor, folder
+
+    def write(self, data: bytes, /) -> int:
+        _write(self._descriptor, data, self._folder)
+        return len(data)
+
+
+def _write(descriptor: int, chunk: bytes, folder: Path) -> None:
     view = memoryview(chunk)
     try:
         while view:
@@ -279,29 +405,10 @@ def spool_root() -> Path:
 @contextlib.contextmanager
 def spool(run_id: str) -> Iterator[Path]:
     """Give a private folder for a download; it is gone afterwards, and locked until then."""
-    root = spool_root()
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = root / run_id
-    folder.mkdir(mode=0o700)
-    with (folder / _LOCK).open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with private_folder(spool_root(), run_id) as folder:
+        yield folder
 
 
 def remove_dead_spools(*, dry_run: bool = False) -> list[Path]:
     """Remove the spool folders whose run is dead (its lock is free) and return them."""
-    removed = []
-    root = spool_root()
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        try:
-            with (folder / _LOCK).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not dry_run:
-                    shutil.rmtree(folder, ignore_errors=True)
-        except (BlockingIOError, FileNotFoundError, NotADirectoryError):
-            continue  # at work, or not ours
-        removed.append(folder)
-    return removed
+    return remove_dead(spool_root(), dry_run=dry_run)

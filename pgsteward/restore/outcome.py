@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pgsteward import results
+from pgsteward.backup.encryption import Identities
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import Difference
 from pgsteward.backup.receipts import Compared, Receipt, write_receipt
@@ -78,6 +79,7 @@ class Ready:
     folder: Path
     """Holds ``dump/``; not all files are there yet when it is a spool."""
     spooled: bool
+    identities: Identities | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from pgsteward import sql
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import Difference, compare, not_compared, read_sequences, take_proof
+from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import PreconditionError, StewardError, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
 from pgsteward.postgres import Connection, connect
@@ -26,9 +27,6 @@ from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.verdict import Listener, Verdict
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
-
-TOC = "dump/toc.dat"
-"""The archive's table of contents, which alone says what the archive needs."""
 
 
 def restore(
@@ -118,18 +116,26 @@ def _prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     """Check everything that can be checked; of a remote store only the table of contents is read for that."""
     store, manifest = order.found.store, order.manifest
     fetch.check_presence(store, order.prefix, manifest)
-    local = store.local_folder(order.prefix)
+    identities = fetch.identities_for(order.target, store, order.prefix, manifest)
+    local = store.local_folder(order.prefix) if identities is None else None
     folder = local or stack.enter_context(fetch.spool(order.run_id))
+    listed = [file for file in manifest.files if file.path == manifest.contents]
+    if not listed:
+        raise VerificationFailed(
+            f"backup {manifest.backup_id} lists no {manifest.contents}: it is no archive of pg_dump"
+        )
+    client = preflight.choose(order.target, manifest, session.server_version)
+    contents = folder / manifest.archive
     if local is not None:
         order.progress("checking the stored files")
         fetch.fetch(store, order.prefix, manifest, manifest.files, None, order.progress)
+    elif manifest.mode == "directory":
+        fetch.fetch(store, order.prefix, manifest, listed, folder, identities=identities)
     else:
-        toc = [file for file in manifest.files if file.path == TOC]
-        fetch.fetch(store, order.prefix, manifest, toc, folder)
-    if not (folder / TOC).is_file():
-        raise VerificationFailed(f"backup {manifest.backup_id} lists no {TOC}: it is not a pg_dump directory")
-    client = preflight.choose(order.target, manifest, session.server_version)
-    archive = preflight.read_archive(client, folder / "dump")
+        head = stack.enter_context(ArchiveHead(client))
+        fetch.fetch_head(store, order.prefix, manifest, identities, head)
+        contents = head.path
+    archive = preflight.read_archive(client, contents)
     checks = preflight.examine(
         session,
         manifest,
@@ -148,7 +154,7 @@ def _prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
     preflight.refuse(checks)
-    return Ready(client, archive, tuple(checks), folder, local is None)
+    return Ready(client, archive, tuple(checks), folder, local is None, identities)
 
 
 def _restore(
@@ -157,8 +163,8 @@ def _restore(
     manifest, phases = order.manifest, order.phases
     if ready.spooled:
         with phases.phase("fetch"):
-            files = manifest.files
-            fetch.fetch(order.found.store, order.prefix, manifest, files, ready.folder, order.progress)
+            store, files = order.found.store, manifest.files
+            fetch.fetch(store, order.prefix, manifest, files, ready.folder, order.progress, ready.identities)
     properties: Mapping[str, Any] | None = session.maybe_row(
         sql.load("database_properties"), {"database": order.target.database}
     )
@@ -209,14 +215,14 @@ def _load(order: Order, ready: Ready, name: str) -> Verdict:
     """
     argv: list[str | Path] = [
         ready.client.tool("pg_restore"),
-        "--format=directory",
+        f"--format={'custom' if order.manifest.mode == 'stream' else 'directory'}",
         "--verbose",
         f"--jobs={order.jobs}",
         "--no-subscriptions",
         "--no-publications",
         "--no-password",
         f"--dbname={order.admin.to(name).conninfo}",
-        ready.folder / "dump",
+        ready.folder / order.manifest.archive,
     ]
     heard = Listener(ready.archive.roles)
     tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
