@@ -4,6 +4,7 @@ PG ?= 17
 BIN := .venv/bin
 COV ?= --cov --cov-report=term
 ARGS ?=
+BENCH ?= night
 # Two processes, each with servers of its own; a file's tests stay together.
 WORKERS ?= -n 2 --dist loadfile
 PYTEST := $(BIN)/python -m pytest $(if $(CI),--require-postgres)
@@ -52,8 +53,8 @@ format: install ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## the figures in benchmarks/ (needs about 5 GB of disk and 15 minutes)
-	$(BIN)/python -m benchmarks.night $(ARGS)
+bench: install ## the figures in benchmarks/ (BENCH=night|backup; about 5 GB of disk, 5 to 15 minutes)
+	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 deploy: install ## deploy prefect.yaml to the Prefect server of this environment
 	$(BIN)/pgsteward deploy
