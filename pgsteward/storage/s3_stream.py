@@ -7,6 +7,7 @@ error, there is none, and its parts are given up.
 from __future__ import annotations
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class S3Sink:
         """
         self._client, self._where, self._key, self._translate = client, where, key, translate
         self._first = first_part_bytes
-        self._buffer = bytearray()
+        self._buffer = io.BytesIO()
         self._size = 0
         self._number = 0
         self._upload_id: str | None = None
@@ -76,22 +77,23 @@ class S3Sink:
         self._size += len(data)
         if self._size > MAX_OBJECT_BYTES:
             raise StoreFailed(f"{self._key!r} has more than 5 TiB, which is what an S3 object holds")
-        self._buffer += data
-        while len(self._buffer) >= (wanted := streamed_part_size(self._number + 1, self._first)):
-            part = bytes(self._buffer[:wanted])
-            del self._buffer[:wanted]
-            self._send(part)
+        left = memoryview(data)
+        while left:
+            room = streamed_part_size(self._number + 1, self._first) - self._buffer.tell()
+            self._buffer.write(left[:room])
+            if len(left) >= room:
+                self._send()
+            left = left[room:]
         return len(data)
 
     def finish(self) -> None:
         """Make the object exist."""
         with self._translate("write", self._key):
             if self._upload_id is None:
-                self._client.put_object(**self._where, Body=bytes(self._buffer))
+                self._client.put_object(**self._where, Body=self._buffer.getvalue())
                 return
-            if self._buffer:
-                self._send(bytes(self._buffer))
-                self._buffer.clear()
+            if self._buffer.tell():
+                self._send()
             for thread in self._threads:
                 while thread.is_alive():
                     thread.join(_POLL_S)
@@ -105,7 +107,6 @@ class S3Sink:
     def abort(self) -> None:
         """Give the parts up. Those on their way are waited for a moment: a later one would stay."""
         self._given_up.set()
-        self._buffer.clear()
         if self._upload_id is None:
             return
         deadline = time.monotonic() + ABORT_S
@@ -113,16 +114,20 @@ class S3Sink:
             thread.join(max(0.0, deadline - time.monotonic()))
         abort_soon(self._client, self._where, self._upload_id)
 
-    def _send(self, part: bytes) -> None:
+    def _send(self) -> None:
+        """Send what is in the buffer, without another copy of it, and begin a new one."""
         with self._translate("write", self._key):
             if self._upload_id is None:
                 self._upload_id = str(self._client.create_multipart_upload(**self._where)["UploadId"])
+                if self._given_up.is_set():
+                    abort_soon(self._client, self._where, self._upload_id)
         if self._number == MAX_PARTS:
             raise StoreFailed(
                 f"{self._key!r} became much larger than was expected, more than {MAX_PARTS} parts hold"
             )
         while not self._free.acquire(timeout=_POLL_S):
             self._refuse_broken()
+        part, self._buffer = self._buffer, io.BytesIO()
         self._number += 1
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(
@@ -131,10 +136,11 @@ class S3Sink:
         self._threads.append(thread)
         thread.start()
 
-    def _upload(self, number: int, part: bytes) -> None:
+    def _upload(self, number: int, part: io.BytesIO) -> None:
         try:
             if self._given_up.is_set():
                 return
+            part.seek(0)
             answer = self._client.upload_part(
                 **self._where, UploadId=self._upload_id, PartNumber=number, Body=part
             )
@@ -142,6 +148,7 @@ class S3Sink:
         except BaseException as exc:  # noqa: BLE001 - raised again where the next bytes arrive
             self._errors.append(exc)
         finally:
+            part.close()
             self._free.release()
 
     def _refuse_broken(self) -> None:
