@@ -297,10 +297,17 @@ class MatviewsConfig(Model):
 
 
 class TargetConfig(Model):
-    """One database that is looked after."""
+    """One database that is looked after, or several of one server.
+
+    Attributes:
+        databases: Names, or ``"*"`` for all of the server, found at run time; None means the conninfo's own.
+        exclude_databases: With ``"*"``: names, and patterns with ``*``, ``?`` and ``[...]``.
+    """
 
     conninfo: TargetConninfo
     password: Secret | None = None
+    databases: Literal["*"] | tuple[str, ...] | None = None
+    exclude_databases: tuple[str, ...] = ()
     stores: tuple[str, ...] = Field(min_length=1)
     client_dirs: tuple[Path, ...] = ()
     backup: BackupConfig = BackupConfig()
@@ -320,6 +327,24 @@ class TargetConfig(Model):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is in it twice; name each store once")
         return names
+
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _names_or_all(cls, value: Any) -> Any:
+        return None if value is None else checks.databases(value)
+
+    @field_validator("exclude_databases")
+    @classmethod
+    def _no_empty_pattern(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in patterns:
+            raise ValueError("an empty pattern matches nothing; take it out")
+        return patterns
+
+    @model_validator(mode="after")
+    def _excluded_from_all(self) -> Self:
+        if self.exclude_databases and self.databases != "*":
+            raise ValueError('exclude_databases goes with databases = "*"; take it out, or write that')
+        return self
 
 
 class Config(Model):

@@ -63,6 +63,24 @@ def conninfo_with_database(text: str) -> str:
     return text
 
 
+def databases(value: object) -> object:
+    """Return the databases of a target: ``"*"``, or a list of names.
+
+    Raises:
+        ValueError: It is neither; patterns are for exclusions only.
+    """
+    if value == "*":
+        return value
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(n, str) and n for n in value):
+        raise ValueError('write a list of names: databases = ["app", "shop"], or "*" for all of the server')
+    if "*" in value:
+        raise ValueError('for all databases of the server write databases = "*", without brackets')
+    for name in value:
+        if value.count(name) > 1:
+            raise ValueError(f"{name!r} is in it twice; name each database once")
+    return value
+
+
 def conninfo_parts(text: str) -> Mapping[str, str]:
     """Return the parts of a conninfo as they are written, quotes and all.
 

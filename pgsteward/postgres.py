@@ -91,6 +91,32 @@ class Login:
             raise ConfigError("the conninfo names no database; add dbname=... to it")
         return str(chosen)
 
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """The servers that the conninfo names, to be compared with those of another.
+
+        One address written in several ways is one as far as that can be told without asking anybody: loopback
+        addresses and sockets with the same port are, a name and its address are not.
+
+        Raises:
+            ConfigError: The conninfo can't be read.
+        """
+        try:
+            parts = conninfo_to_dict(self.conninfo)
+        except psycopg.ProgrammingError as exc:
+            raise ConfigError(f"the conninfo can't be read: {_sentence(exc)}") from exc
+        service = parts.get("service") or os.environ.get("PGSERVICE")
+        if service and not (parts.get("host") or parts.get("hostaddr")):
+            return frozenset({f"service {service}"})
+        hosts = str(parts.get("host") or parts.get("hostaddr") or os.environ.get("PGHOST") or "").split(",")
+        ports = str(parts.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+        if len(ports) == 1:
+            ports *= len(hosts)
+        return frozenset(
+            f"{'this machine' if _is_local(host) else host.lower()}:{port or 5432}"
+            for host, port in zip(hosts, ports, strict=False)
+        )
+
     def to(self, dbname: str) -> Login:
         """Return the same login for another database of the same server."""
         return Login(make_conninfo(self.conninfo, dbname=dbname), self.password)
@@ -445,6 +471,10 @@ def refuse_pooler(connection: Connection) -> None:
             f" {connection.backend_pid}, the backend's is {pid}): session locks and snapshots break there;"
             " point conninfo at PostgreSQL itself"
         )
+
+
+def _is_local(host: str) -> bool:
+    return not host or host.startswith(("/", "@", "127.")) or host.lower() in {"localhost", "::1"}
 
 
 def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:

@@ -16,30 +16,60 @@ from pgsteward.storage import Store, open_store
 class Target:
     """One entry of ``[targets]``; every operation takes one of these.
 
+    Operations work on one database. An entry with several is bound to each of them in turn, by
+    `pgsteward.databases`.
+
     Attributes:
         name: The entry's name, which is also its folder in the stores.
         settings: The entry itself.
         config: The whole configuration it is part of.
+        dbname: The database it is bound to; None means the conninfo's own.
     """
 
     name: str
     settings: TargetConfig
     config: Config
+    dbname: str | None = None
 
     def login(self, purpose: Purpose) -> Login:
         """Return the login for a kind of work; what it does not name itself is the target's own.
+
+        It leads to the database that the target is bound to. That of a target with several which is not bound
+        leads to the conninfo's own, from where the others are found.
 
         Raises:
             ConfigError: A secret is not where the configuration says.
         """
         own: LoginConfig = getattr(self.settings, purpose)
         secret = own.password or (self.settings.password if own.conninfo is None else None)
-        return Login(own.conninfo or self.settings.conninfo, secret.resolve() if secret else None)
+        login = Login(own.conninfo or self.settings.conninfo, secret.resolve() if secret else None)
+        return login if self.dbname is None else login.to(self.dbname)
+
+    @property
+    def has_several(self) -> bool:
+        """True for an entry with ``databases`` that is not bound to one of them."""
+        return self.settings.databases is not None and self.dbname is None
 
     @property
     def database(self) -> str:
-        """Name of the database, also a folder in the stores."""
+        """Name of the database, also a folder in the stores.
+
+        Raises:
+            ConfigError: The target has several.
+        """
+        if self.dbname is not None:
+            return self.dbname
+        if self.settings.databases is not None:
+            raise ConfigError(f"target {self.name!r} has several databases; say which: --database NAME")
         return Login(self.settings.conninfo).dbname
+
+    @property
+    def scope(self) -> str:
+        """The database, or the databases, for reports and the history."""
+        if not self.has_several:
+            return self.database
+        assert self.settings.databases is not None
+        return "*" if self.settings.databases == "*" else ", ".join(self.settings.databases)
 
     def store(self, name: str) -> Store:
         """Return one of the target's stores.

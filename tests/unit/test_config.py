@@ -299,3 +299,69 @@ def test_a_login_of_its_own_never_borrows_the_targets_password(
     assert target.login("backup") == Login("host=standby dbname=intowork", None)
     assert target.login("maintenance").password == "app"
     assert target.database == "intowork"
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "says"),
+    [
+        ('databases = "app"', "targets.app.databases", 'or "*" for all'),
+        ("databases = []", "targets.app.databases", "a list of names"),
+        ('databases = [""]', "targets.app.databases", "a list of names"),
+        ('databases = ["*"]', "targets.app.databases", "without brackets"),
+        ('databases = ["a", "b", "a"]', "targets.app.databases", "'a' is in it twice"),
+        ('exclude_databases = ["a"]', "targets.app", 'goes with databases = "*"'),
+        ('databases = ["b"]\nexclude_databases = ["a"]', "targets.app", 'goes with databases = "*"'),
+        ('databases = "*"\nexclude_databases = [""]', "targets.app.exclude_databases", "empty pattern"),
+        ('databases = "*"\nexclude_databases = "a"', "targets.app.exclude_databases", "write a list"),
+    ],
+)
+def test_wrong_databases_are_named(tmp_path: Path, line: str, key: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_changed(tmp_path, "client_dirs = []", line)
+    assert f"{key}: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "conninfo",
+    ["host=db port=6432 dbname=postgres user=x", "postgresql://x@db:6432/postgres?connect_timeout=7"],
+)
+def test_a_target_of_several_is_bound_to_one_of_them(tmp_path: Path, conninfo: str) -> None:
+    loaded = load_changed(
+        tmp_path,
+        'conninfo = "host=127.0.0.1 port=5432 dbname=intowork user=steward"\n'
+        'password = { env = "APP_PASSWORD" }',
+        f'conninfo = "{conninfo}"\ndatabases = ["app", "Order Lines", "a=b \'c\'"]',
+    )
+    target = Target("app", loaded.target("app"), loaded)
+    assert target.has_several
+    assert target.scope == "app, Order Lines, a=b 'c'"
+    with pytest.raises(ConfigError, match="--database NAME"):
+        _ = target.database
+    assert target.login("backup") == Login(conninfo)
+    for name in target.settings.databases or ():
+        bound = Target("app", target.settings, loaded, name)
+        assert not bound.has_several
+        assert bound.database == bound.scope == bound.login("backup").dbname == name
+        assert bound.login("maintenance").endpoints == frozenset({"db:6432"})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("host=localhost dbname=a", "host=/run/postgresql dbname=b", True),
+        ("dbname=a", "postgresql://127.0.0.1/b", True),
+        ("host=localhost port=5433 dbname=a", "host=localhost dbname=b", False),
+        ("host=DB.example dbname=a", "host=db.example port=5432 dbname=b", True),
+        ("host=one,two port=1,2 dbname=a", "host=two port=2 dbname=b", True),
+        ("host=one,two port=1,2 dbname=a", "host=two port=1 dbname=b", False),
+        ("service=x dbname=a", "service=x dbname=b", True),
+        ("service=x dbname=a", "host=x dbname=b", False),
+    ],
+)
+def test_the_same_server_is_told_by_host_and_port(
+    monkeypatch: pytest.MonkeyPatch, one: str, other: str, same: bool
+) -> None:
+    for name in ("PGHOST", "PGPORT", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    assert bool(Login(one).endpoints & Login(other).endpoints) is same
