@@ -53,7 +53,7 @@ format: install ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## the figures in benchmarks/ (BENCH=night|backup; about 5 GB of disk, 5 to 15 minutes)
+bench: install ## the figures in benchmarks/ (BENCH=night|backup|many_tables; about 5 GB of disk, 5 to 15 minutes)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 deploy: install ## deploy prefect.yaml to the Prefect server of this environment
