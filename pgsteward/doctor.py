@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from pgsteward import results
@@ -58,6 +59,7 @@ def examine(target: Target, *, progress: Progress = silent) -> StepResult:
         ("configuration", _configuration),
         ("database", check_database),
         ("stores", _stores),
+        ("encryption", _encryption),
         ("state", _state),
         ("Prefect", _prefect),
     )
@@ -182,6 +184,45 @@ def _free_space(target: Target, home: Store) -> Iterator[Check]:
         yield Check("free space", "warn", message, f"give {folder} more room, or keep fewer backups there")
     else:
         yield Check("free space", "ok", message)
+
+
+def _encryption(target: Target) -> Iterator[Check]:
+    from pgsteward.backup.encryption import WrongIdentity, read_identities, read_recipients
+    from pgsteward.spool import refuse_disk
+
+    settings = target.settings.backup
+    if not settings.encrypt_to:
+        return
+    try:
+        recipients = read_recipients(settings.encrypt_to)
+        if settings.spool is not None:
+            refuse_disk(Path(settings.spool))
+    except StewardError as exc:
+        yield Check("encryption", "fail", str(exc))
+        return
+    clear = "nothing clear lies on a disk"
+    if settings.plaintext_spool:
+        clear = "clear files lie on disk while a backup is made, as plaintext_spool = true allows"
+    yield Check("encryption", "ok", f"to {', '.join(recipients.texts)}; {clear}")
+    if target.settings.restore.identity is None:
+        yield Check(
+            "identity", "skipped", "none is configured: this machine can't read the backups that it makes"
+        )
+        return
+    try:
+        identities = read_identities(target.settings.restore.identity.resolve_whole(), "restore.identity")
+        identities.decrypted(recipients.encrypted(b"?"), "a probe")
+    except WrongIdentity:
+        yield Check(
+            "identity",
+            "warn",
+            "opens older backups at most: it is of none of the recipients in encrypt_to",
+            "add its public key to encrypt_to (age-keygen -y), or configure the right one for restores",
+        )
+    except StewardError as exc:
+        yield Check("identity", "fail", str(exc))
+    else:
+        yield Check("identity", "ok", "opens what is encrypted to these recipients")
 
 
 def _state(target: Target) -> Iterator[Check]:

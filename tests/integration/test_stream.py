@@ -27,6 +27,7 @@ from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult
 from pgsteward.storage.s3 import S3Store
+from pgsteward.storage.s3_stream import S3Sink
 from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, nothing_left, own_sessions
 from tests.servers import Bucket, Database
@@ -245,19 +246,23 @@ def nothing_in(target: Target) -> bool:
 
 
 def test_a_store_that_fails_in_the_middle_ends_the_dump(
-    database: Database, bucket: Bucket, tmp_path: Path
+    database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(database)
     target = streamed(database, tmp_path, bucket, compress="none", proof="none")
     store = target.store("s3")
     aborted: list[str] = []
+    real = S3Sink.write
 
-    def lose_the_upload(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("dumping") and not aborted:
+    def lose_the_upload(sink: S3Sink, data: bytes) -> int:
+        written = real(sink, data)
+        if sink._upload_id is not None and not aborted:
             aborted.extend(store.abort_uploads(""))
+        return written
 
+    monkeypatch.setattr(S3Sink, "write", lose_the_upload)
     with pytest.raises(StoreUnavailable, match="can't write"):
-        back_up(target, progress=lose_the_upload)
+        back_up(target)
     assert aborted
     assert nothing_in(target)
     assert dump_pids() == []
@@ -339,6 +344,7 @@ import sys
 from pgsteward.config import Config
 from pgsteward.results import StepResult
 from pgsteward.storage.s3 import S3Store
+from pgsteward.storage.s3_stream import S3Sink
 from pgsteward.targets import Target
 from pgsteward.backup.dump import back_up
 
