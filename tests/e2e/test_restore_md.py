@@ -1,4 +1,4 @@
-"""RESTORE.md is followed to the letter: no pgsteward, only zstd, psql and pg_restore."""
+"""RESTORE.md is followed to the letter: no pgsteward, only age, zstd, psql and pg_restore."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from pyrage import x25519
 
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.proof import compare, read_sequences, take_proof
@@ -54,7 +58,37 @@ def run(script: str, folder: Path, env: dict[str, str], *, status: int = 0) -> s
     return done.stdout + done.stderr
 
 
-def test_following_restore_md_brings_an_equal_database_back(odd_database: Database, tmp_path: Path) -> None:
+def age_key() -> tuple[str, str]:
+    secret = x25519.Identity.generate()
+    return str(secret.to_public()), f"# created by the test\n{secret}\n"
+
+
+def ssh_key() -> tuple[str, str]:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return public, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(
+    "settings, make_key",
+    [
+        pytest.param({}, None, id="directory"),
+        pytest.param({"mode": "stream"}, None, id="stream"),
+        pytest.param({}, age_key, id="encrypted-stream"),
+        pytest.param({"plaintext_spool": True}, ssh_key, id="encrypted-directory-ssh"),
+    ],
+)
+def test_following_restore_md_brings_an_equal_database_back(
+    odd_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    make_key: Callable[[], tuple[str, str]] | None,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    if make_key is not None:
+        public, secret = make_key()
+        settings = {**settings, "encrypt_to": [public]}
     server = odd_database.server
     odd_database.execute(
         """
@@ -67,7 +101,7 @@ def test_following_restore_md_brings_an_equal_database_back(odd_database: Databa
     )
     odd_database.execute(compose("ALTER DATABASE {} SET work_mem = '7MB'", identifier(odd_database.dbname)))
     odd_database.execute(compose("COMMENT ON DATABASE {} IS 'orders'", identifier(odd_database.dbname)))
-    target = make_target(odd_database, tmp_path, backup={"compress": "gzip:1"})
+    target = make_target(odd_database, tmp_path, backup={"compress": "gzip:1", **settings})
     result = back_up(target)
     assert result.status == "ok"
     backup_id = result.details["backup_id"]
@@ -80,17 +114,29 @@ def test_following_restore_md_brings_an_equal_database_back(odd_database: Databa
             compose("ALTER DATABASE {} RENAME TO {}", identifier(odd_database.dbname), identifier(old))
         )
 
-    fetch, reach, check, roles, empty, beside, data, *after = code_blocks((folder / "RESTORE.md").read_text())
+    fetch, reach, check, *steps = code_blocks((folder / "RESTORE.md").read_text())
+    env = environment(server, target.settings.client_dirs, tmp_path)
     assert fetch.startswith("aws s3 sync")
     assert reach.startswith("export PGHOST=")
-    assert beside.startswith("createdb")
-    env = environment(server, target.settings.client_dirs, tmp_path)
     assert run(check, folder, env) == ""
-    run(roles, folder, env)
-    run(empty, folder, env)
-    assert run(data, folder, env) == ""
+    place = folder
+    if make_key is not None:
+        key, decrypt, enter, *steps = steps
+        assert key == "export IDENTITY=...\n"
+        (tmp_path / "key").write_text(secret)
+        (tmp_path / "key").chmod(0o600)
+        env["IDENTITY"] = str(tmp_path / "key")
+        assert run(decrypt, folder, env) == ""
+        assert enter == "cd clear\n"
+        place = folder / "clear"
+        assert place.stat().st_mode & 0o777 == 0o700
+    roles, empty, beside, data, *after = steps
+    assert beside.startswith("createdb")
+    run(roles, place, env)
+    run(empty, place, env)
+    assert run(data, place, env) == ""
     for script in after:
-        run(script, folder, env)
+        run(script, place, env)
 
     restored = take_proof(odd_database.login, "full", snapshot_id=None)
     restored = restored.model_copy(update={"sequences": read_sequences(odd_database.login)})
@@ -102,10 +148,14 @@ def test_following_restore_md_brings_an_equal_database_back(odd_database: Databa
     assert odd_database.value(described) == "orders"
     assert split_qualified('public."counted"') in {relation.key for relation in restored.relations}
 
-    flipped = bytearray((folder / "dump" / "toc.dat").read_bytes())
+    victim = folder / manifest.contents
+    flipped = bytearray(victim.read_bytes())
     flipped[-1] ^= 1
-    (folder / "dump" / "toc.dat").write_bytes(flipped)
-    assert "dump/toc.dat: FAILED" in run(check, folder, env, status=1)
+    victim.write_bytes(flipped)
+    assert f"{manifest.contents}: FAILED" in run(check, folder, env, status=1)
+    if make_key is not None:
+        shutil.rmtree(place)
+        assert "failed to decrypt" in run(decrypt, folder, env, status=1)
 
 
 def environment(server: Server, client_dirs: tuple[Path, ...], tmp_path: Path) -> dict[str, str]:
