@@ -15,6 +15,8 @@ from pgsteward.errors import VerificationFailed
 from pgsteward.progress import Progress
 from pgsteward.storage import Store
 
+_AT_ONCE_BYTES = 1 << 20
+
 
 class BackupFiles:
     """What one backup has stored so far, below its prefix in its home store.
@@ -65,15 +67,16 @@ class BackupFiles:
         self._keep(StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest()))
 
     def hash_folder(self, folder: Path, below: str, progress: Progress) -> None:
-        """Take in what pg_dump has written into the store by itself: synced, and read once."""
-        paths = sorted(path for path in (folder / below).rglob("*") if path.is_file())
-        for number, path in enumerate(paths):
-            progress("hashing files", number, len(paths))
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            name = path.relative_to(folder).as_posix()
-            self._stored[name] = StoredFile(path=name, size_bytes=path.stat().st_size, sha256=digest)
+        """Take in what pg_dump has written into the store by itself: each file is read once.
+
+        pg_dump has synced every file when it ends with status 0 (unless it is told ``--no-sync``).
+        """
+        found = [f"{above}/{name}" for above, _, names in os.walk(folder / below) for name in names]
+        for number, path in enumerate(sorted(found)):
+            progress("hashing files", number, len(found))
+            size, sha256 = _hash_of(path)
+            name = path.removeprefix(f"{folder}/")
+            self._stored[name] = StoredFile(path=name, size_bytes=size, sha256=sha256)
         for place in (folder / below, folder):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -98,6 +101,15 @@ class BackupFiles:
     def _keep(self, file: StoredFile) -> None:
         self._stored[file.path] = file
         self._to_read_again.append(file)
+
+
+def _hash_of(path: str) -> tuple[int, str]:
+    """Return size and SHA-256 of what a file holds; a small one is read at once, without a buffer."""
+    with Path(path).open("rb", buffering=0) as file:
+        digest = hashlib.sha256(file.read(_AT_ONCE_BYTES))
+        if file.tell() < os.fstat(file.fileno()).st_size:
+            hashlib.file_digest(file, lambda: digest)
+        return file.tell(), digest.hexdigest()
 
 
 class _Hashing:

@@ -1,0 +1,40 @@
+"""What pg_dump wrote into the store by itself is read once, to its last byte."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pgsteward.backup.destination import FolderDestination
+from pgsteward.backup.files import BackupFiles
+from pgsteward.config import StoreConfig
+from pgsteward.storage import open_store
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(0, id="empty"),
+        pytest.param(1, id="one-byte"),
+        pytest.param(MIB - 1, id="just-below-one-read"),
+        pytest.param(MIB, id="exactly-one-read"),
+        pytest.param(MIB + 1, id="just-above-one-read"),
+        pytest.param(3 * MIB + 17, id="several-reads"),
+    ],
+)
+def test_a_file_is_hashed_to_its_last_byte(tmp_path: Path, size: int) -> None:
+    data = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    (tmp_path / "backup" / "dump" / "nested").mkdir(parents=True)
+    (tmp_path / "backup" / "dump" / "nested" / "1.dat").write_bytes(data)
+    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
+    files.hash_folder(tmp_path / "backup", "dump", lambda *_: None)
+    (stored,) = files.stored
+    assert stored.path == "dump/nested/1.dat"
+    assert (stored.size_bytes, stored.sha256) == (size, hashlib.sha256(data).hexdigest())
+
+
+def test_pg_dump_syncs_what_it_writes(tmp_path: Path) -> None:
+    """Nobody else does: a file that is only hashed would be lost with the machine's power."""
+    assert "--no-sync" not in FolderDestination(tmp_path).arguments(2)
