@@ -36,6 +36,7 @@ GRACE_S = 5.0
 _POLL_S = 0.05
 _TAIL_LINES = 20
 _KEPT_LINES = 2_000
+_LINE_CHARACTERS = 1_000
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+)(?:\.(\d+))?")
@@ -195,8 +196,8 @@ class RunningTool:
         return self.process.poll()
 
     def last_words(self) -> str:
-        """Return the last lines it wrote to stderr, redacted."""
-        return "\n".join(list(self._stderr)[-_TAIL_LINES:])
+        """Return the last lines it wrote to stderr, redacted; pg_dump repeats whole statements in one."""
+        return "\n".join(map(_shortened, list(self._stderr)[-_TAIL_LINES:]))
 
     def refuse_untaken(self) -> None:
         """Raise what kept `take_stdout` from taking the output, if something did."""
@@ -345,6 +346,11 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***")
     return text
+
+
+def _shortened(line: str) -> str:
+    left_out = len(line) - _LINE_CHARACTERS
+    return line if left_out <= 0 else f"{line[:_LINE_CHARACTERS]} ... ({left_out} more characters)"
 
 
 def _private(path: str, flags: int) -> int:

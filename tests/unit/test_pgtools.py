@@ -100,6 +100,19 @@ def test_a_bad_end_raises_with_the_last_words_and_without_secrets() -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
+def test_a_statement_with_thousands_of_tables_does_not_fill_the_error() -> None:
+    """Out of locks, pg_dump prints its LOCK TABLE with every name: 100 kB in report and history."""
+    code = (
+        "import sys; print('ERROR:  out of shared memory', file=sys.stderr);"
+        "print('LOCK TABLE ' + 'public.t, ' * 20000, file=sys.stderr); sys.exit(1)"
+    )
+    with pytest.raises(ToolFailed, match="out of shared memory") as caught:
+        run_tool([PYTHON, "-c", code], env={})
+    assert "LOCK TABLE public.t, public.t" in str(caught.value)
+    assert "more characters)" in str(caught.value)
+    assert len(str(caught.value)) < 2_000
+
+
 def test_a_tool_that_is_killed_is_no_success() -> None:
     with pytest.raises(ToolFailed, match="SIGKILL"):
         run_tool([PYTHON, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"], env={})
