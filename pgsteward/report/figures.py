@@ -55,8 +55,13 @@ def _backup(step: StepResult) -> str:
     if isinstance(size, int):
         count = f" in {plural(files, 'file')}" if isinstance(files, int) else ""
         parts.append(f"{humanize_bytes(size)}{count}")
+    if step.details.get("encrypted_to"):
+        parts.append("encrypted")
     if isinstance(proof, Mapping):
         parts.append(_proof(proof))
+    partial = step.details.get("partial")
+    if isinstance(partial, list | tuple) and partial:  # complete as a backup, not as a copy of the database
+        parts.append(f"holds only a part of the database: {'; '.join(map(str, partial))}")
     return f"backup {backup_id} is complete" + (f" ({', '.join(parts)})" if parts else "")
 
 

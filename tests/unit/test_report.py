@@ -135,6 +135,16 @@ BACKUPS = step(
     },
 )
 
+ENCRYPTED_AND_FILTERED = {
+    "backup_id": "20261123T020000Z-7f3a9c",
+    "bytes": 12_345_678,
+    "files": 4,
+    "proof": {"level": "counts", "rows": 1_234_567, "relations": 12},
+    "mode": "stream",
+    "encrypted_to": ["age1qqq"],
+    "partial": ["tables: public.jobs only", "data excluded: public.log"],
+}
+
 PREVIEW = NightResult("app", "intowork", TWO, 2.0, (reindex(dry_run=True),), dry_run=True)
 
 
@@ -322,3 +332,19 @@ def test_findings_are_told_from_work_that_was_not_done() -> None:
     assert "indexes finding: idx_jobs_status: this required index is missing" in report.text(night)
     assert "🔎 findings" in report.markdown(night)
     assert report.step_text(audit).startswith("FINDINGS")
+
+
+def test_the_first_sentence_says_that_a_backup_is_encrypted_and_what_it_leaves_out() -> None:
+    night = NightResult("app", "intowork", TWO, 4.0, (step("backup", details=ENCRYPTED_AND_FILTERED),))
+    verdict = " ".join(report.text(night).split())
+    assert "12.3 MB in 4 files, encrypted, 1,234,567 rows in 12 tables counted, holds only" in verdict
+    assert "only a part of the database: tables: public.jobs only; data excluded: public.log)." in verdict
+    assert "mode stream" in verdict
+
+
+def test_a_backup_in_the_clear_of_everything_is_not_called_encrypted_or_partial() -> None:
+    details = {**ENCRYPTED_AND_FILTERED, "encrypted_to": [], "partial": []}
+    night = NightResult("app", "intowork", TWO, 4.0, (step("backup", details=details),))
+    verdict = report.text(night)
+    assert "encrypted" not in verdict
+    assert "part of the database" not in verdict
