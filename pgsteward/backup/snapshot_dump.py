@@ -155,15 +155,16 @@ def _as_dump_error() -> Iterator[None]:
 
 
 def _reporter(database: str, into: Destination, progress: Progress) -> Callable[[], None]:
-    """Return what tells how many bytes the dump has written, once a second."""
-    last = 0.0
+    """Return what tells how many bytes the dump has written: once a second, or for a 20th of the time."""
+    due = 0.0
 
     def report() -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= 1.0:
-            last = now
+        nonlocal due
+        began = time.monotonic()
+        if began >= due:
             progress(f"dumping {database}", into.bytes_written())
+            ended = time.monotonic()
+            due = ended + max(1.0, 20 * (ended - began))
 
     return report
 
