@@ -14,6 +14,8 @@ import typer
 from pgsteward import cli_setup
 from pgsteward.cli_output import print_result, set_up_logging
 from pgsteward.cli_run import (
+    BACKUP_WORDS,
+    Database,
     Json,
     Settings,
     TargetName,
@@ -105,16 +107,20 @@ def before_every_command(
 
 @app.command(rich_help_panel=NIGHT)
 def nightly(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Run the whole night: backup, upload, retention, clean-up, reindex, analyze, refresh, report."""
 
     def operation(chosen: Target, progress: Progress) -> NightResult:
         from pgsteward.night import run_nightly
 
-        return run_nightly(chosen, dry_run=dry_run, progress=progress)
+        return run_nightly(chosen, database=database, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "nightly", target, operation, as_json=json, remember=True)
+    run_operation(ctx, "nightly", target, operation, as_json=json, remember=True, database=database)
 
 
 @app.command(rich_help_panel=NIGHT)
@@ -148,20 +154,36 @@ def report(
 
 @app.command(rich_help_panel=BACKUPS)
 def backup(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
-    """Dump the database with its proof into the first store, and bring the backup to all others."""
+    """Dump each database with its proof into the first store, and bring the backup to all others."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.backup.run import back_up_everywhere
 
         return back_up_everywhere(chosen, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "backup", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx,
+        "backup",
+        target,
+        operation,
+        as_json=json,
+        remember=True,
+        database=database,
+        across="server",
+        side_by_side=None if dry_run else "pgsteward.backup.run:back_up_everywhere",
+    )
 
 
 @app.command(rich_help_panel=BACKUPS)
-def backups(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+def backups(
+    ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
+) -> None:
     """List the complete backups in all stores, newest first."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
@@ -169,7 +191,7 @@ def backups(ctx: typer.Context, target: TargetName = None, json: Json = False) -
 
         return list_backups(chosen)
 
-    run_operation(ctx, "backups", target, operation, as_json=json)
+    run_operation(ctx, "backups", target, operation, as_json=json, database=database, across="stores")
 
 
 @app.command(rich_help_panel=BACKUPS)
@@ -178,6 +200,7 @@ def verify(
     target: TargetName = None,
     backup_id: BackupId = None,
     store: FromStore = None,
+    database: Database = None,
     json: Json = False,
 ) -> None:
     """Read every stored byte of a backup again and compare it with the manifest."""
@@ -185,11 +208,18 @@ def verify(
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.backup.catalog import verify as verify_backup
+        from pgsteward.databases import locate
+        from pgsteward.several import over_stored
+
+        def verify_one(bound: Target) -> StepResult:
+            return verify_backup(bound, what or "latest", store=store, progress=progress)
 
         check_backup_id(what or "latest")
-        return verify_backup(chosen, what or "latest", store=store, progress=progress)
+        if what in (None, *BACKUP_WORDS):
+            return over_stored(chosen, "verify", verify_one, database=database, only_stored=True)
+        return verify_one(locate(chosen, what, database=database, store=store))
 
-    run_operation(ctx, "verify", target, operation, as_json=json)
+    run_operation(ctx, "verify", target, operation, as_json=json, database=database)
 
 
 @app.command(rich_help_panel=BACKUPS)
@@ -197,6 +227,7 @@ def upload(
     ctx: typer.Context,
     target: TargetName = None,
     backup_id: BackupId = None,
+    database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -205,14 +236,27 @@ def upload(
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.backup.upload import upload as upload_backup
+        from pgsteward.databases import locate
+        from pgsteward.several import over
 
-        return upload_backup(chosen, backup_id=what, dry_run=dry_run, progress=progress)
+        def upload_one(bound: Target) -> StepResult:
+            return upload_backup(bound, backup_id=what, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "upload", target, operation, as_json=json, remember=True)
+        if what in (None, *BACKUP_WORDS):
+            return over(chosen, "upload", upload_one, database=database, progress=progress)
+        return upload_one(locate(chosen, what, database=database))
+
+    run_operation(ctx, "upload", target, operation, as_json=json, remember=True, database=database)
 
 
 @app.command(rich_help_panel=BACKUPS)
-def prune(ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False) -> None:
+def prune(
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
     """Remove the backups that no rule of the retention keeps; says why each other one is kept."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
@@ -220,7 +264,9 @@ def prune(ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False
 
         return prune_backups(chosen, dry_run=dry_run)
 
-    run_operation(ctx, "prune", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "prune", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=BACKUPS)
@@ -246,6 +292,7 @@ def restore(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Parallel jobs.")
     ] = None,
+    database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -258,9 +305,11 @@ def restore(
         raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.databases import locate
         from pgsteward.restore.run import restore as restore_backup
 
         check_backup_id(what or "latest")
+        chosen = locate(chosen, what or "latest", database=database, store=store)
         if replace and confirm_database != chosen.database:
             given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
             raise ConfigError(
@@ -279,12 +328,16 @@ def restore(
             progress=progress,
         )
 
-    run_operation(ctx, "restore", target, operation, as_json=json, remember=True)
+    run_operation(ctx, "restore", target, operation, as_json=json, remember=True, database=database)
 
 
 @app.command(rich_help_panel=BACKUPS)
 def janitor(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Remove what runs that died left behind; nothing of a run that lives, nothing that is not ours."""
 
@@ -293,12 +346,18 @@ def janitor(
 
         return clean_up(chosen, dry_run=dry_run)
 
-    run_operation(ctx, "janitor", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "janitor", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)
 def sessions(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Delete expired rows of the session tables, in small batches."""
 
@@ -307,7 +366,9 @@ def sessions(
 
         return clean_sessions(chosen, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "sessions", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "sessions", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)
@@ -320,6 +381,7 @@ def vacuum(
             "--table", metavar="SCHEMA.TABLE", help="By default the session tables. May be repeated."
         ),
     ] = None,
+    database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -328,13 +390,19 @@ def vacuum(
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.vacuum import vacuum_tables
 
+        if table and database is None and chosen.settings.databases is not None:
+            raise ConfigError("--table is a table of one database; say which: --database NAME")
         return vacuum_tables(chosen, table or None, dry_run=dry_run)
 
-    run_operation(ctx, "vacuum", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "vacuum", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)
-def bloat(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+def bloat(
+    ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
+) -> None:
     """Measure how much space the B-tree indexes waste."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
@@ -342,12 +410,16 @@ def bloat(ctx: typer.Context, target: TargetName = None, json: Json = False) -> 
 
         return detect(chosen)
 
-    run_operation(ctx, "bloat", target, operation, as_json=json)
+    run_operation(ctx, "bloat", target, operation, as_json=json, database=database, across="server")
 
 
 @app.command(rich_help_panel=UPKEEP)
 def reindex(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Rebuild the bloated indexes, CONCURRENTLY."""
 
@@ -356,11 +428,15 @@ def reindex(
 
         return reindex_bloated(chosen, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "reindex", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "reindex", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)
-def indexes(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+def indexes(
+    ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
+) -> None:
     """Look for required indexes that are missing and for invalid ones."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
@@ -368,12 +444,16 @@ def indexes(ctx: typer.Context, target: TargetName = None, json: Json = False) -
 
         return audit(chosen)
 
-    run_operation(ctx, "indexes", target, operation, as_json=json)
+    run_operation(ctx, "indexes", target, operation, as_json=json, database=database, across="server")
 
 
 @app.command(rich_help_panel=UPKEEP)
 def analyze(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """ANALYZE the tables whose statistics are stale."""
 
@@ -382,12 +462,18 @@ def analyze(
 
         return analyze_stale(chosen, dry_run=dry_run)
 
-    run_operation(ctx, "analyze", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "analyze", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)
 def matviews(
-    ctx: typer.Context, target: TargetName = None, dry_run: DryRun = False, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Refresh the materialized views in the order of their dependencies."""
 
@@ -396,7 +482,9 @@ def matviews(
 
         return refresh(chosen, dry_run=dry_run)
 
-    run_operation(ctx, "matviews", target, operation, as_json=json, remember=True)
+    run_operation(
+        ctx, "matviews", target, operation, as_json=json, remember=True, database=database, across="server"
+    )
 
 
 for panel, commands in (

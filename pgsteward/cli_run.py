@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -39,6 +39,11 @@ TargetName = Annotated[
 ]
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="Print exactly one JSON object on standard output.")
+]
+
+Database = Annotated[
+    str | None,
+    typer.Option("--database", "-d", metavar="NAME", help="Only this database of a target with several."),
 ]
 
 Result = StepResult | NightResult
@@ -74,6 +79,9 @@ def run_operation(
     *,
     as_json: bool,
     remember: bool = False,
+    database: str | None = None,
+    across: Literal["itself", "server", "stores"] = "itself",
+    side_by_side: str | None = None,
 ) -> NoReturn:
     """Run one operation on one target, print its result and leave with its exit status.
 
@@ -84,6 +92,9 @@ def run_operation(
         operation: Imports what it needs when it is called.
         as_json: Print one JSON object instead of text.
         remember: Keep the result in the history, unless it was a dry run.
+        database: Only this one of a target with several.
+        across: Where the databases of such a target come from; the operation may see to that ``itself``.
+        side_by_side: See `pgsteward.several.over`.
     """
     config: Config | None = None
     chosen: Target | None = None
@@ -100,7 +111,12 @@ def run_operation(
         with signals(), TerminalProgress(step) as progress:
             config = load_config(ctx)
             chosen = choose_target(config, target)
-            result = operation(chosen, progress)
+            if across == "itself":
+                result = operation(chosen, progress)
+            else:
+                result = _across(
+                    chosen, step, operation, database, progress, across == "stores", side_by_side
+                )
             broke = False
     except ConfigError as exc:
         result, code, remember = failed(exc), MISUSE, False
@@ -116,7 +132,7 @@ def run_operation(
         log.exception("an error that pgsteward does not know; please report it")
         result = failed(exc)
     if remember and config is not None and chosen is not None and not result.dry_run:
-        _remember(config, chosen, result)
+        _remember(config, chosen, result, database)
     if broke and isinstance(result, StepResult) and not as_json:
         print_error(result.summary)
     else:
@@ -243,11 +259,31 @@ def export_config(ctx: typer.Context) -> None:
         os.environ[CONFIG_ENV] = str(given.absolute())
 
 
-def _remember(config: Config, target: Target, result: Result) -> None:
+def _across(
+    target: Target,
+    step: str,
+    operation: Operation,
+    database: str | None,
+    progress: Progress,
+    reads_stores: bool,
+    side_by_side: str | None,
+) -> StepResult:
+    from pgsteward import several
+
+    def call(bound: Target) -> StepResult:
+        result = operation(bound, progress)
+        assert isinstance(result, StepResult)
+        return result
+
+    if reads_stores:
+        return several.over_stored(target, step, call, database=database)
+    return several.over(target, step, call, database=database, side_by_side=side_by_side, progress=progress)
+
+
+def _remember(config: Config, target: Target, result: Result, database: str | None) -> None:
     from pgsteward import state
 
     try:
-        database = target.database
-        state.remember(config, result, database=database)
+        state.remember(config, result, database=database or target.scope)
     except Exception:  # an operation never fails by its history
         log.warning("this run is missing from the history", exc_info=True)

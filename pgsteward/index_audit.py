@@ -45,13 +45,7 @@ def audit(target: Target) -> StepResult:
         target: Whose ``[index_audit]``; without required names only invalid indexes are looked for.
     """
     ledger = Ledger(STEP, target.name)
-    with connect(
-        target.login("maintenance"), purpose="index audit", lock_timeout_s=1, statement_timeout_s=60
-    ) as connection:
-        found = [
-            Found(row["schema"], row["name"], row["kind"] == "I", row["is_valid"], row["builder_pid"])
-            for row in connection.rows(sql.load("index_inventory"))
-        ]
+    found = _inventory(target)
     missing: list[str] = []
     invalid: list[str] = []
     present: list[str] = []
@@ -93,6 +87,22 @@ def audit(target: Target) -> StepResult:
             "invalid": invalid,
         },
     )
+
+
+def required_there(target: Target) -> set[str]:
+    """Return those of the required indexes that the database has, valid or not."""
+    found = _inventory(target)
+    return {name for name in target.settings.index_audit.required if find_required(name, found)}
+
+
+def _inventory(target: Target) -> list[Found]:
+    with connect(
+        target.login("maintenance"), purpose="index audit", lock_timeout_s=1, statement_timeout_s=60
+    ) as connection:
+        return [
+            Found(row["schema"], row["name"], row["kind"] == "I", row["is_valid"], row["builder_pid"])
+            for row in connection.rows(sql.load("index_inventory"))
+        ]
 
 
 def find_required(required: str, found: Sequence[Found]) -> list[Found]:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
-
 from pgsteward import results
-from pgsteward.errors import StewardError, TransientError
+from pgsteward.databases import bind, bind_covered, find
+from pgsteward.errors import StewardError
 from pgsteward.progress import Progress, silent
 from pgsteward.results import NightResult, StepResult
+from pgsteward.retries import call_with_retries
+from pgsteward.several import find_grounds, over
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,9 @@ def missing_ground(step: NightStep, done: Mapping[str, StepResult]) -> str | Non
     What it needs must have done its work, at least in part; a step that had nothing to do by the
     configuration is no obstacle, one that was itself kept from running is.
     """
+    grounds = find_grounds(step.needs, done)
+    if grounds is not None:  # of several databases: those that lack it are left out one by one
+        return next(iter(grounds.values()), None) if all(grounds.values()) else None
     for name in step.needs:
         needed = done.get(name)
         if needed is None or needed.status == "failed":
@@ -159,23 +162,14 @@ def missing_ground(step: NightStep, done: Mapping[str, StepResult]) -> str | Non
     return None
 
 
-def call_with_retries(function: Callable[..., StepResult], *args: object, **options: object) -> StepResult:
-    """Call an operation, and call it again for what may heal by itself: twice, after about 5 and 10 s."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(TransientError),
-        stop=stop_after_attempt(3),
-        wait=wait_exponential_jitter(multiplier=5, max=60, jitter=3),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    )
-    return retrying(function, *args, **options)
-
-
-def run_nightly(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> NightResult:
+def run_nightly(
+    target: Target, *, database: str | None = None, dry_run: bool = False, progress: Progress = silent
+) -> NightResult:
     """Run the whole night of one target from a shell, without Prefect.
 
     Args:
         target: What to look after.
+        database: Only this one of its databases.
         dry_run: Every step says what it would do and changes nothing.
         progress: Told which step is at work.
     """
@@ -183,15 +177,37 @@ def run_nightly(target: Target, *, dry_run: bool = False, progress: Progress = s
     def call(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
         progress(step.name, len(done), len(NIGHT))
         options = {"dry_run": dry_run} if step.has_dry_run else {}
-        return call_with_retries(step.operation(), target, **options)
+        operation = step.operation()
+        return call_with_retries(
+            over,
+            target,
+            step.name,
+            lambda bound: operation(bound, **options),
+            grounds=find_grounds(step.needs, done),
+            side_by_side=step.function if step.name == "backup" and not dry_run else None,
+        )
 
-    return run_night(target.name, target.database, call, started_at=datetime.now(UTC), dry_run=dry_run)
+    if database is not None:
+        target = bind_covered(target, database)
+    return run_night(target.name, target.scope, call, started_at=datetime.now(UTC), dry_run=dry_run)
 
 
 def newest_backup(target: Target) -> datetime | None:
-    """Return when the newest complete backup of the target's database began, in any store that answers."""
+    """Return when the newest complete backup of the target's database began, in any store that answers.
+
+    Of several databases the one counts whose newest is the oldest; None where one has none, or nobody knows
+    which databases there are.
+    """
     from pgsteward.backup.listing import list_manifests
 
+    if target.has_several:
+        try:
+            names = find(target).names
+        except StewardError as exc:
+            log.warning("the databases of %s could not be asked for: %s", target.name, exc)
+            return None
+        each = [newest_backup(bind(target, name)) for name in names]
+        return None if None in each else min((at for at in each if at is not None), default=None)
     found: list[datetime] = []
     for store in target.stores():
         try:

@@ -7,8 +7,9 @@ import pytest
 
 from pgsteward import results
 from pgsteward.errors import DatabaseUnavailable, QueryFailed
-from pgsteward.night import NIGHT, NightStep, call_with_retries, judge_lateness, run_night
+from pgsteward.night import NIGHT, NightStep, judge_lateness, run_night
 from pgsteward.results import NightResult, Note, StepResult
+from pgsteward.retries import call_with_retries
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)

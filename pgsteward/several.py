@@ -1,0 +1,400 @@
+"""One operation over the databases of a target, and one result of it all.
+
+For a target with one database nothing happens here but the call. Where there are several, one that fails
+stops no other: its failure is in the result under its name, and so is what was left out and why.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pgsteward import results, sql
+from pgsteward.databases import Found, bind, bind_covered, find, stored
+from pgsteward.errors import ConfigError, StewardError
+from pgsteward.index_audit import required_there
+from pgsteward.postgres import connect
+from pgsteward.progress import Progress, silent
+from pgsteward.relations import find_relation
+from pgsteward.report.units import plural
+from pgsteward.results import Item, Note, Status, StepResult
+from pgsteward.retries import call_with_retries
+from pgsteward.side_by_side import run_side_by_side
+from pgsteward.targets import Target
+
+log = logging.getLogger(__name__)
+
+MAX_CHOSEN_JOBS = 8
+NEW = "it was not there when the night began"
+"""Why a night leaves out a database that an earlier step has not worked on."""
+GONE = "no longer on the server; its backups stay until somebody removes them"
+LEFT = "not one of the target's databases any more; its backups stay until somebody removes them"
+
+_LOOKS_AT: Mapping[str, str] = {
+    "bloat": "indexes",
+    "reindex": "indexes",
+    "indexes": "indexes",
+    "analyze": "tables",
+}
+
+Call = Callable[[Target], StepResult]
+Parts = list[tuple[str, StepResult]]
+
+
+def over(
+    target: Target,
+    step: str,
+    call: Call,
+    *,
+    database: str | None = None,
+    grounds: Mapping[str, str] | None = None,
+    side_by_side: str | None = None,
+    progress: Progress = silent,
+) -> StepResult:
+    """Run an operation over the databases that a target has on its server now.
+
+    Args:
+        target: Its databases.
+        step: Name of the operation, as in its results.
+        call: The operation; gets the target bound to one database.
+        database: Only this one; the result is then that of `call` itself.
+        grounds: Of a night, see `find_grounds`: databases that lack something are left out.
+        side_by_side: ``module:function`` of the same operation, to be run for several databases at the same
+            time, each in a process of its own, within the ``jobs`` of the target.
+        progress: Told what is going on in which database.
+
+    Raises:
+        ConfigError: The target does not look after `database`; or what is configured is in no database.
+        StewardError: The databases can't be found. What the operation raises, where it is for one only.
+    """
+    if database is not None:
+        return call(bind_covered(target, database))
+    if not target.has_several or (step in ("sessions", "vacuum") and not target.settings.sessions):
+        return call(target)  # without [[sessions]] there is nothing to do, and no server is asked
+    began = time.monotonic()
+    found = find(target)
+    lacking = {} if grounds is None else {name: grounds.get(name, NEW) for name in found.names}
+    parts = [(name, results.skipped(step, target.name, why)) for name, why in lacking.items() if why]
+    bound = [bind(target, name) for name in found.names if not lacking.get(name)]
+    bound, idle, findings = narrow(step, bound)
+    parts += [(name, results.skipped(step, target.name, why)) for name, why in idle.items()]
+    if side_by_side is not None and len(bound) > 1:
+        jobs = target.settings.backup.jobs or choose_jobs(found.free_connections)
+        parts += run_side_by_side(side_by_side, step, bound, jobs, found.sizes, progress)
+    else:
+        parts += _one_by_one(step, bound, call, progress)
+    parts.sort(key=lambda part: found.names.index(part[0]))
+    if step == "prune":
+        found = replace(found, skipped=(*found.skipped, *_not_pruned(found, stored(target)[0])))
+    return merge(step, target.name, parts, found, findings).took(time.monotonic() - began)
+
+
+def over_stored(
+    target: Target, step: str, call: Call, *, database: str | None = None, only_stored: bool = False
+) -> StepResult:
+    """Run an operation that reads stores only over the databases that have, or should have, backups there.
+
+    It also works while the server is down: then the databases are those of the stores, and the result says
+    that the server was not asked.
+
+    Args:
+        target: Whose backups.
+        step: Name of the operation.
+        call: The operation; gets the target bound to one database.
+        database: Only this one; it need not be on the server any more.
+        only_stored: Leave out databases without any backup.
+    """
+    if database is not None:
+        return call(bind(target, database))
+    if not target.has_several:
+        return call(target)
+    began = time.monotonic()
+    there, silent_stores = stored(target)
+    try:
+        found = find(target)
+    except StewardError as exc:
+        configured = target.settings.databases
+        found = Found(
+            () if configured is None or configured == "*" else configured,
+            unknown=(Note("databases of the server", f"could not be asked: {exc}"),),
+        )
+    names = [name for name in found.names if name in there or not only_stored]
+    bound = [bind(target, name) for name in (*names, *sorted(there - set(names)))]
+    parts = _one_by_one(step, bound, call, silent)
+    found = replace(
+        found,
+        skipped=(*found.skipped, *_not_pruned(found, there)),
+        unknown=(*found.unknown, *silent_stores),
+    )
+    return merge(step, target.name, parts, found).took(time.monotonic() - began)
+
+
+def find_grounds(needed: Sequence[str], done: Mapping[str, StepResult]) -> dict[str, str] | None:
+    """Return, for each database that the needed steps of a night worked on, why it lacks its ground, or "".
+
+    A database that is not in it is new since then, and lacks it as well. None: the target has one only.
+
+    Args:
+        needed: Names of the steps that a step needs.
+        done: Results so far.
+    """
+    found: dict[str, str] | None = None
+    for name in needed:
+        entries = done[name].details.get("databases") if name in done else None
+        if entries is None:
+            continue
+        here = {str(entry["database"]): _lack(name, entry) for entry in entries}
+        found = here if found is None else {db: why or here.get(db, NEW) for db, why in found.items()}
+    return found
+
+
+def _lack(step: str, entry: Mapping[str, Any]) -> str:
+    if entry["status"] == "failed":
+        return f"{step} failed"
+    why = str(entry.get("skipped_because") or "")
+    return f"{step} was skipped: {why}" if "failed" in why or why == NEW else ""
+
+
+def choose_jobs(free_connections: int) -> int:
+    """Return how many workers of pg_dump there may be in all where the configuration leaves it open."""
+    return max(1, min(os.cpu_count() or 1, free_connections // 2, MAX_CHOSEN_JOBS))
+
+
+def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence[Note] = ()) -> StepResult:
+    """Return one result for several databases: names carry their database, figures are summed.
+
+    ``details["databases"]`` has one entry per database: its status, its summary and its own details. Lists of
+    objects among those (backups, indexes, decisions ...) are joined, with the database in each entry.
+
+    Args:
+        step: Name of the step.
+        target: Name of the target.
+        parts: Results by database.
+        found: What was left out.
+        findings: What concerns no single database.
+    """
+    joined: dict[str, list[dict[str, Any]]] = {}
+    entries: list[dict[str, Any]] = []
+    for name, part in parts:
+        entry: dict[str, Any] = {"database": name, "status": part.status, "summary": part.summary}
+        if part.status == "skipped" and part.skipped:
+            entry["skipped_because"] = part.skipped[0].reason
+        entry |= {"examined": part.examined, "seconds": round(part.seconds, 3)}
+        for key, value in part.details.items():
+            if _is_list_of_objects(value):
+                joined.setdefault(key, []).extend({"database": name, **each} for each in value)
+            elif key not in entry:
+                entry[key] = value
+        entries.append(entry)
+    entries += [
+        {"database": note.object, "status": "failed", "summary": note.reason} for note in found.failed
+    ]
+    entries += [
+        {"database": note.object, "status": "unknown", "summary": note.reason} for note in found.unknown
+    ]
+
+    def notes(kind: str, more: Sequence[Note] = ()) -> tuple[Note, ...]:
+        own = [
+            Note(_named(db, n.object, target), n.reason) for db, part in parts for n in getattr(part, kind)
+        ]
+        return (*own, *more)
+
+    return StepResult(
+        step=step,
+        target=target,
+        status=_status([part for _, part in parts], found, findings),
+        examined=sum(part.examined for _, part in parts),
+        changed=tuple(
+            Item(_named(db, item.object, target), item.action, item.facts)
+            for db, part in parts
+            for item in part.changed
+        ),
+        skipped=notes("skipped", found.skipped),
+        unknown=notes(
+            "unknown", found.unknown if parts or found.failed else (*found.unknown, _nothing(target))
+        ),
+        failed=notes("failed", found.failed),
+        findings=notes("findings", findings),
+        summary=_summary(parts, found),
+        details={**joined, "databases": entries},
+        dry_run=any(part.dry_run for _, part in parts),
+    )
+
+
+def _status(parts: Sequence[StepResult], found: Found, findings: Sequence[Note]) -> Status:
+    """Failed when nothing was done for any database; where only some failed or are unknown, partial."""
+    ran = [part.status for part in parts if part.status != "skipped"]
+    bad = "failed" in ran or found.failed
+    if bad and all(status == "failed" for status in ran):
+        return "failed"
+    if bad or found.unknown or findings:
+        return "partial" if ran else "unknown"
+    if not parts:
+        return "unknown"
+    if not ran:
+        return "skipped"
+    return ran[0] if len(set(ran)) == 1 else "partial"
+
+
+def _summary(parts: Parts, found: Found) -> str:
+    failed = [name for name, part in parts if part.status == "failed"]
+    failed += [note.object for note in found.failed]
+    if len(parts) == 1 and not (found.failed or found.unknown):
+        return f"{parts[0][0]}: {parts[0][1].summary}"
+    counted = {
+        "done": [name for name, part in parts if part.status == "ok"],
+        "not as a whole": [name for name, part in parts if part.status == "partial"],
+        "failed": failed,
+        "unknown": [name for name, part in parts if part.status == "unknown"]
+        + [note.object for note in found.unknown],
+        "with nothing to do": [name for name, part in parts if part.status == "skipped"],
+    }
+    clauses = [
+        f"{len(names)} {word}" + ("" if word in ("done", "with nothing to do") else f" ({', '.join(names)})")
+        for word, names in counted.items()
+        if names
+    ]
+    total = len(parts) + len(found.failed) + len(found.unknown)
+    return f"{plural(total, 'database')}: {', '.join(clauses)}" if clauses else "No database was found"
+
+
+def _nothing(target: str) -> Note:
+    return Note(target, "its server has no database that it looks after; see databases and exclude_databases")
+
+
+def _named(database: str, name: str, target: str) -> str:
+    return database if name in (database, target) else f"{database}: {name}"
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(e, Mapping) for e in value)
+
+
+def _not_pruned(found: Found, there: Iterable[str]) -> tuple[Note, ...]:
+    """Name the databases whose backups nobody prunes any more."""
+    if not found.on_server:  # which was not asked
+        return ()
+    known = {*found.names, *(note.object for note in (*found.unknown, *found.failed))}
+    return tuple(Note(name, LEFT if name in found.on_server else GONE) for name in sorted(set(there) - known))
+
+
+def _one_by_one(step: str, bound: Sequence[Target], call: Call, progress: Progress) -> Parts:
+    parts: Parts = []
+    for target in bound:
+        progress(f"{step} {target.database}", len(parts), len(bound))
+        began = time.monotonic()
+        try:
+            part = call_with_retries(call, target)
+        except TimeoutError:  # that of a flow's task: the whole step is over
+            raise
+        except Exception as exc:  # the next database must get its turn; the error is kept
+            log.log(
+                logging.ERROR,
+                "%s of %s failed: %s",
+                step,
+                target.database,
+                exc,
+                exc_info=not isinstance(exc, StewardError),
+            )
+            part = results.failure(step, target.name, exc, time.monotonic() - began)
+        parts.append((target.database, part))
+    return parts
+
+
+def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, str], tuple[Note, ...]]:
+    """Leave to each database only those tables and indexes of the configuration that it has.
+
+    One that has nothing a step looks at has nothing to do: an empty database among others is not unknown. One
+    that can't be asked keeps everything: its own call says what is wrong.
+
+    Args:
+        step: Name of the operation.
+        bound: The target, bound to each database.
+
+    Returns:
+        The targets that have something to do, why the others have nothing, and required indexes that no
+        database has.
+
+    Raises:
+        ConfigError: No database has a table of ``[[sessions]]``.
+    """
+    if step in ("sessions", "vacuum"):
+        return (*_with_own_tables(bound), ())
+    findings: tuple[Note, ...] = ()
+    if step == "indexes":
+        bound, findings = _with_own_indexes(bound)
+    what = _LOOKS_AT.get(step)
+    busy: list[Target] = []
+    idle: dict[str, str] = {}
+    for target in bound:
+        there = None if what is None else _ask(target, _contents)
+        if what is None or there is None or what in there:
+            busy.append(target)
+        else:
+            idle[target.database] = f"there are no {what} in this database"
+    return busy, idle, findings
+
+
+def _with_own_tables(bound: Sequence[Target]) -> tuple[list[Target], dict[str, str]]:
+    wanted = [entry.table for target in bound[:1] for entry in target.settings.sessions]
+    has = {target.database: _ask(target, lambda t: _tables_there(t, wanted)) for target in bound}
+    nowhere = _in_none(wanted, has.values())
+    if nowhere and None not in has.values():
+        names = ", ".join(has)
+        raise ConfigError(
+            "\n".join(
+                f"none of the databases {names} has a table {table}; correct the name" for table in nowhere
+            )
+        )
+    busy: list[Target] = []
+    idle: dict[str, str] = {}
+    for target in bound:
+        tables = has[target.database]
+        own = tuple(e for e in target.settings.sessions if tables is None or e.table in tables)
+        if own:
+            busy.append(replace(target, settings=target.settings.model_copy(update={"sessions": own})))
+        else:
+            idle[target.database] = "it has none of the tables of [[sessions]]"
+    return busy, idle
+
+
+def _with_own_indexes(bound: Sequence[Target]) -> tuple[list[Target], tuple[Note, ...]]:
+    wanted = [name for target in bound[:1] for name in target.settings.index_audit.required]
+    has = {target.database: _ask(target, required_there) for target in bound}
+    narrowed: list[Target] = []
+    for target in bound:
+        indexes = has[target.database]
+        own = tuple(name for name in wanted if indexes is None or name in indexes)
+        audit = target.settings.index_audit.model_copy(update={"required": own})
+        narrowed.append(replace(target, settings=target.settings.model_copy(update={"index_audit": audit})))
+    missing = "this required index is missing in every database; the application's migration creates it"
+    nowhere = _in_none(wanted, has.values()) if bound else []
+    return narrowed, tuple(Note(name, missing) for name in nowhere)
+
+
+def _ask(target: Target, question: Callable[[Target], set[str]]) -> set[str] | None:
+    try:
+        return question(target)
+    except StewardError as exc:
+        log.warning("%s could not be asked: %s", target.database, exc)
+        return None
+
+
+def _contents(target: Target) -> set[str]:
+    with connect(target.login("maintenance"), purpose="find tables", statement_timeout_s=60) as session:
+        row = session.row(sql.load("database_contents"))
+    return {what for what, there in row.items() if there}
+
+
+def _tables_there(target: Target, wanted: Sequence[str]) -> set[str]:
+    with connect(target.login("maintenance"), purpose="find tables", statement_timeout_s=60) as session:
+        return {name for name in wanted if find_relation(session, name) is not None}
+
+
+def _in_none(wanted: Sequence[str], sets: Iterable[set[str] | None]) -> list[str]:
+    there = set().union(*(found for found in sets if found is not None))
+    return [name for name in dict.fromkeys(wanted) if name not in there]

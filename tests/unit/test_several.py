@@ -1,0 +1,225 @@
+"""One result for several databases, and how jobs are shared out."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from pgsteward import several, side_by_side
+from pgsteward.config import Config
+from pgsteward.databases import Found, bind, bind_covered, covers, excluded_by
+from pgsteward.errors import ConfigError
+from pgsteward.results import EXIT_STATUS, Item, Note, Status, StepResult
+from pgsteward.several import find_grounds, merge
+from pgsteward.side_by_side import MAX_RUNNING, share_jobs
+from pgsteward.targets import Target
+
+
+def part(status: Status, **values: object) -> StepResult:
+    return StepResult("backup", "app", status, **{"examined": 1, **values})  # type: ignore[arg-type]
+
+
+NONE = Found(())
+GONE = Found((), failed=(Note("x", "gone"),))
+CLOSED = Found((), unknown=(Note("x", "may not be connected to"),))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "found", "status"),
+    [
+        (("ok", "ok"), NONE, "ok"),
+        (("ok", "skipped"), NONE, "ok"),
+        (("skipped", "skipped"), NONE, "skipped"),
+        (("ok", "failed"), NONE, "partial"),
+        (("partial", "failed"), NONE, "partial"),
+        (("failed", "failed"), NONE, "failed"),
+        (("failed", "skipped"), NONE, "failed"),
+        (("ok", "unknown"), NONE, "partial"),
+        (("unknown", "unknown"), NONE, "unknown"),
+        (("ok", "partial"), NONE, "partial"),
+        ((), NONE, "unknown"),
+        (("ok",), GONE, "partial"),
+        ((), GONE, "failed"),
+        (("failed",), GONE, "failed"),
+        (("ok",), CLOSED, "partial"),
+        (("skipped",), CLOSED, "unknown"),
+        (("failed",), CLOSED, "failed"),
+        ((), CLOSED, "unknown"),
+    ],
+)
+def test_the_status_of_several_is_never_better_than_the_evidence(
+    statuses: tuple[Status, ...], found: Found, status: Status
+) -> None:
+    parts = [(f"db{n}", part(each)) for n, each in enumerate(statuses)]
+    merged = merge("backup", "app", parts, found)
+    assert merged.status == status
+    assert EXIT_STATUS[merged.status] == {"ok": 0, "skipped": 0, "failed": 1}.get(status, 3)
+
+
+def test_names_carry_their_database_and_figures_are_summed() -> None:
+    parts = [
+        (
+            "Order Lines",
+            part(
+                "ok",
+                examined=3,
+                changed=(Item("public.t", "analyzed", {"rows": 4}),),
+                details={"backup_id": "id1", "bytes": 5, "backups": [{"backup_id": "b"}], "status": "no"},
+            ),
+        ),
+        ("app", part("failed", examined=0, failed=(Note("app", "disk full"), Note("t", "locked")))),
+        ("idle", part("skipped", examined=0, skipped=(Note("app", "nothing to do"),))),
+    ]
+    found = Found((), skipped=(Note("template1", "a template"),), unknown=(Note("closed", "no right"),))
+    merged = merge("backup", "app", parts, found)
+    assert merged.examined == 3
+    assert merged.changed == (Item("Order Lines: public.t", "analyzed", {"rows": 4}),)
+    assert merged.failed == (Note("app", "disk full"), Note("app: t", "locked"))
+    assert merged.skipped == (Note("idle", "nothing to do"), Note("template1", "a template"))
+    assert merged.unknown == (Note("closed", "no right"),)
+    data = json.loads(json.dumps(merged.as_json()))
+    assert data["status"] == "partial"
+    assert data["backups"] == [{"database": "Order Lines", "backup_id": "b"}]
+    assert "backup_id" not in data
+    first, second, third, fourth = data["databases"]
+    assert (first["database"], first["status"], first["backup_id"], first["bytes"]) == (
+        "Order Lines",
+        "ok",
+        "id1",
+        5,
+    )
+    assert (second["status"], third["skipped_because"]) == ("failed", "nothing to do")
+    assert (fourth["database"], fourth["status"]) == ("closed", "unknown")
+    assert StepResult.from_json(data).as_json() == data
+    assert "1 failed (app)" in merged.summary
+    assert "1 unknown (closed)" in merged.summary
+
+
+def test_nothing_found_says_so() -> None:
+    merged = merge("backup", "app", [], NONE)
+    assert (merged.status, merged.unknown[0].object) == ("unknown", "app")
+
+
+def test_a_step_of_the_night_leaves_out_databases_that_lack_its_ground() -> None:
+    backup = merge("backup", "app", [("a", part("ok")), ("b", part("failed")), ("c", part("partial"))], GONE)
+    assert find_grounds(("backup",), {"backup": backup}) == {
+        "a": "",
+        "b": "backup failed",
+        "c": "",
+        "x": "backup failed",
+    }
+    upload = merge(
+        "upload",
+        "app",
+        [
+            ("a", part("skipped", skipped=(Note("app", "disk is the only store"),))),
+            ("b", part("skipped", skipped=(Note("app", "backup failed"),))),
+            ("c", part("failed")),
+        ],
+        NONE,
+    )
+    assert find_grounds(("backup", "upload"), {"backup": backup, "upload": upload}) == {
+        "a": "",
+        "b": "backup failed",
+        "c": "upload failed",
+        "x": "backup failed",
+    }
+    assert find_grounds(("backup",), {"backup": part("ok")}) is None
+    assert find_grounds((), {"backup": backup}) is None
+
+
+def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothing() -> None:
+    chance = random.Random(7)
+    for _ in range(500):
+        total = chance.randint(1, 64)
+        waiting = sorted((int(chance.paretovariate(0.5)) for _ in range(chance.randint(1, 40))), reverse=True)
+        running: list[int] = []
+        began = 0
+        while waiting or running:
+            while waiting and (share := share_jobs(total - sum(running), waiting, len(running))):
+                running.append(share)
+                waiting.pop(0)
+                began += 1
+                assert sum(running) <= total
+                assert len(running) <= MAX_RUNNING
+            assert running, "something waits and nothing runs"
+            if waiting:
+                assert sum(running) == total or len(running) == MAX_RUNNING
+            running.pop(chance.randrange(len(running)))
+        assert began
+
+
+@pytest.mark.parametrize(
+    ("total", "waiting", "shares"),
+    [
+        pytest.param(1, [5, 5], [1], id="one-job"),
+        pytest.param(2, [9], [2], id="alone"),
+        pytest.param(2, [9, 9], [1, 1], id="two-alike"),
+        pytest.param(4, [900, 10, 10], [3, 1], id="a-large-one-leaves-one"),
+        pytest.param(4, [0, 0], [2, 2], id="empty"),
+        pytest.param(8, [4, 2, 2], [4, 2, 2], id="by-size"),
+    ],
+)
+def test_jobs_are_shared_by_size(total: int, waiting: list[int], shares: list[int]) -> None:
+    given: list[int] = []
+    while waiting and (share := share_jobs(total - sum(given), waiting, len(given))):
+        given.append(share)
+        waiting.pop(0)
+    assert given == shares
+
+
+@pytest.mark.parametrize(("free", "least"), [(0, 1), (1, 1), (3, 1), (1000, 1)])
+def test_chosen_jobs_never_take_more_than_half_of_the_free_connections(free: int, least: int) -> None:
+    assert least <= several.choose_jobs(free) <= max(1, free // 2)
+
+
+def target(**settings: object) -> Target:
+    config = Config.model_validate(
+        {
+            "stores": {"disk": {"url": "file:///x"}},
+            "targets": {"app": {"conninfo": "host=h dbname=one", "stores": ["disk"], **settings}},
+        }
+    )
+    return Target("app", config.target("app"), config)
+
+
+def test_only_an_exact_name_or_a_stated_pattern_excludes() -> None:
+    settings = target(databases="*", exclude_databases=["prod", "t_*", "a[b]"]).settings
+    names = ("prod", "prod-eu", "Prod", "t_1", "xt_1", "a[b]", "ab", "one")
+    assert [name for name in names if excluded_by(settings, name)] == ["prod", "t_1", "a[b]", "ab"]
+    assert covers(settings, "prod-eu")
+    assert not covers(settings, "prod")
+    assert covers(target().settings, "one")
+    assert not covers(target().settings, "two")
+
+
+def test_a_target_of_one_database_takes_no_other() -> None:
+    assert bind(target(), "one") == target()
+    with pytest.raises(ConfigError, match="has the database 'one' only"):
+        bind(target(), "two")
+    with pytest.raises(ConfigError, match="its databases are a, b"):
+        bind_covered(target(databases=["a", "b"]), "c")
+    assert bind(target(databases=["a", "b"]), "c").database == "c", "it may have backups all the same"
+
+
+def test_another_process_gets_the_same_configuration_and_the_secrets_of_prefect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgsteward.config._secret_resolvers", {"prefect_secret": lambda name: f"<{name}>"})
+    ours = target(
+        databases=["a"],
+        password={"prefect_secret": "block"},
+        maintenance={"password": {"env": "X"}},
+        sessions=[{"table": "t", "expires": "e"}],
+        index_bloat={"min_reclaimable": "50MB"},
+    )
+    dumped, secrets = side_by_side._portable(bind(ours, "a"))
+    assert list(secrets.values()) == ["<block>"]
+    assert "<block>" not in json.dumps(dumped)
+    loaded = Config.model_validate(json.loads(json.dumps(dumped)))
+    monkeypatch.setenv(next(iter(secrets)), "<block>")
+    there = Target("app", loaded.target("app"), loaded, "a")
+    assert there.login("backup") == bind(ours, "a").login("backup")
+    assert there.settings.model_copy(update={"password": ours.settings.password}) == ours.settings
