@@ -174,6 +174,7 @@ class BackupConfig(LoginConfig):
     jobs: Whole = Field(2, ge=1, le=64)
     compress: Annotated[str, AfterValidator(checks.compression)] = "zstd:1"
     proof: Literal["full", "counts", "none"] = "full"
+    proof_max_seconds: Number | None = Field(None, gt=0)
     lock_wait_timeout_s: Number = Field(60.0, gt=0)
     mode: Literal["directory", "stream"] | None = None
     encrypt_to: tuple[Annotated[str, AfterValidator(checks.recipient)], ...] = ()

@@ -34,6 +34,8 @@ from pgsteward.sql import load
 
 Row = dict[str, Any]
 Statement = bytes | LiteralString | sql.SQL | sql.Composed
+Composed = sql.Composed
+Part = sql.Composable
 
 LOCK_SPACE = 0x70677374  # "pgst": first key of every advisory lock that pgsteward takes
 MIN_SERVER = 150000

@@ -102,16 +102,20 @@ class LargeObjects(_Model):
     size_bytes: int | None = None
     hash_a: str | None = None
     hash_b: str | None = None
+    not_examined: str | None = None
 
 
 class Proof(_Model):
     """What a restored copy is compared with, taken inside the dump's own exported snapshot.
 
+    `method` is how rows were hashed, `test_vector` the server's answers to fixed questions about that: one
+    that answers differently is compared by counts.
     `schema_sha256` is of the archive's own schema script with a fixed restrict key and comments stripped.
     """
 
     level: ProofLevel
     method: str = "text-v1"
+    test_vector: dict[str, str] = Field(default_factory=dict)
     relations: tuple[Relation, ...] = ()
     sequences: tuple[Sequence, ...] = ()
     large_objects: LargeObjects = LargeObjects(count=None)

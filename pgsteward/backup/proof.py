@@ -1,14 +1,14 @@
 """The proof: what a restored copy must equal, table by table. `docs/adr/0003-proof.md` says why it is so.
 
-Each row is turned into its text under pinned settings, hashed by a function that mixes (so that swapped
-cells don't cancel out), and summed under two seeds (so that the order does not matter, and duplicates do).
+Each row is hashed by a function that mixes (so that swapped cells don't cancel out), and summed under two
+seeds (so that the order does not matter, and duplicates do); `proof_hash` says how.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +16,20 @@ from typing import Any
 from pgsteward import postgres
 from pgsteward.backup import manifest
 from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
+from pgsteward.backup.proof_bound import NOT_REACHED, Bound
+from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing, hash_statement, test_vector
+from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
 from pgsteward.errors import PreconditionError, QueryFailed, StewardError, TransientError
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.progress import Progress, silent
 from pgsteward.sql import load
 
-METHOD = "text-v1"
-SEED_A = 7_046_029_254_386_353_131
-SEED_B = -3_335_678_366_873_096_957
 GROUP = 500
-"""Relations read in one transaction: each holds a lock, and the lock table is shared with the application."""
+"""Locks of one transaction, on tables and indexes: the lock table is shared with the application."""
 
 NOT_POPULATED = "not populated"
 LARGE_OBJECTS = "large objects"
+CONTENT = "content"
 
 SETTINGS = {
     "search_path": "",
@@ -68,6 +69,10 @@ def take_proof(
     level: ProofLevel,
     *,
     snapshot_id: str | None,
+    method: str = METHOD,
+    max_seconds: float | None = None,
+    enable_row_security: bool = False,
+    only: Callable[[Row], bool] | None = None,
     progress: Progress = silent,
     still_wanted: Callable[[], None] | None = None,
     lock_timeout_s: float = 60.0,
@@ -81,6 +86,11 @@ def take_proof(
         login: The database.
         level: ``full``, ``counts`` or ``none``.
         snapshot_id: An exported snapshot to read in; None reads each group of tables in one of its own.
+        method: How rows are hashed; for a comparison, that of the other proof.
+        max_seconds: After so long, what is left is listed as not examined. The smallest tables come first
+            then, so that most are examined; without a bound the largest do, as pg_dump reads them.
+        enable_row_security: Take what policies let this role see for the whole, instead of refusing.
+        only: Tells which relations are examined (rows of ``proof_relations``); all by default.
         progress: Is told every table.
         still_wanted: Called several times a second; what it raises ends the proof, also in mid-statement.
         lock_timeout_s: How long one table's lock is waited for.
@@ -88,27 +98,36 @@ def take_proof(
     Raises:
         TransientError: The snapshot is gone, or a table was dropped meanwhile.
         QueryFailed: Rights are missing, or row-level security would hide rows.
+        PreconditionError: The method is one of a newer version.
     """
     started = time.monotonic()
     if level == "none":
-        return Proof(level="none", method=METHOD)
+        return Proof(level="none", method=method)
+    _refuse_unknown(method)
+    bound = Bound.after(max_seconds)
+    settings = {**SETTINGS, "row_security": "on"} if enable_row_security else SETTINGS
     with (
         postgres.connect(
-            login, purpose="proof", lock_timeout_s=lock_timeout_s, settings=SETTINGS
+            login, purpose="proof", lock_timeout_s=lock_timeout_s, settings=settings
         ) as connection,
         _watched(connection, still_wanted),
     ):
+        vector = test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
             found = connection.rows(load("proof_relations"))
-            large_objects = _large_objects(connection, level)
         todo = [row for row in found if row["kind"] != "f" and row["extension_name"] is None]
+        todo = _in_order([row for row in todo if only is None or only(row)], connection, bound)
+        reader = _Reader(connection, level, method, snapshot_id, bound, progress)
         relations: list[Relation] = []
         while len(relations) < len(todo):
-            relations += _group(connection, todo, len(relations), level, snapshot_id, progress)
+            relations += reader.group(todo, len(relations))
+        with connection.snapshot(snapshot_id):
+            large_objects = examine_large_objects(connection, level, method, bound, progress)
     return Proof(
         level=level,
-        method=METHOD,
-        relations=tuple(relations),
+        method=method,
+        test_vector=vector,
+        relations=tuple(sorted(relations, key=lambda relation: relation.key)),
         large_objects=large_objects,
         seconds=round(time.monotonic() - started, 3),
     )
@@ -152,16 +171,28 @@ def compare(expected: Proof, actual: Proof) -> list[Difference]:
     """
     if expected.level == "none" or actual.level == "none":
         return []
+    _refuse_unknown(expected.method)
     if expected.method != actual.method:
         raise PreconditionError(
-            f"the backup's proof is of method {expected.method}, this pgsteward takes {actual.method};"
-            " compare with the version that made the backup"
+            f"the backup's proof is of method {expected.method}, the other one of {actual.method};"
+            " take it by the same method"
         )
+    exactly = compared_level(expected, actual) == "full"
+    same_pages = exactly and PAGE not in differing(expected.test_vector, actual.test_vector)
     return [
-        *_compare_relations(expected, actual, exactly=expected.level == actual.level == "full"),
+        *_compare_relations(expected, actual, exactly=exactly),
         *_compare_sequences(expected, actual),
-        *_compare_large_objects(expected.large_objects, actual.large_objects),
+        *_compare_large_objects(expected.large_objects, actual.large_objects, exactly=same_pages),
     ]
+
+
+def compared_level(expected: Proof, actual: Proof) -> ProofLevel:
+    """Return how closely two proofs can be compared: by their contents, by counts only, or not at all."""
+    if "none" in (expected.level, actual.level):
+        return "none"
+    if expected.level == actual.level == "full" and not _other_hashes(expected, actual):
+        return "full"
+    return "counts"
 
 
 def not_examined(proof: Proof) -> list[tuple[str, str]]:
@@ -175,7 +206,7 @@ def not_examined(proof: Proof) -> list[tuple[str, str]]:
     if proof.level != "none" and objects.count is None:
         missing.append((LARGE_OBJECTS, "not counted"))
     elif proof.level == "full" and objects.count and objects.hash_a is None:
-        missing.append((LARGE_OBJECTS, "no right to read pg_largeobject: counted only"))
+        missing.append((LARGE_OBJECTS, objects.not_examined or NO_RIGHT))
     return missing
 
 
@@ -191,7 +222,27 @@ def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
             for name, reason in not_examined(actual)
             if name == LARGE_OBJECTS
         ]
+    if expected.level == actual.level == "full":
+        other = differing(expected.test_vector, actual.test_vector)
+        if _other_hashes(expected, actual):
+            said = f"this server hashes or writes {', '.join(other)} differently: compared by row counts only"
+            missing.append((CONTENT, said))
+        elif other and expected.large_objects.count:
+            missing.append((LARGE_OBJECTS, "this server cuts them into other pages: counted only"))
     return missing
+
+
+def _other_hashes(expected: Proof, actual: Proof) -> list[str]:
+    """Return what two servers hash differently, so that no table's hashes can be compared."""
+    return [name for name in differing(expected.test_vector, actual.test_vector) if name != PAGE]
+
+
+def _refuse_unknown(method: str) -> None:
+    if method not in METHODS:
+        raise PreconditionError(
+            f"the backup's proof is of method {method}, this pgsteward knows {' and '.join(METHODS)};"
+            " compare with the version that made the backup"
+        )
 
 
 def proof_facts(proof: Proof) -> dict[str, Any]:
@@ -207,48 +258,66 @@ def proof_facts(proof: Proof) -> dict[str, Any]:
     }
 
 
-def _group(
-    connection: Connection,
-    todo: Sequence[Row],
-    start: int,
-    level: ProofLevel,
-    snapshot_id: str | None,
-    progress: Progress,
-) -> list[Relation]:
-    """Examine up to `GROUP` relations in one transaction; one that can't be read ends the group early."""
-    done: list[Relation] = []
-    with connection.snapshot(snapshot_id):
-        for number, row in enumerate(todo[start : start + GROUP], start):
-            progress(f"proving {postgres.quote_name(row['schema_name'], row['name'])}", number, len(todo))
-            try:
-                done.append(_examine(connection, row, level))
-            except QueryFailed as exc:
-                if exc.sqlstate in _DROPPED:
-                    raise TransientError(f"a table changed under the snapshot: {exc}") from exc
-                if exc.sqlstate is None or exc.sqlstate in _FATAL or exc.sqlstate[:2] in {"53", "57"}:
-                    raise
-                done.append(_relation(row, not_examined=str(exc)))
-                break  # the transaction is aborted: the next group imports the snapshot again
-    return done
+def _in_order(todo: list[Row], connection: Connection, bound: Bound) -> list[Row]:
+    """Put the largest first, as pg_dump reads them: one finds them in memory. Bounded, the smallest."""
+    if bound.until is None:
+        return sorted(todo, key=lambda row: -row["pages"])
+    found = connection.rows(load("proof_sizes"), {"oids": [row["oid"] for row in todo]})
+    sizes: Mapping[int, int] = {row["oid"]: row["size_bytes"] for row in found}
+    return sorted(todo, key=lambda row: sizes[row["oid"]])
 
 
-def _examine(connection: Connection, row: Row, level: ProofLevel) -> Relation:
-    table = postgres.identifier(row["schema_name"], row["name"])
-    if not row["populated"]:
-        return _relation(row, not_examined=NOT_POPULATED)
-    if level == "counts" or row["kind"] == "m" or not row["column_names"]:
-        counted = connection.value(postgres.compose_file("proof_count", table=table))
-        return _relation(row, rows=counted)
-    cells = postgres.join(", ", [postgres.identifier("t", name) for name in row["column_names"]])
-    statement = postgres.compose_file(
-        "proof_hash",
-        table=table,
-        cells=cells,
-        seed_a=postgres.literal(SEED_A),
-        seed_b=postgres.literal(SEED_B),
-    )
-    found = connection.row(statement)
-    return _relation(row, rows=found["row_count"], hash_a=found["hash_a"], hash_b=found["hash_b"])
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Examines relations in groups, each in one transaction."""
+
+    connection: Connection
+    level: ProofLevel
+    method: str
+    snapshot_id: str | None
+    bound: Bound
+    progress: Progress
+
+    def group(self, todo: Sequence[Row], start: int) -> list[Relation]:
+        """Examine relations as long as their locks are fewer than `GROUP`; an error ends the group early."""
+        if self.bound.reached:
+            return [_relation(row, not_examined=NOT_REACHED) for row in todo[start:]]
+        done: list[Relation] = []
+        locks = 0
+        with self.connection.snapshot(self.snapshot_id):
+            for number, row in enumerate(todo[start:], start):
+                locks += 1 + row["index_count"]
+                if (done and locks > GROUP) or self.bound.reached:
+                    break
+                self.progress(
+                    f"proving {postgres.quote_name(row['schema_name'], row['name'])}", number, len(todo)
+                )
+                self.bound.limit(self.connection)
+                try:
+                    done.append(self._examine(row))
+                except QueryFailed as exc:
+                    if self.bound.ended(exc):
+                        done.append(_relation(row, not_examined=NOT_REACHED))
+                        break
+                    if exc.sqlstate in _DROPPED:
+                        raise TransientError(f"a table changed under the snapshot: {exc}") from exc
+                    if exc.sqlstate is None or exc.sqlstate in _FATAL or exc.sqlstate[:2] in {"53", "57"}:
+                        raise
+                    done.append(_relation(row, not_examined=str(exc)))
+                    break  # the transaction is aborted: the next group imports the snapshot again
+        return done
+
+    def _examine(self, row: Row) -> Relation:
+        table = postgres.identifier(row["schema_name"], row["name"])
+        if not row["populated"]:
+            return _relation(row, not_examined=NOT_POPULATED)
+        if self.level == "counts" or row["kind"] == "m" or not row["column_names"]:
+            counted = self.connection.value(postgres.compose_file("proof_count", table=table))
+            return _relation(row, rows=counted)
+        rows = postgres.compose("ONLY {}", table)
+        statement = hash_statement(self.method, rows, row["column_names"], row["column_types"])
+        found = self.connection.row(statement)
+        return _relation(row, rows=found["row_count"], hash_a=found["hash_a"], hash_b=found["hash_b"])
 
 
 def _relation(
@@ -266,19 +335,6 @@ def _relation(
         hash_a=hash_a,
         hash_b=hash_b,
         not_examined=not_examined,
-    )
-
-
-def _large_objects(connection: Connection, level: ProofLevel) -> LargeObjects:
-    readable = connection.value("SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')")
-    if level == "counts" or not readable:
-        return LargeObjects(count=connection.value("SELECT count(*) FROM pg_largeobject_metadata"))
-    found = connection.row(load("proof_large_objects"), {"seed_a": SEED_A, "seed_b": SEED_B})
-    return LargeObjects(
-        count=found["object_count"],
-        size_bytes=found["size_bytes"],
-        hash_a=found["hash_a"],
-        hash_b=found["hash_b"],
     )
 
 
@@ -359,13 +415,19 @@ def _position(sequence: manifest.Sequence) -> str:
     return f"{sequence.last_value}{'' if sequence.is_called else ' (not used yet)'}"
 
 
-def _compare_large_objects(expected: LargeObjects, actual: LargeObjects) -> Iterator[Difference]:
+def _compare_large_objects(
+    expected: LargeObjects, actual: LargeObjects, *, exactly: bool
+) -> Iterator[Difference]:
     if expected.count is None or actual.count is None:
         return
     if expected.count != actual.count:
         yield Difference(LARGE_OBJECTS, f"there are {actual.count}, the backup has {expected.count}")
-    elif None not in (expected.hash_a, actual.hash_a) and (
-        (expected.size_bytes, expected.hash_a, expected.hash_b)
-        != (actual.size_bytes, actual.hash_a, actual.hash_b)
+    elif (
+        exactly
+        and None not in (expected.hash_a, actual.hash_a)
+        and (
+            (expected.size_bytes, expected.hash_a, expected.hash_b)
+            != (actual.size_bytes, actual.hash_a, actual.hash_b)
+        )
     ):
         yield Difference(LARGE_OBJECTS, f"content differs ({expected.count} in both)")

@@ -83,6 +83,7 @@ def dump_and_prove(
                         login,
                         settings.proof,
                         snapshot_id=snapshot_id,
+                        max_seconds=settings.proof_max_seconds,
                         progress=progress,
                         still_wanted=lambda: _refuse_dead(tool),
                         lock_timeout_s=settings.lock_wait_timeout_s,

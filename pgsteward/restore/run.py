@@ -13,7 +13,14 @@ from typing import Any
 
 from pgsteward import sql
 from pgsteward.backup.manifest import Manifest
-from pgsteward.backup.proof import Difference, compare, not_compared, read_sequences, take_proof
+from pgsteward.backup.proof import (
+    Difference,
+    compare,
+    compared_level,
+    not_compared,
+    read_sequences,
+    take_proof,
+)
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import PreconditionError, StewardError, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
@@ -260,7 +267,7 @@ def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
     if level == "none":
         return Comparison(level, 0, 0, (), (), ())
     login = order.admin.to(name)
-    actual = take_proof(login, level, snapshot_id=None, progress=order.progress)
+    actual = take_proof(login, level, snapshot_id=None, method=expected.method, progress=order.progress)
     actual = actual.model_copy(update={"sequences": read_sequences(login)})
     empty = {split_qualified(matview) for matview in verdict.empty_matviews}
     differences: list[Difference] = []
@@ -269,7 +276,7 @@ def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
         is_empty = _split(difference.object) in empty
         (explained if is_empty else differences).append(difference)
     return Comparison(
-        level,
+        compared_level(expected, actual),
         len(expected.relations),
         actual.rows,
         tuple(differences),

@@ -1,7 +1,24 @@
 -- Every table, materialized view and foreign table that belongs to users, with what a proof needs to read it.
 -- Parameters: none. Any role may run it. PostgreSQL 12 and later.
 -- Columns come by name: a restored inheritance child may have them in another order. Virtual generated
--- columns are left out: nothing of them is stored.
+-- columns are left out: nothing of them is stored. Types are resolved through domains; NULL is any type that is
+-- not PostgreSQL's own. A read of a table locks its indexes too, hence their number.
+  WITH RECURSIVE domains AS (
+       SELECT t.oid, t.typbasetype AS base
+         FROM pg_type AS t
+        WHERE t.typtype = 'd'
+        UNION ALL
+       SELECT d.oid, t.typbasetype
+         FROM domains AS d
+         JOIN pg_type AS t ON t.oid = d.base
+        WHERE t.typtype = 'd'
+       ),
+       bases AS (
+       SELECT d.oid, d.base
+         FROM domains AS d
+         JOIN pg_type AS t ON t.oid = d.base
+        WHERE t.typtype <> 'd'
+       )
 SELECT c.oid::int8                                        AS oid,
        n.nspname::text                                    AS schema_name,
        c.relname::text                                    AS name,
@@ -16,14 +33,24 @@ SELECT c.oid::int8                                        AS oid,
            AND d.objid = c.oid
            AND d.refclassid = 'pg_extension'::regclass
            AND d.deptype = 'e')                           AS extension_name,
-       (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C"), '{}')
-          FROM pg_attribute AS a
-         WHERE a.attrelid = c.oid
-           AND a.attnum > 0
-           AND NOT a.attisdropped
-           AND a.attgenerated <> 'v')                     AS column_names
+       (SELECT count(*)
+          FROM pg_index AS i
+         WHERE i.indrelid = c.oid)                        AS index_count,
+       coalesce(k.column_names, '{}')                     AS column_names,
+       coalesce(k.column_types, '{}')                     AS column_types
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  LEFT JOIN LATERAL (
+       SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") AS column_names,
+              array_agg(t.typname::text ORDER BY a.attname::text COLLATE "C") AS column_types
+         FROM pg_attribute AS a
+         LEFT JOIN bases AS b ON b.oid = a.atttypid
+         LEFT JOIN pg_type AS t ON t.oid = coalesce(b.base, a.atttypid)
+                               AND t.typnamespace = 'pg_catalog'::regnamespace
+        WHERE a.attrelid = c.oid
+          AND a.attnum > 0
+          AND NOT a.attisdropped
+          AND a.attgenerated <> 'v') AS k ON true
  WHERE c.relkind IN ('r', 'm', 'f')
    AND n.nspname <> 'information_schema'
    AND n.nspname !~ '^pg_'

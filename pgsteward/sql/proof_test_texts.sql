@@ -1,0 +1,21 @@
+-- Values of types that are hashed by their text; a server that writes one of them differently hashes it so.
+-- Parameters: none. Any role may run it, under a proof's settings. Doubled braces: it is composed into another.
+SELECT '1 mon 30 days'::interval           AS a,
+       '{{"b": 1.0, "a": "x"}}'::jsonb     AS b,
+       '{{"b": 1.0, "a": "x"}}'::json      AS c,
+       '[0:1]={{1,NULL}}'::int4[]          AS d,
+       '[1,3)'::int4range                  AS e,
+       '{{[1,3),[7,9)}}'::int8multirange   AS f,
+       '(1.5,1e-7)'::point                 AS g,
+       B'101'                              AS h,
+       'fat & cat'::tsquery                AS i,
+       'fat:2 cat:1'::tsvector             AS j,
+       12.34::money                        AS k,
+       'ab'::char(5)                       AS l,
+       '02:00:00+05:30'::timetz            AS m,
+       'pg_class'::regclass                AS n,
+       ROW(1, 'a,"b'::text, NULL::int4)    AS o,
+       'x'::"char"                         AS p,
+       '0/16B3748'::pg_lsn                 AS q,
+       ARRAY['-0'::float8, 0.1, 1e300]     AS r,
+       ARRAY['2026-11-25 02:00:00.5+05:30'::timestamptz, 'infinity'] AS s
