@@ -12,7 +12,7 @@ from tasks.analyze import analyze_stale
 
 
 @flow(name="analyze", flow_run_name="analyze-{target}")
-def analyze(target: str = "app", dry_run: bool = False) -> State[Any]:
+def analyze(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """ANALYZE the tables whose statistics are stale or missing, partitioned parents included.
 
     - **Does**: compares the counters with autovacuum's own threshold; a table that we have no right to
@@ -24,5 +24,8 @@ def analyze(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"analyze": lambda: analyze_stale(target, dry_run)})
+    return run_steps(
+        target, database, {"analyze": lambda: analyze_stale(target, dry_run, database=database or None)}
+    )

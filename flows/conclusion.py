@@ -21,11 +21,12 @@ log = logging.getLogger("pgsteward.flows")  # below "pgsteward": its lines reach
 _LONGEST_REASON = 300
 
 
-def run_steps(target: str, calls: Mapping[str, Callable[[], StepResult]]) -> State[Any]:
+def run_steps(target: str, database: str, calls: Mapping[str, Callable[[], StepResult]]) -> State[Any]:
     """Run a few steps by hand, in order, and conclude; after one that failed the others are skipped by name.
 
     Args:
         target: Name of the target.
+        database: The one of its databases that is meant; empty for all of them.
         calls: The steps by name.
 
     Raises:
@@ -43,7 +44,7 @@ def run_steps(target: str, calls: Mapping[str, Callable[[], StepResult]]) -> Sta
         except Exception as exc:  # the report is published first; the run fails below
             log.log(logging.ERROR, "%s failed: %s", step, exc, exc_info=not isinstance(exc, StewardError))
             done.append(results.failure(step, target, exc, time.monotonic() - begun))
-    notes = [note for result in done for note in _write_down(result)]
+    notes = [note for result in done for note in _write_down(result, database)]
     return last_state(done, notes)
 
 
@@ -88,7 +89,7 @@ def last_state(
     return Completed(message="; ".join([*notes, said]), data=night or tuple(done))
 
 
-def _write_down(result: NightResult | StepResult) -> list[str]:
+def _write_down(result: NightResult | StepResult, database: str = "") -> list[str]:
     """Publish the report and keep the history; return what an operator should know about the latter.
 
     A history that can't be written is lost history, never a lost backup: it does not make a night bad.
@@ -97,7 +98,7 @@ def _write_down(result: NightResult | StepResult) -> list[str]:
         publish_report(result)
     finally:
         try:
-            record_history(result)
+            record_history(result, database or None)
             notes = []
         except Exception as exc:
             log.exception("The history of this run was not kept")

@@ -12,7 +12,7 @@ from tasks.index_audit import audit
 
 
 @flow(name="indexes", flow_run_name="indexes-{target}")
-def indexes(target: str = "app") -> State[Any]:
+def indexes(target: str = "app", database: str = "") -> State[Any]:
     """Look for the indexes that the application relies on, and for invalid ones.
 
     - **Does**: compares `index_audit.required` with the catalog; a missing index is reported, never
@@ -23,5 +23,6 @@ def indexes(target: str = "app") -> State[Any]:
 
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"indexes": lambda: audit(target)})
+    return run_steps(target, database, {"indexes": lambda: audit(target, database=database or None)})

@@ -12,7 +12,7 @@ from tasks.index_bloat import detect
 
 
 @flow(name="bloat", flow_run_name="bloat-{target}")
-def bloat(target: str = "app") -> State[Any]:
+def bloat(target: str = "app", database: str = "") -> State[Any]:
     """Measure how much space the indexes of one database waste.
 
     - **Does**: reads the indexes with `pgstatindex`; an index that can't be measured is listed as unknown.
@@ -22,5 +22,6 @@ def bloat(target: str = "app") -> State[Any]:
 
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"bloat": lambda: detect(target)})
+    return run_steps(target, database, {"bloat": lambda: detect(target, database=database or None)})

@@ -12,7 +12,7 @@ from tasks.janitor import clean_up
 
 
 @flow(name="janitor", flow_run_name="janitor-{target}")
-def janitor(target: str = "app", dry_run: bool = False) -> State[Any]:
+def janitor(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """Remove what an earlier run left behind when it was killed.
 
     - **Does**: removes half backups, aborted uploads, scratch databases and invalid `_ccnew` indexes that
@@ -24,5 +24,8 @@ def janitor(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"janitor": lambda: clean_up(target, dry_run)})
+    return run_steps(
+        target, database, {"janitor": lambda: clean_up(target, dry_run, database=database or None)}
+    )

@@ -12,7 +12,7 @@ from tasks.matviews import refresh
 
 
 @flow(name="matviews", flow_run_name="matviews-{target}")
-def matviews(target: str = "app", dry_run: bool = False) -> State[Any]:
+def matviews(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """Refresh the materialized views, those that others read first.
 
     - **Does**: `REFRESH ... CONCURRENTLY` where a unique index allows it, else the plain form if
@@ -24,5 +24,8 @@ def matviews(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"matviews": lambda: refresh(target, dry_run)})
+    return run_steps(
+        target, database, {"matviews": lambda: refresh(target, dry_run, database=database or None)}
+    )

@@ -13,8 +13,10 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed
 
 from flows.conclusion import conclude_night
+from pgsteward.databases import bind_covered
 from pgsteward.night import DEFAULT_MAX_LATENESS, NightStep, judge_lateness, newest_backup, run_night
 from pgsteward.results import StepResult
+from pgsteward.several import find_grounds
 from pgsteward.targets import load_target
 from tasks.analyze import analyze_stale
 from tasks.backup import back_up
@@ -45,9 +47,12 @@ LOOKING_TASKS: Mapping[str, Callable[..., StepResult]] = {"bloat": detect, "inde
 
 @flow(name="nightly", flow_run_name="nightly-{target}")
 def nightly(
-    target: str = "app", dry_run: bool = False, max_lateness: timedelta = DEFAULT_MAX_LATENESS
+    target: str = "app",
+    dry_run: bool = False,
+    max_lateness: timedelta = DEFAULT_MAX_LATENESS,
+    database: str = "",
 ) -> State[Any]:
-    """Look after one database: backup, retention, cleanup, bloat, statistics, materialized views, report.
+    """Look after a target: backup, retention, cleanup, bloat, statistics, materialized views, report.
 
     - **Does**, in this order: janitor, backup with proof, upload, retention, session cleanup, VACUUM, bloat
       detection, reindex of what is bloated, index audit, ANALYZE, materialized views. A step that fails never
@@ -62,8 +67,11 @@ def nightly(
         dry_run: Say what would be done, by the same code, and change nothing.
         max_lateness: A run that starts later than this after its schedule skips itself; backup and upload
             still run when no backup is newer than the schedule.
+        database: Only this one, where the target has several; all of them when empty.
     """
     settings = load_target(target)
+    if database:
+        settings = bind_covered(settings, database)
     started_at = datetime.now(UTC)
     scheduled = scheduled_for(_this_run())
     newest = None
@@ -78,16 +86,15 @@ def nightly(
         log.warning("This run is %s", late)
 
     def call(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
+        one, grounds = database or None, find_grounds(step.needs, done)
         if step.name == "upload":
             backup_id = done["backup"].details.get("backup_id")
-            return upload_backup(target, backup_id, dry_run)
+            return upload_backup(target, backup_id, dry_run, database=one, grounds=grounds)
         if step.name in LOOKING_TASKS:
-            return LOOKING_TASKS[step.name](target)
-        return STEP_TASKS[step.name](target, dry_run)
+            return LOOKING_TASKS[step.name](target, database=one, grounds=grounds)
+        return STEP_TASKS[step.name](target, dry_run, database=one, grounds=grounds)
 
-    night = run_night(
-        target, settings.database, call, started_at=started_at, dry_run=dry_run, lateness=lateness
-    )
+    night = run_night(target, settings.scope, call, started_at=started_at, dry_run=dry_run, lateness=lateness)
     return conclude_night(night, late)
 
 

@@ -12,7 +12,7 @@ from tasks.reindex import reindex_bloated
 
 
 @flow(name="reindex", flow_run_name="reindex-{target}")
-def reindex(target: str = "app", dry_run: bool = False) -> State[Any]:
+def reindex(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """Measure afresh, and rebuild the indexes that are over both thresholds.
 
     - **Does**: `REINDEX INDEX CONCURRENTLY`, one at a time; a leftover of a failed rebuild is dropped.
@@ -25,5 +25,8 @@ def reindex(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"reindex": lambda: reindex_bloated(target, dry_run)})
+    return run_steps(
+        target, database, {"reindex": lambda: reindex_bloated(target, dry_run, database=database or None)}
+    )

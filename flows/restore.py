@@ -20,6 +20,7 @@ def restore(
     replace: bool = False,
     confirm_database: str = "",
     dry_run: bool = False,
+    database: str = "",
 ) -> State[Any]:
     """Restore a backup and compare every table with the proof that was taken when it was dumped.
 
@@ -40,9 +41,11 @@ def restore(
         replace: Put the restored database in the place of the target's own.
         confirm_database: With `replace`, repeat the name of the database that is replaced.
         dry_run: Check the backup, the server and the room, and restore nothing.
+        database: Whose backup, where the target has several: asked for with `latest`; an id tells it.
     """
     return run_steps(
         target,
+        database,
         {
             "restore": lambda: restore_backup(
                 target,
@@ -51,6 +54,7 @@ def restore(
                 into=into or None,
                 replace=replace,
                 confirm_database=confirm_database or None,
+                database=database or None,
                 dry_run=dry_run,
             )
         },

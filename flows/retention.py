@@ -12,7 +12,7 @@ from tasks.retention import prune as prune_backups
 
 
 @flow(name="prune", flow_run_name="prune-{target}")
-def prune(target: str = "app", dry_run: bool = False) -> State[Any]:
+def prune(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """Delete the backups that the retention policy no longer keeps, in every store.
 
     - **Does**: ORs the keep rules, says why each kept backup is kept, never goes below `keep_min` and never
@@ -24,5 +24,8 @@ def prune(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"prune": lambda: prune_backups(target, dry_run)})
+    return run_steps(
+        target, database, {"prune": lambda: prune_backups(target, dry_run, database=database or None)}
+    )

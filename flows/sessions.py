@@ -12,7 +12,7 @@ from tasks.sessions import clean_sessions
 
 
 @flow(name="sessions", flow_run_name="sessions-{target}")
-def sessions(target: str = "app", dry_run: bool = False) -> State[Any]:
+def sessions(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """Delete the expired rows of the configured session tables.
 
     - **Does**: walks each table in small ranges of pages, one short transaction each; a row that was
@@ -24,5 +24,8 @@ def sessions(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"sessions": lambda: clean_sessions(target, dry_run)})
+    return run_steps(
+        target, database, {"sessions": lambda: clean_sessions(target, dry_run, database=database or None)}
+    )

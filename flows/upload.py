@@ -12,7 +12,7 @@ from tasks.upload import upload_backup
 
 
 @flow(name="upload", flow_run_name="upload-{target}")
-def upload(target: str = "app", dry_run: bool = False, backup_id: str = "") -> State[Any]:
+def upload(target: str = "app", dry_run: bool = False, backup_id: str = "", database: str = "") -> State[Any]:
     """Copy a backup to the target's other stores and read it back.
 
     - **Does**: uploads what is missing, compares SHA-256 of what arrived, writes the manifest last.
@@ -25,5 +25,10 @@ def upload(target: str = "app", dry_run: bool = False, backup_id: str = "") -> S
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
         backup_id: Which backup; the newest when empty.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"upload": lambda: upload_backup(target, backup_id or None, dry_run)})
+    return run_steps(
+        target,
+        database,
+        {"upload": lambda: upload_backup(target, backup_id or None, dry_run, database=database or None)},
+    )

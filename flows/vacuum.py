@@ -12,7 +12,7 @@ from tasks.vacuum import vacuum_tables
 
 
 @flow(name="vacuum", flow_run_name="vacuum-{target}")
-def vacuum(target: str = "app", dry_run: bool = False) -> State[Any]:
+def vacuum(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
     """VACUUM the configured session tables, so that their space can be used again and bloat can be measured.
 
     - **Does**: `VACUUM (INDEX_CLEANUP ON)`; never FULL.
@@ -23,5 +23,8 @@ def vacuum(target: str = "app", dry_run: bool = False) -> State[Any]:
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
+        database: Only this one, where the target has several; all of them when empty.
     """
-    return run_steps(target, {"vacuum": lambda: vacuum_tables(target, dry_run)})
+    return run_steps(
+        target, database, {"vacuum": lambda: vacuum_tables(target, dry_run, database=database or None)}
+    )

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from pgsteward import matviews
 from pgsteward.results import StepResult
+from pgsteward.several import over
 from pgsteward.targets import load_target
 from tasks import maintenance_task
 
 
 @maintenance_task("matviews", timeout=timedelta(hours=12))
-def refresh(target: str, dry_run: bool = False) -> StepResult:
+def refresh(
+    target: str,
+    dry_run: bool = False,
+    database: str | None = None,
+    grounds: Mapping[str, str] | None = None,
+) -> StepResult:
     """Refresh the materialized views in dependency order."""
-    return matviews.refresh(load_target(target), dry_run=dry_run)
+    return over(
+        load_target(target),
+        "matviews",
+        lambda bound: matviews.refresh(bound, dry_run=dry_run),
+        database=database,
+        grounds=grounds,
+    )

@@ -50,11 +50,11 @@ def publish_report(result: NightResult | StepResult) -> None:
 
 
 @_bookkeeping("history")
-def record_history(result: NightResult | StepResult) -> None:
-    """Keep what was done in the state database."""
+def record_history(result: NightResult | StepResult, database: str | None = None) -> None:
+    """Keep what was done in the state database, under its database's name or those of all."""
     target = load_target(result.target)
     with state.open_history(target.config) as history:
-        history.record(result, database=target.database)
+        history.record(result, database=database or target.scope)
 
 
 @maintenance_task("last-night", timeout=timedelta(minutes=5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from pgsteward.databases import locate
 from pgsteward.restore import run
 from pgsteward.results import StepResult
 from pgsteward.targets import load_target
@@ -20,12 +21,13 @@ def restore_backup(
     into: str | None = None,
     replace: bool = False,
     confirm_database: str | None = None,
+    database: str | None = None,
     dry_run: bool = False,
 ) -> StepResult:
     """Restore a backup and compare it with its proof. Never retried: it may have replaced a database."""
     with shown_progress("restore", target) as progress:
         return run.restore(
-            load_target(target),
+            locate(load_target(target), what, database=database, store=store),
             what,
             store=store,
             into=into,

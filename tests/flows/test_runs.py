@@ -147,3 +147,21 @@ def test_a_password_may_live_in_a_secret_block(in_process: PrefectStack) -> None
     assert Secret(prefect_secret="app-password").resolve() == "hunter2"
     with pytest.raises(ConfigError, match="no Prefect Secret block 'nobodys'"):
         Secret(prefect_secret="nobodys").resolve()
+
+
+def test_a_night_of_several_databases_looks_after_each_and_fails_by_the_name_of_one(
+    in_process: PrefectStack, database: Database, sample_database: Database, new_target: NewTarget
+) -> None:
+    database.execute("CREATE TABLE t AS SELECT 1 AS x")
+    names = [database.name, sample_database.name, "dropped"]
+    target = new_target(database, more=f"databases = {json.dumps(names)}")
+    state: State[Any] = nightly(target, return_state=True)
+    assert state.is_failed()
+    assert "dropped" in (state.message or "")
+    rows = {row["step"]: row["status"] for row in _table(in_process, f"night-{target}-table")}
+    assert rows["backup"] == "partial"
+    page = str(_artifact(in_process, f"night-{target}"))
+    assert all(name in page for name in names)
+
+    one: State[Any] = analyze(target, database=database.name, return_state=True)
+    assert one.is_completed(), one.message
