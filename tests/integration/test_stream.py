@@ -386,10 +386,11 @@ def test_what_a_killed_stream_leaves_in_s3_is_removed(
     store = target.store("s3")
     assert isinstance(store, S3Store)
     result = killed_when(target, lambda: bool(store._uploads("")))
-    assert sorted(item.action for item in result.changed) == ["aborted", "removed"]
-    assert [item.object.rpartition("/")[2] for item in result.changed if item.action == "aborted"] == [
-        "archive.dump in s3"
-    ]
+    aborted = [item.object.rpartition("/")[2] for item in result.changed if item.action == "aborted"]
+    # On a busy machine the kill may come when the upload has just ended: then there is an object to remove.
+    assert aborted in ([], ["archive.dump in s3"])
+    assert [item.action for item in result.changed].count("removed") == 1
+    assert not store._uploads("")
     assert nothing_in(target)
     assert backups(target).details["backups"] == []
     assert back_up(target).status == "ok"
