@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgsteward import postgres
+from pgsteward.backup import lock_slots
 from pgsteward.backup.home import home_store
 from pgsteward.errors import PreconditionError
 from pgsteward.pgtools import Client, choose_client, find_clients
@@ -62,6 +63,7 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
             f"this role can't dump the whole database ({named}{more}); GRANT pg_read_all_data TO the role,"
             " and ALTER ROLE ... BYPASSRLS where row-level security is in use; `pgsteward doctor` prints both"
         )
+    lock_slots.check(session, target.settings.backup.proof)
     client, spec, warnings = _choose(target, server["version_num"])
     owner = session.row(load("whose_mark"))
     return Plan(
