@@ -121,6 +121,7 @@ TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conni
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
+Pattern = Annotated[str, AfterValidator(checks.table_pattern)]
 Zone = Annotated[str, AfterValidator(checks.time_zone)]
 StateUrl = Annotated[
     Annotated[str, AfterValidator(checks.state_url), Tag("<url>")] | Annotated[Secret, Tag("<secret>")],
@@ -171,11 +172,16 @@ class LoginConfig(Model):
 class BackupConfig(LoginConfig):
     """How a database is dumped."""
 
-    jobs: Whole = Field(2, ge=1, le=64)
+    jobs: Whole | None = Field(None, ge=1, le=64)
     compress: Annotated[str, AfterValidator(checks.compression)] = "zstd:1"
     proof: Literal["full", "counts", "none"] = "full"
     proof_max_seconds: Number | None = Field(None, gt=0)
     lock_wait_timeout_s: Number = Field(60.0, gt=0)
+    yield_after: Number | None = Field(None, gt=0)
+    tables: tuple[Pattern, ...] = ()
+    schemas: tuple[Pattern, ...] = ()
+    exclude_table_data: tuple[Pattern, ...] = ()
+    enable_row_security: Switch = False
     mode: Literal["directory", "stream"] | None = None
     encrypt_to: tuple[Annotated[str, AfterValidator(checks.recipient)], ...] = ()
     spool: Annotated[str, AfterValidator(checks.folder)] | None = None
@@ -189,6 +195,15 @@ class BackupConfig(LoginConfig):
     @property
     def _has_place(self) -> bool:
         return self.spool is not None or self.plaintext_spool
+
+    @model_validator(mode="after")
+    def _one_kind_of_choice(self) -> Self:
+        if self.tables and self.schemas:
+            raise ValueError(
+                "pg_dump ignores schemas where tables are named; give one of them"
+                ' (tables = ["app.*"] is all of a schema\'s tables)'
+            )
+        return self
 
     @model_validator(mode="after")
     def _clear_files_have_a_place(self) -> Self:

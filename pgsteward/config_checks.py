@@ -129,6 +129,19 @@ def compression(text: str) -> str:
     raise ValueError(f'write "zstd", "lz4" or "gzip", with a level if you like ({levels}), or "none"')
 
 
+def table_pattern(text: str) -> str:
+    """Return a pattern as pg_dump takes it for tables and schemas.
+
+    Raises:
+        ValueError: It is empty, or a quote in it has no end.
+    """
+    if not text.strip():
+        raise ValueError("an empty pattern matches nothing; take it out")
+    if text.count('"') % 2:
+        raise ValueError(f"the quotes in {text!r} don't match; write it as for psql's \\d: public.\"Log*\"")
+    return text
+
+
 def state_url(text: str) -> str:
     """Return a URL that SQLAlchemy takes and that holds no password.
 

@@ -268,7 +268,7 @@ stores = [{names}]  # dumps are written to the first folder
 
 [targets.{name}.backup]
 # conninfo = {backup}      # may be a standby
-jobs = 2
+# jobs = 2                                  # left out: by processors and free connections
 compress = "zstd:1"
 proof = "full"                              # full | counts | none
 

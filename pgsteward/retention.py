@@ -226,7 +226,7 @@ def _prune_store(
     backups = [Backup(m.backup_id, m.started_at, m.backup_id in shown) for m in whole]
     decisions = tuple(
         _spared(decision) if decision.backup_id in protected and not decision.keep else decision
-        for decision in apply_policy(backups, target.settings.retention, now)
+        for decision in _decide(whole, backups, target.settings.retention, now)
     )
     by_id = {manifest.backup_id: manifest for manifest in whole}
     changed: list[Item] = []
@@ -247,6 +247,28 @@ def _prune_store(
         log.info("Removed backup %s from store %s", decision.backup_id, store.name)
         changed.append(Item(decision.backup_id, "removed", facts))
     return _Catalog(store.name, decisions, tuple(changed), unknown=unknown, failed=tuple(failed))
+
+
+def _decide(
+    manifests: Sequence[Manifest], backups: Sequence[Backup], policy: RetentionConfig, now: datetime
+) -> list[Decision]:
+    """Apply the policy to whole backups, and to each kind of partial ones by itself: none replaces another.
+
+    Args:
+        manifests: Of the backups, in the same order.
+        backups: Complete backups.
+        policy: The rules.
+        now: Aware instant.
+
+    Returns:
+        One decision per backup, newest first.
+    """
+    kinds: dict[tuple[str, ...], list[Backup]] = {}
+    for manifest, backup in zip(manifests, backups, strict=True):
+        kinds.setdefault(manifest.partial, []).append(backup)
+    decisions = {each.backup_id: each for kind in kinds.values() for each in apply_policy(kind, policy, now)}
+    ordered = sorted(backups, key=lambda b: (b.started_at, b.backup_id), reverse=True)
+    return [decisions[backup.backup_id] for backup in ordered]
 
 
 def _whole(

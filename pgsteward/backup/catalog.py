@@ -75,6 +75,7 @@ def _entry(manifest: Manifest) -> dict[str, Any]:
         "server_version": manifest.server.version,
         "stores": [],
         "state": "complete",
+        "partial": list(manifest.partial),
         "proof": proof_facts(manifest.proof),
         "warnings": len(manifest.warnings),
         "seconds": manifest.seconds.get("total"),
@@ -154,8 +155,13 @@ def verify(
     )
 
 
-def newest_id(target: Target, stores: Sequence[Store]) -> str:
+def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> str:
     """Return the id of the newest complete backup in any of some stores.
+
+    Args:
+        target: Whose backup.
+        stores: Where to look.
+        partial: One that holds a part of the database only will do; `latest` never means such a one.
 
     Raises:
         PreconditionError: None of them has one.
@@ -164,10 +170,24 @@ def newest_id(target: Target, stores: Sequence[Store]) -> str:
     found: list[Manifest] = []
     for store in stores:
         found += list_manifests(store, target.name, target.database)[0]
-    if not found:
+    meant = [manifest for manifest in found if partial or not manifest.partial]
+    if not meant:
         names = ", ".join(store.name for store in stores)
-        raise PreconditionError(f"there is no complete backup of {target.database!r} in {names}")
-    return max(found, key=lambda manifest: (manifest.started_at, manifest.backup_id)).backup_id
+        raise PreconditionError(
+            f"there is no complete backup of {target.database!r} in {names}{but_partial(found)}"
+        )
+    return max(meant, key=lambda manifest: (manifest.started_at, manifest.backup_id)).backup_id
+
+
+def but_partial(found: Sequence[Manifest]) -> str:
+    """Return the end of a sentence that says that there is none: there are partial ones."""
+    if not found:
+        return ""
+    newest = max(found, key=lambda manifest: manifest.started_at)
+    return (
+        f" but {plural(len(found), 'partial one')}, the newest {newest.backup_id}"
+        f" ({'; '.join(newest.partial)}); latest never means those: name one by its id"
+    )
 
 
 def problems_of(

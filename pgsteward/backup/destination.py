@@ -12,6 +12,11 @@ from typing import IO, Protocol
 class Destination(Protocol):
     """Takes an archive while pg_dump writes it."""
 
+    @property
+    def contents(self) -> Path:
+        """Where pg_restore can read what has arrived of the archive."""
+        ...
+
     def arguments(self, jobs: int) -> tuple[str, ...]:
         """Return the options that choose the format; they end up in the manifest."""
         ...
@@ -42,6 +47,10 @@ class FolderDestination:
     """A folder that does not exist yet: the directory format, written by several workers."""
 
     folder: Path
+
+    @property
+    def contents(self) -> Path:
+        return self.folder
 
     def arguments(self, jobs: int) -> tuple[str, ...]:
         return ("--format=directory", f"--jobs={jobs}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,6 +15,7 @@ from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
 from pgsteward.backup.home import folder_of, unfinished
+from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     DUMP,
     MANIFEST,
@@ -23,8 +25,8 @@ from pgsteward.backup.manifest import (
     new_backup_id,
 )
 from pgsteward.backup.plan import Plan, make_plan
-from pgsteward.backup.proof import NOT_POPULATED, not_examined, proof_facts
-from pgsteward.backup.snapshot_dump import Rewritten
+from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.snapshot_dump import Dumped, LockRefused, Rewritten
 from pgsteward.errors import ToolFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
@@ -37,7 +39,9 @@ from pgsteward.targets import Target
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-"""Snapshots tried in a row when tables are rewritten while the dump starts."""
+"""Snapshots tried in a row when tables are rewritten while the dump starts, or somebody wants a lock."""
+PAUSES_S = (2.0, 10.0)
+"""How long whoever wants a lock is left alone before the next attempt."""
 
 
 def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
@@ -60,14 +64,23 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
         refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
-        for attempt in range(1, ATTEMPTS + 1):
+        retried: list[str] = []
+        while True:
             try:
-                return _attempt(plan, session, recipients, progress).took(time.monotonic() - began)
-            except Rewritten as exc:
-                if attempt == ATTEMPTS:
+                done = _attempt(plan, session, recipients, progress)
+            except (Rewritten, LockRefused, GivenWay) as exc:
+                retried.append(str(exc))
+                if len(retried) == ATTEMPTS:
                     raise
-                log.warning("%s; taking a new snapshot", exc)
-    raise AssertionError
+                log.warning("%s; trying again with a new snapshot", exc)
+                if not isinstance(exc, Rewritten):
+                    time.sleep(PAUSES_S[len(retried) - 1])
+                if isinstance(exc, LockRefused) and len(retried) == ATTEMPTS - 1:
+                    plan = replace(plan, jobs=1)  # it locks each table once, at the start
+            else:
+                return replace(done, details={**done.details, "retried": retried}).took(
+                    time.monotonic() - began
+                )
 
 
 def _recipients(target: Target) -> Recipients | None:
@@ -89,7 +102,12 @@ def _would_back_up(plan: Plan, session: Connection) -> StepResult:
         examined=len(tables) + 1,
         changed=(Item(plan.target.database, "would back up", facts),),
         summary=f"Would dump {plan.target.database} with pg_dump {plan.client.text} into {plan.home.name}",
-        details={"client_version": plan.client.text, "compress": plan.compress, "stores": [plan.home.name]},
+        details={
+            "client_version": plan.client.text,
+            "compress": plan.compress,
+            "stores": [plan.home.name],
+            **plan.figures,
+        },
         dry_run=True,
     )
 
@@ -126,9 +144,16 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             "total": round(time.monotonic() - clock, 3),
         }
         absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
-        warnings = (*plan.warnings, *dumped.stderr, *(f"{note.object}: {note.reason}" for note in unknown))
+        absent += dumped.left_out
+        unknown += _not_watched(dumped)
+        warnings = (
+            *plan.warnings,
+            *dumped.stderr,
+            *(waiter.sentence for waiter in dumped.lock_waiters if waiter.seconds >= NOTABLE_S),
+            *(f"{note.object}: {note.reason}" for note in unknown),
+        )
         manifest = Manifest(
-            format_version=2 if form == "stream" or encryption else 1,
+            format_version=2 if form == "stream" or encryption or plan.partial else 1,
             backup_id=backup_id,
             target=target.name,
             database=target.database,
@@ -151,11 +176,20 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             seconds=seconds,
             mode=form,
             encryption=encryption,
+            partial=plan.partial,
         )
         lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may think that we are dead
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
-    return _result(plan, manifest, [*absent, *unproven], unknown, completeness.findings(dumped.stderr))
+    done = _result(plan, manifest, [*absent, *unproven], unknown, completeness.findings(dumped.stderr))
+    waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
+    return replace(done, details={**done.details, "lock_waiters": waiters})
+
+
+def _not_watched(dumped: Dumped) -> list[Note]:
+    if dumped.not_watched is None:
+        return []
+    return [Note("locks", f"who waits behind the dump was not watched to its end: {dumped.not_watched}")]
 
 
 def _put_globals(plan: Plan, files: BackupFiles) -> list[Note]:
@@ -187,7 +221,7 @@ def _result(
     skipped = [note for note in absent if "holds no rows" not in note.reason]
     skipped += [note for note in missing if note.reason == NOT_POPULATED]
     unknown += [note for note in absent if "holds no rows" in note.reason]
-    unknown += [note for note in missing if note.reason != NOT_POPULATED]
+    unknown += [note for note in missing if note.reason not in ON_PURPOSE]
     examined = sum(relation.not_examined is None for relation in proof.relations) + 1
     facts = {
         "bytes": manifest.size_bytes,
@@ -216,6 +250,7 @@ def _result(
             "compress": manifest.compress,
             "mode": manifest.mode,
             "encrypted_to": list(manifest.encryption.recipients) if manifest.encryption else [],
+            "partial": list(manifest.partial),
             "not_in_dump": list(manifest.not_in_dump),
             "warnings": list(manifest.warnings),
             "phases": manifest.seconds,
@@ -232,4 +267,5 @@ def _summary(manifest: Manifest, home: Store) -> str:
         "none": "without proof",
     }[manifest.proof.level]
     encrypted = ", encrypted" if manifest.encryption else ""
-    return f"Backup {manifest.backup_id} is complete in {home.name}: {size}{encrypted}, {proof}"
+    partial = f"; it is partial ({'; '.join(manifest.partial)})" if manifest.partial else ""
+    return f"Backup {manifest.backup_id} is complete in {home.name}: {size}{encrypted}, {proof}{partial}"

@@ -14,7 +14,6 @@ from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.encryption import Recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.home import folder_of
-from pgsteward.backup.listing import list_manifests
 from pgsteward.backup.manifest import DUMP, STREAM, Encryption
 from pgsteward.backup.plan import Plan
 from pgsteward.backup.snapshot_dump import Dumped, dump_and_prove
@@ -23,8 +22,6 @@ from pgsteward.errors import PreconditionError
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import clear_root, private_folder, refuse_disk
-
-_GROWTH = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +56,12 @@ def refuse_small_spool(plan: Plan, recipients: Recipients | None) -> None:
         refuse_disk(Path(settings.spool))
     root = clear_root(settings)
     there = next(place for place in (root, *root.parents) if place.exists())
-    free, needed = shutil.disk_usage(there).free, _expected_bytes(plan)
+    free, needed = shutil.disk_usage(there).free, plan.room.needed_bytes
     if free < needed:
         raise PreconditionError(
             f"{there} has {humanize_bytes(free)} free, and the clear dump may need {humanize_bytes(needed)}"
             ' before it is encrypted; give it more room, or use mode = "stream", which needs none'
         )
-
-
-def _expected_bytes(plan: Plan) -> int:
-    manifests, _damaged = list_manifests(plan.home, plan.target.name, plan.target.database)
-    if manifests:
-        return int(manifests[0].size_bytes * _GROWTH)
-    return int(plan.server["database_bytes"])
 
 
 @contextlib.contextmanager
@@ -104,4 +94,5 @@ def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress
 
 
 def _dump(plan: Plan, into: FolderDestination | StreamDestination, progress: Progress) -> Dumped:
-    return dump_and_prove(plan.client, plan.login, plan.target.settings.backup, plan.compress, into, progress)
+    settings = plan.target.settings.backup
+    return dump_and_prove(plan.client, plan.login, settings, plan.compress, into, progress, jobs=plan.jobs)

@@ -136,7 +136,10 @@ class Encryption(_Model):
 
 
 class Manifest(_Model):
-    """Everything that is known about one backup."""
+    """Everything that is known about one backup.
+
+    `partial` says in clauses what was left out by the configuration; it is empty for a whole backup.
+    """
 
     format_version: int = 1
     backup_id: str
@@ -161,6 +164,7 @@ class Manifest(_Model):
     seconds: dict[str, float] = Field(default_factory=dict)
     mode: Mode = "directory"
     encryption: Encryption | None = None
+    partial: tuple[str, ...] = ()
 
     @property
     def archive(self) -> str:

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pgsteward import postgres
-from pgsteward.backup import lock_slots
+from pgsteward import capacity, postgres
+from pgsteward.backup import filters, lock_slots
 from pgsteward.backup.home import home_store
-from pgsteward.errors import PreconditionError
+from pgsteward.backup.listing import read_manifest
+from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
+from pgsteward.errors import DatabaseUnavailable, PreconditionError, VerificationFailed
 from pgsteward.pgtools import Client, choose_client, find_clients
 from pgsteward.postgres import Connection, Login, Row
+from pgsteward.report.units import humanize_bytes
 from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
+
+SESSIONS_BESIDE = 4
+"""What a backup opens besides pg_dump's workers: pg_dump itself, the snapshot, the proof, the lock watch."""
+
+_GROWTH = 1.3
+_HISTORY = 3
+"""Newest backups of its kind that say how large the next one may become."""
+_LOOKED_AT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the backup will need on disk, and what is there.
+
+    Attributes:
+        needed_bytes: Estimated.
+        estimated: How, as a phrase.
+        free_bytes: Of the file system that the home store is on; None where it is on no disk of this machine.
+        where: The folder that was asked.
+    """
+
+    needed_bytes: int
+    estimated: str
+    free_bytes: int | None = None
+    where: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +63,30 @@ class Plan:
     warnings: tuple[str, ...]
     home: Store
     jobs: int
+    free_connections: int
+    room: Room
+    partial: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What was found out, for a dry run."""
+        return {
+            "jobs": self.jobs if self.target.settings.backup.form == "directory" else 1,
+            "free_connections": self.free_connections,
+            "needed_bytes": self.room.needed_bytes,
+            "estimated": self.room.estimated,
+            "free_bytes": self.room.free_bytes,
+            "partial": list(self.partial),
+            "warnings": list(self.warnings),
+        }
 
 
 def make_plan(target: Target, login: Login, session: Connection) -> Plan:
     """Find out what the backup needs, and refuse what could not end well.
 
     Raises:
-        PreconditionError: Rights, client, server version or configuration; the text says what to do.
+        PreconditionError: Rights, client, server version, disk or configuration; the text says what to do.
+        DatabaseUnavailable: The server has no room for the sessions that a backup needs.
     """
     server = session.row(load("backup_server"))
     if server["database_name"] != target.database:
@@ -52,7 +99,34 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
             f"the server is PostgreSQL {server['version']}; the oldest supported is"
             f" {postgres.MIN_SERVER // 10_000}"
         )
-    obstacles = session.rows(load("backup_obstacles"))
+    settings = target.settings.backup
+    choice = filters.choose(settings, session)
+    _refuse_obstacles(choice.obstacles(session.rows(load("backup_obstacles"))))
+    lock_slots.check(session, settings.proof, tables=choice.tables, schemas=choice.schemas)
+    client, spec, warnings = _choose(target, server["version_num"])
+    free = capacity.free_connections(session)
+    jobs, lowered = _jobs(settings.jobs, free)
+    home = home_store(target)
+    partial = filters.clauses(settings)
+    room = _room(target, home, spec, partial, server["database_bytes"])
+    refuse_too_little(room, home)
+    return Plan(
+        target=target,
+        login=login,
+        owner=session.row(load("whose_mark")),
+        server=server,
+        client=client,
+        compress=spec,
+        warnings=(*warnings, *lowered),
+        home=home,
+        jobs=jobs,
+        free_connections=free,
+        room=room,
+        partial=partial,
+    )
+
+
+def _refuse_obstacles(obstacles: list[Row]) -> None:
     if obstacles:
         named = "; ".join(
             f"{postgres.quote_name(row['schema_name'], row['name'])}: {row['reason']}"
@@ -63,22 +137,95 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
             f"this role can't dump the whole database ({named}{more}); GRANT pg_read_all_data TO the role,"
             " and ALTER ROLE ... BYPASSRLS where row-level security is in use; `pgsteward doctor` prints both"
         )
-    lock_slots.check(session, target.settings.backup.proof)
-    client, spec, warnings = _choose(target, server["version_num"])
-    owner = session.row(load("whose_mark"))
-    return Plan(
-        target, login, owner, server, client, spec, warnings, home_store(target), target.settings.backup.jobs
-    )
 
 
 def _choose(target: Target, server_version: int) -> tuple[Client, str, tuple[str, ...]]:
     """Return client and compression; gzip:1 and a warning where no client has the codec asked for."""
     spec = target.settings.backup.compress
     clients = find_clients(target.settings.client_dirs)
+    warnings = [
+        f"client_dirs: there is no pg_dump that can be run in {folder}; correct it, or take it out"
+        for folder in target.settings.client_dirs
+        if not (folder / "pg_dump").is_file()
+    ]
+    for warning in warnings:
+        log.warning("%s", warning)
     oldest = choose_client(clients, server_version)
     try:
-        return choose_client(clients, server_version, codec=spec.split(":")[0], spec=spec), spec, ()
+        chosen = choose_client(clients, server_version, codec=spec.split(":")[0], spec=spec)
+        return chosen, spec, tuple(warnings)
     except PreconditionError as exc:
         warning = f"{exc}; compressed with gzip:1 instead of {spec}"
         log.warning("%s", warning)
-        return oldest, "gzip:1", (warning,)
+        return oldest, "gzip:1", (*warnings, warning)
+
+
+def _jobs(configured: int | None, free: int) -> tuple[int, tuple[str, ...]]:
+    """Return how many workers pg_dump gets, and a warning where they are fewer than asked for.
+
+    Raises:
+        DatabaseUnavailable: There is no room even for one.
+    """
+    if free < SESSIONS_BESIDE + 1:
+        raise DatabaseUnavailable(
+            f"the server has {free} free connections for this role, and a backup needs at least"
+            f" {SESSIONS_BESIDE + 1}; raise max_connections, or the role's or database's CONNECTION LIMIT"
+        )
+    if configured is None:
+        return capacity.choose_jobs(free, SESSIONS_BESIDE), ()
+    fit = capacity.jobs_that_fit(free, SESSIONS_BESIDE)
+    if configured <= fit:
+        return configured, ()
+    warning = (
+        f"jobs lowered from {configured} to {fit}: the server has {free} free connections for this role, and"
+        " a backup takes no more than half of them; raise max_connections, or lower jobs"
+    )
+    log.warning("%s", warning)
+    return fit, (warning,)
+
+
+def _room(target: Target, home: Store, spec: str, partial: tuple[str, ...], database_bytes: int) -> Room:
+    """Estimate what the backup needs, by those before it where they are of its kind."""
+    codec = spec.partition(":")[0]
+    before = [
+        manifest.size_bytes
+        for manifest in _newest(home, target)
+        if manifest.partial == partial and manifest.compress.partition(":")[0] == codec
+    ][:_HISTORY]
+    if before:
+        needed = int(max(before) * _GROWTH)
+        estimated = f"{_GROWTH} times the largest of the {len(before)} newest backups"
+        if len(before) == 1:
+            estimated = f"{_GROWTH} times the backup before it"
+    else:
+        needed = database_bytes
+        estimated = "the size of the database itself, as there is no backup like it yet; it may be much less"
+    folder = home.local_folder("")
+    if folder is None:
+        return Room(needed, estimated)
+    free, where = capacity.free_bytes(folder)
+    return Room(needed, estimated, free, where)
+
+
+def _newest(home: Store, target: Target) -> Iterator[Manifest]:
+    """Yield the newest manifests: not all, as those of many tables are large."""
+    folders = filter(BACKUP_ID.fullmatch, home.folders(catalog_prefix(target.name, target.database)))
+    for backup_id in sorted(folders, reverse=True)[:_LOOKED_AT]:
+        with contextlib.suppress(FileNotFoundError, VerificationFailed):
+            yield read_manifest(home, target.name, target.database, backup_id)
+
+
+def refuse_too_little(room: Room, home: Store) -> None:
+    """Make sure that the home store has room.
+
+    Raises:
+        PreconditionError: It has not; the text says how much is needed, how much is free, and where.
+    """
+    if room.free_bytes is None or room.free_bytes >= room.needed_bytes:
+        return
+    raise PreconditionError(
+        f"store {home.name} needs {humanize_bytes(room.needed_bytes)} for the backup (estimated:"
+        f" {room.estimated}), and {room.where} has {humanize_bytes(room.free_bytes)} free; free"
+        f" {humanize_bytes(room.needed_bytes - room.free_bytes)} there, keep fewer backups, or name another"
+        " folder"
+    )

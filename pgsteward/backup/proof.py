@@ -15,6 +15,7 @@ from typing import Any
 
 from pgsteward import postgres
 from pgsteward.backup import manifest
+from pgsteward.backup.filters import Part
 from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing, hash_statement, test_vector
@@ -28,6 +29,11 @@ GROUP = 500
 """Locks of one transaction, on tables and indexes: the lock table is shared with the application."""
 
 NOT_POPULATED = "not populated"
+LEFT_OUT = "its rows were left out of the dump"
+UNLOGGED = "an unlogged table, which is empty on a standby"
+ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED})
+"""Reasons not to examine a relation that leave nothing unknown: the backup has no rows of it."""
+REWRITTEN = "truncated or rewritten before it was examined; the dump has its rows, the proof has not"
 LARGE_OBJECTS = "large objects"
 CONTENT = "content"
 
@@ -71,11 +77,11 @@ def take_proof(
     snapshot_id: str | None,
     method: str = METHOD,
     max_seconds: float | None = None,
-    enable_row_security: bool = False,
-    only: Callable[[Row], bool] | None = None,
     progress: Progress = silent,
     still_wanted: Callable[[], None] | None = None,
     lock_timeout_s: float = 60.0,
+    part: Part | None = None,
+    row_security: bool = False,
 ) -> Proof:
     """Count and hash every table and every large object.
 
@@ -89,11 +95,11 @@ def take_proof(
         method: How rows are hashed; for a comparison, that of the other proof.
         max_seconds: After so long, what is left is listed as not examined. The smallest tables come first
             then, so that most are examined; without a bound the largest do, as pg_dump reads them.
-        enable_row_security: Take what policies let this role see for the whole, instead of refusing.
-        only: Tells which relations are examined (rows of ``proof_relations``); all by default.
         progress: Is told every table.
         still_wanted: Called several times a second; what it raises ends the proof, also in mid-statement.
         lock_timeout_s: How long one table's lock is waited for.
+        part: What a filtered dump holds; None where it holds everything.
+        row_security: Examine the rows that this role may see, instead of refusing where policies hide some.
 
     Raises:
         TransientError: The snapshot is gone, or a table was dropped meanwhile.
@@ -105,24 +111,35 @@ def take_proof(
         return Proof(level="none", method=method)
     _refuse_unknown(method)
     bound = Bound.after(max_seconds)
-    settings = {**SETTINGS, "row_security": "on"} if enable_row_security else SETTINGS
     with (
         postgres.connect(
-            login, purpose="proof", lock_timeout_s=lock_timeout_s, settings=settings
+            login,
+            purpose="proof",
+            lock_timeout_s=lock_timeout_s,
+            settings={**SETTINGS, "row_security": "on" if row_security else "off"},
         ) as connection,
         _watched(connection, still_wanted),
     ):
         vector = test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
             found = connection.rows(load("proof_relations"))
-        todo = [row for row in found if row["kind"] != "f" and row["extension_name"] is None]
-        todo = _in_order([row for row in todo if only is None or only(row)], connection, bound)
+            on_standby = bool(connection.value("SELECT pg_is_in_recovery()"))
+        todo = [
+            {**row, "why_not": _why_not(row, part, on_standby)}
+            for row in found
+            if row["kind"] != "f"
+            and row["extension_name"] is None
+            and (part is None or row["oid"] in part.defined)
+        ]
+        todo = _in_order(todo, connection, bound)
         reader = _Reader(connection, level, method, snapshot_id, bound, progress)
         relations: list[Relation] = []
         while len(relations) < len(todo):
             relations += reader.group(todo, len(relations))
-        with connection.snapshot(snapshot_id):
-            large_objects = examine_large_objects(connection, level, method, bound, progress)
+        large_objects = LargeObjects(count=0)
+        if part is None or part.everything:
+            with connection.snapshot(snapshot_id):
+                large_objects = examine_large_objects(connection, level, method, bound, progress)
     return Proof(
         level=level,
         method=method,
@@ -213,9 +230,9 @@ def not_examined(proof: Proof) -> list[tuple[str, str]]:
 def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
     """Return (object, reason) of everything that `compare` had to leave out, on either side.
 
-    What was not populated in the backup is not among it: it has no rows there.
+    What has no rows in the backup on purpose is not among it.
     """
-    missing = [pair for pair in not_examined(expected) if pair[1] != NOT_POPULATED]
+    missing = [pair for pair in not_examined(expected) if pair[1] not in ON_PURPOSE]
     if not any(name == LARGE_OBJECTS for name, _ in missing):
         missing += [
             (name, f"of the restored copy: {reason}")
@@ -258,6 +275,13 @@ def proof_facts(proof: Proof) -> dict[str, Any]:
     }
 
 
+def _why_not(row: Row, part: Part | None, on_standby: bool) -> str | None:
+    """Return why a relation that is in the dump can't or need not be read; None where it must."""
+    if part is not None and not part.holds(row):
+        return LEFT_OUT
+    return UNLOGGED if row["unlogged"] and on_standby else None
+
+
 def _in_order(todo: list[Row], connection: Connection, bound: Bound) -> list[Row]:
     """Put the largest first, as pg_dump reads them: one finds them in memory. Bounded, the smallest."""
     if bound.until is None:
@@ -288,27 +312,56 @@ class _Reader:
             for number, row in enumerate(todo[start:], start):
                 locks += 1 + row["index_count"]
                 if (done and locks > GROUP) or self.bound.reached:
-                    break
+                    return self._less_rewritten(todo[start:], done)
                 self.progress(
                     f"proving {postgres.quote_name(row['schema_name'], row['name'])}", number, len(todo)
                 )
-                self.bound.limit(self.connection)
                 try:
+                    self.bound.limit(self.connection)
                     done.append(self._examine(row))
                 except QueryFailed as exc:
-                    if self.bound.ended(exc):
-                        done.append(_relation(row, not_examined=NOT_REACHED))
-                        break
-                    if exc.sqlstate in _DROPPED:
-                        raise TransientError(f"a table changed under the snapshot: {exc}") from exc
-                    if exc.sqlstate is None or exc.sqlstate in _FATAL or exc.sqlstate[:2] in {"53", "57"}:
-                        raise
-                    done.append(_relation(row, not_examined=str(exc)))
+                    done.append(_relation(row, not_examined=self._why_failed(exc)))
                     break  # the transaction is aborted: the next group imports the snapshot again
-        return done
+            else:
+                return self._less_rewritten(todo[start:], done)
+        with self.connection.snapshot(self.snapshot_id):
+            return self._less_rewritten(todo[start:], done)
+
+    def _why_failed(self, error: QueryFailed) -> str:
+        """Return why one relation could not be examined; an error that is not its own is raised."""
+        state = error.sqlstate
+        if self.bound.ended(error):
+            return NOT_REACHED
+        if state in _DROPPED:
+            raise TransientError(f"a table changed under the snapshot: {error}") from error
+        if state is None or state in _FATAL or state[:2] in {"53", "57"}:
+            raise error
+        return str(error)
+
+    def _less_rewritten(self, todo: Sequence[Row], done: list[Relation]) -> list[Relation]:
+        """Return relations with what was read too late marked as not examined.
+
+        A TRUNCATE that waited behind pg_dump is served at its end, before a proof that came later. Every
+        snapshot sees such a table empty.
+        """
+        if self.snapshot_id is None:
+            return done
+        if self.bound.until is not None:
+            self.connection.execute("SET LOCAL statement_timeout = 0")  # this one has to be answered
+        examined = todo[: len(done)]
+        rows = self.connection.rows(load("proof_rewritten"), {"oids": [row["oid"] for row in examined]})
+        too_late = {row["oid"] for row in rows}
+        return [
+            _relation(row, not_examined=REWRITTEN)
+            if row["oid"] in too_late and relation.not_examined is None
+            else relation
+            for row, relation in zip(examined, done, strict=True)
+        ]
 
     def _examine(self, row: Row) -> Relation:
         table = postgres.identifier(row["schema_name"], row["name"])
+        if row["why_not"] is not None:
+            return _relation(row, not_examined=row["why_not"])
         if not row["populated"]:
             return _relation(row, not_examined=NOT_POPULATED)
         if self.level == "counts" or row["kind"] == "m" or not row["column_names"]:

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgsteward import postgres
+from pgsteward.backup import archive, filters
 from pgsteward.backup.destination import Destination
+from pgsteward.backup.filters import Part
+from pgsteward.backup.lock_watch import GivenWay, LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import take_proof
 from pgsteward.config import BackupConfig
-from pgsteward.errors import QueryFailed, ToolFailed, TransientError
+from pgsteward.errors import LockTimeout, QueryFailed, ToolFailed, TransientError
 from pgsteward.pgtools import Client, RunningTool, start_tool, tool_env
 from pgsteward.postgres import Login, Row
 from pgsteward.progress import Progress
+from pgsteward.results import Note
 from pgsteward.sql import load
 
 _TRANSIENT = re.compile(
@@ -29,13 +33,43 @@ _TRANSIENT = re.compile(
 )
 
 
+_TIMED_OUT = re.compile("canceling statement due to (?:lock|statement) timeout")
+_LOCK_REFUSED = "could not obtain lock on relation"
+_HINTS = (
+    ("permission denied", "`pgsteward doctor` prints the missing GRANT"),
+    ("out of shared memory", "raise max_locks_per_transaction"),
+    ("max_locks_per_transaction", "raise max_locks_per_transaction"),
+    ("No space left", "free space in the home store or name another folder"),
+    ("ended by SIGKILL", "if nobody killed it, the kernel did for want of memory (dmesg says so)"),
+    (
+        "conflict with recovery",
+        "the standby's replay needed it gone: set hot_standby_feedback = on there, or raise"
+        " max_standby_streaming_delay (from an archive: max_standby_archive_delay), or dump the primary",
+    ),
+    ("does not exist", "a table was dropped while the dump started"),
+    ("due to administrator command", "the server's log says who ended it"),
+    ("server closed the connection", "the server's log says why"),
+)
+
+
 class Rewritten(TransientError):
     """A table was rewritten between snapshot and lock: the dump would hold it empty."""
 
 
+class LockRefused(TransientError):
+    """A worker of pg_dump could not lock a table, because somebody else had asked for it meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dumped:
-    """What came out of one run of pg_dump and the proof beside it."""
+    """What came out of one run of pg_dump and the proof beside it.
+
+    Attributes:
+        relations: Those that the dump is to hold, as the snapshot saw them.
+        left_out: What the configuration left out.
+        lock_waiters: Who had to wait behind the dump.
+        not_watched: Why that is not known, or not to the end.
+    """
 
     proof: Proof
     relations: list[Row]
@@ -44,56 +78,107 @@ class Dumped:
     arguments: tuple[str, ...]
     stderr: tuple[str, ...]
     seconds: dict[str, float]
+    left_out: tuple[Note, ...] = ()
+    lock_waiters: tuple[Waiter, ...] = ()
+    not_watched: str | None = None
 
 
 def dump_and_prove(
-    client: Client, login: Login, settings: BackupConfig, spec: str, into: Destination, progress: Progress
+    client: Client,
+    login: Login,
+    settings: BackupConfig,
+    spec: str,
+    into: Destination,
+    progress: Progress,
+    *,
+    jobs: int,
 ) -> Dumped:
     """Run pg_dump and take the proof in the same snapshot.
 
     Args:
         client: Its pg_dump is run.
         login: The database.
-        settings: Jobs, level of the proof, how long locks are waited for.
+        settings: Level of the proof, what is left out, how long locks are waited for.
         spec: Compression that this client can do: ``zstd:1``.
         into: Where the archive goes.
         progress: Is told what is going on.
+        jobs: Workers of pg_dump.
 
     Raises:
         Rewritten: A table is another one than in the snapshot; try again with a new one.
+        LockRefused: Somebody asked for a table between two workers; try again after a while.
+        GivenWay: Somebody has waited for too long behind the dump; try again after a while.
         TransientError: Locks, lost connections, a snapshot that is gone.
         ToolFailed: pg_dump ended badly.
     """
     began = time.monotonic()
-    with _exported_snapshot(login) as (snapshot_id, lsn):
+    with (
+        LockWatch(login, settings.yield_after) as watch,
+        _as_dump_error(watch),
+        _exported_snapshot(login) as (snapshot_id, lsn),
+    ):
         arguments = (
-            *into.arguments(settings.jobs),
+            *into.arguments(jobs),
             _compress_argument(client, spec),
             f"--snapshot={snapshot_id}",
             f"--lock-wait-timeout={int(settings.lock_wait_timeout_s * 1000)}",
+            *filters.arguments(settings),
             "--no-password",
         )
         argv: list[str | Path] = [client.tool("pg_dump"), *arguments]
         argv += [*into.file_argument(), f"--dbname={login.conninfo}"]
-        with start_tool(argv, env=tool_env(login, "dump"), take_stdout=into.take_stdout) as tool:
-            with _as_dump_error():
-                try:
-                    relations = _wait_for_locks(login, tool, into, snapshot_id, progress)
-                    proof = take_proof(
-                        login,
-                        settings.proof,
-                        snapshot_id=snapshot_id,
-                        max_seconds=settings.proof_max_seconds,
-                        progress=progress,
-                        still_wanted=lambda: _refuse_dead(tool),
-                        lock_timeout_s=settings.lock_wait_timeout_s,
-                    )
-                except (QueryFailed, TransientError):
-                    _refuse_dead(tool)  # when both fail, pg_dump's own words say why
-                    raise
-                output = tool.wait(_reporter(login.dbname, into, progress))
+
+        def hear(line: str) -> None:
+            if _LOCK_REFUSED in line:  # whoever is to blame may be gone in a moment
+                watch.look_now()
+
+        with start_tool(
+            argv, env=tool_env(login, "dump"), on_stderr=hear, take_stdout=into.take_stdout
+        ) as tool:
+
+            def still_wanted() -> None:
+                _refuse_dead(tool)
+                watch.check()
+
+            try:
+                progress(f"waiting for the locks of pg_dump on {login.dbname}")
+                _wait_for_locks(tool, into, still_wanted)
+                relations = _relations(login, snapshot_id)
+                part = _part(client, settings, into, tool, still_wanted)
+                proof = take_proof(
+                    login,
+                    settings.proof,
+                    snapshot_id=snapshot_id,
+                    max_seconds=settings.proof_max_seconds,
+                    progress=progress,
+                    still_wanted=still_wanted,
+                    lock_timeout_s=settings.lock_wait_timeout_s,
+                    part=part,
+                    row_security=settings.enable_row_security,
+                )
+            except (QueryFailed, TransientError):
+                _refuse_dead(tool)  # when both fail, pg_dump's own words say why
+                raise
+            report = _reporter(login.dbname, into, progress)
+
+            def each_moment() -> None:
+                watch.check()
+                report()
+
+            output = tool.wait(each_moment)
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}
-    return Dumped(proof, relations, snapshot_id, lsn, arguments, output.stderr_lines, seconds)
+    return Dumped(
+        proof,
+        relations if part is None else [row for row in relations if part.holds(row)],
+        snapshot_id,
+        lsn,
+        arguments,
+        output.stderr_lines,
+        seconds,
+        left_out=() if part is None else tuple(part.left_out(relations)),
+        lock_waiters=tuple(watch.waiters),
+        not_watched=watch.blind,
+    )
 
 
 @contextmanager
@@ -108,17 +193,19 @@ def _exported_snapshot(login: Login) -> Iterator[tuple[str, str | None]]:
         # closed without COMMIT: once everybody has imported the snapshot, losing this session is harmless
 
 
-def _wait_for_locks(
-    login: Login, tool: RunningTool, into: Destination, snapshot_id: str, progress: Progress
-) -> list[Row]:
-    """Wait until the dump holds its locks; then refuse a snapshot in which a table is already another one."""
-    progress(f"waiting for the locks of pg_dump on {login.dbname}")
+def _wait_for_locks(tool: RunningTool, into: Destination, still_wanted: Callable[[], None]) -> None:
+    """Wait until the dump holds all its locks."""
     while not into.has_begun():
-        _refuse_dead(tool)
+        still_wanted()
         if tool.poll() is not None:
-            break
+            return
         time.sleep(0.01)
-    with postgres.connect(login, purpose="backup check") as connection:
+
+
+def _relations(login: Login, snapshot_id: str) -> list[Row]:
+    """Return what the snapshot sees, unless a table is already another one there."""
+    settings = {"idle_in_transaction_session_timeout": "0"}
+    with postgres.connect(login, purpose="backup check", settings=settings) as connection:
         with connection.snapshot(snapshot_id):
             rewritten = connection.rows(load("snapshot_rewritten"))
             relations = connection.rows(load("proof_relations"))
@@ -130,6 +217,30 @@ def _wait_for_locks(
     return relations
 
 
+def _part(
+    client: Client,
+    settings: BackupConfig,
+    into: Destination,
+    tool: RunningTool,
+    still_wanted: Callable[[], None],
+) -> Part | None:
+    """Ask the archive of a filtered dump what it will hold, as soon as its contents are written."""
+    if not filters.has_filters(settings):
+        return None
+    pause_s = 0.05
+    while True:
+        if ended := tool.poll() is not None:
+            tool.wait()
+        try:
+            return Part.of(archive.entries(client, into.contents), settings)
+        except ToolFailed:  # cut off: the rest is still on its way
+            if ended:
+                raise
+        still_wanted()
+        time.sleep(pause_s)
+        pause_s = min(1.0, pause_s * 1.5)
+
+
 def _refuse_dead(tool: RunningTool) -> None:
     """Raise what killed the dump, or what keeps its output from being taken, if something did."""
     tool.refuse_untaken()
@@ -138,21 +249,32 @@ def _refuse_dead(tool: RunningTool) -> None:
 
 
 @contextmanager
-def _as_dump_error() -> Iterator[None]:
-    """Tell what may heal by itself from what won't."""
+def _as_dump_error(watch: LockWatch) -> Iterator[None]:
+    """Tell what may heal by itself from what won't, who was in the way, and what to do."""
     try:
         yield
+    except (LockRefused, Rewritten, GivenWay):
+        raise
+    except LockTimeout as exc:
+        raise LockTimeout(_explained(str(exc), watch)) from exc
+    except TransientError as exc:
+        raise type(exc)(_explained(str(exc), watch)) from exc
     except ToolFailed as exc:
-        if _TRANSIENT.search(str(exc)):
-            raise TransientError(str(exc)) from exc
-        hint = ""
-        if "permission denied" in str(exc):
-            hint = "; `pgsteward doctor` prints the missing GRANT"
-        elif "out of shared memory" in str(exc) or "max_locks_per_transaction" in str(exc):
-            hint = "; raise max_locks_per_transaction"
-        elif "No space left" in str(exc):
-            hint = "; free space in the home store or name another folder"
-        raise ToolFailed(f"{exc}{hint}") from exc
+        text = str(exc)
+        if _LOCK_REFUSED in text:
+            raise LockRefused(f"{text}; {watch.behind(text)}") from exc
+        if _TRANSIENT.search(text):
+            raise TransientError(_explained(text, watch)) from exc
+        raise ToolFailed(_explained(text, watch)) from exc
+
+
+def _explained(text: str, watch: LockWatch) -> str:
+    """Return an error's text with what is known about its cause, and what to do."""
+    if _TIMED_OUT.search(text):
+        who = watch.held_up or "nobody who held it was seen"
+        return f"{text}; {who}: let it end, or raise lock_wait_timeout_s"
+    hint = next((hint for words, hint in _HINTS if words in text and hint not in text), None)
+    return f"{text}; {hint}" if hint else text
 
 
 def _reporter(database: str, into: Destination, progress: Progress) -> Callable[[], None]:

@@ -98,6 +98,10 @@ class StreamDestination:
         self._sink, self._recipients, self._head = sink, recipients, head
         self._taken = 0
 
+    @property
+    def contents(self) -> Path:
+        return self._head.path
+
     def arguments(self, jobs: int) -> tuple[str, ...]:
         return ("--format=custom",)
 

@@ -62,7 +62,7 @@ def upload(
             and not any(list_manifests(place, target.name, target.database)[0] for place in made_in)
         ):
             return results.skipped("upload", target.name, "no backup waits for its upload")
-        wanted = backup_id or newest_id(target, made_in)
+        wanted = backup_id or newest_id(target, made_in, partial=True)
         source, manifest = _source(target, [*made_in, *target.stores()], wanted)
         outcome = _copy_everywhere(target, source, manifest, session, dry_run, progress)
         if spool is not None:

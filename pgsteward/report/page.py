@@ -28,7 +28,7 @@ _HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
 """Details that say again what stands elsewhere on the page."""
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "backups": ("backup_id", "started_at", "bytes", "stores", "state", "proof", "warnings")
+    "backups": ("backup_id", "started_at", "bytes", "stores", "state", "partial", "proof", "warnings")
 }
 """Tables of which people see these columns only; the JSON has all of them."""
 
@@ -315,7 +315,8 @@ def _details(details: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], t
             found = dict.fromkeys(name for row in rows for name in row)
             keys = [name for name in _COLUMNS.get(key, found) if name in found]
             if key in _COLUMNS:  # a column of nothing but zeros says nothing
-                keys = [name for name in keys if name != "warnings" or any(row.get(name) for row in rows)]
+                seldom = {"warnings", "partial"}
+                keys = [name for name in keys if name not in seldom or any(row.get(name) for row in rows)]
             tables.append(_table(keys, [tuple(row.get(name) for name in keys) for row in rows], label(key)))
         else:
             facts.append((label(key), finding(key, value)))

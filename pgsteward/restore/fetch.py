@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from pgsteward.backup.catalog import but_partial
 from pgsteward.backup.encryption import Identities, WrongIdentity, read_identities
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
@@ -81,14 +82,16 @@ def find_backup(target: Target, what: str, store_name: str | None = None) -> Fou
     candidates: list[Found] = []
     silent_stores: list[StewardError] = []
     notes: list[Note] = []
+    partial: list[Manifest] = []
     for store in stores:
         try:
-            found, damaged = _look(store, target, what)
+            found, damaged, left = _look(store, target, what)
         except (StoreUnavailable, StoreFailed) as exc:
             silent_stores.append(exc)
             notes.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
             continue
         notes += damaged
+        partial += left
         if found is not None:
             candidates.append(Found(store, found))
             if what != "latest":
@@ -102,17 +105,21 @@ def find_backup(target: Target, what: str, store_name: str | None = None) -> Fou
     where = " or ".join(store.name for store in stores)
     damage = f" ({notes[0].reason})" if notes else ""
     wanted = "no complete backup" if what == "latest" else f"no complete backup {what}"
-    raise PreconditionError(f"there is {wanted} of {target.database!r} in {where}{damage}")
+    raise PreconditionError(
+        f"there is {wanted} of {target.database!r} in {where}{damage}{but_partial(partial)}"
+    )
 
 
-def _look(store: Store, target: Target, what: str) -> tuple[Manifest | None, list[Note]]:
+def _look(store: Store, target: Target, what: str) -> tuple[Manifest | None, list[Note], list[Manifest]]:
+    """Return the backup that is meant, notes on damaged ones, and the partial ones, which latest never is."""
     if what == "latest":
         manifests, damaged = list_manifests(store, target.name, target.database)
-        return next(iter(manifests), None), damaged
+        whole = [manifest for manifest in manifests if not manifest.partial]
+        return next(iter(whole), None), damaged, [m for m in manifests if m.partial]
     try:
-        return read_manifest(store, target.name, target.database, what), []
+        return read_manifest(store, target.name, target.database, what), [], []
     except FileNotFoundError:
-        return None, []
+        return None, [], []
 
 
 def check_presence(store: Store, prefix: str, manifest: Manifest) -> None:

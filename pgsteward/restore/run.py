@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pgsteward import sql
+from pgsteward import capacity, sql
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import (
     Difference,
@@ -24,12 +24,13 @@ from pgsteward.backup.proof import (
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import PreconditionError, StewardError, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
-from pgsteward.postgres import Connection, connect
+from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import plural
 from pgsteward.restore import fetch, preflight, scratch, swap
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
+from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.verdict import Listener, Verdict
 from pgsteward.results import StepResult
@@ -59,7 +60,8 @@ def restore(
         replace: Take the place of the database of the target's name, which is kept as
             ``<database>_before_<stamp>``.
         confirm_database: The name of the database to replace, once more.
-        jobs: Sessions that load at the same time; as many as the backup's configuration says when None.
+        jobs: Sessions that load at the same time; as many as the backup's configuration says when None, or as
+            server and machine can take where it says nothing.
         dry_run: Stop after the preflight.
         keep_failed: Leave a database that is not whole under its scratch name, for a look at it.
         progress: Is told what happens.
@@ -77,6 +79,8 @@ def restore(
     progress("looking for the backup")
     with phases.phase("preflight"):
         found = fetch.find_backup(target, what, store)
+        if replace:
+            refuse_replacing(found.manifest)
         admin = scratch.admin_login(target.login("restore"))
     order = Order(
         target=target,
@@ -84,7 +88,7 @@ def restore(
         admin=admin,
         into=final,
         replaces=replace,
-        jobs=jobs or target.settings.backup.jobs,
+        jobs=jobs or target.settings.backup.jobs or _affordable_jobs(admin),
         run_id=secrets.token_hex(6),
         stamp=f"{now:%Y%m%d%H%M%S}",
         progress=progress,
@@ -98,6 +102,11 @@ def restore(
         if dry_run:
             return planned(order, ready, time.monotonic() - began)
         return _restore(order, ready, lock, session, keep_failed, began)
+
+
+def _affordable_jobs(admin: Login) -> int:
+    with connect(admin, purpose=STEP) as session:
+        return capacity.choose_jobs(capacity.free_connections(session), beside=3)
 
 
 def _final_name(
@@ -186,6 +195,7 @@ def _restore(
         )
     whole = False
     try:
+        make_schemas(order, name)
         verdict = _load(order, ready, name)
         with phases.phase("analyze"):
             order.progress("analyzing")
@@ -269,6 +279,7 @@ def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
     login = order.admin.to(name)
     actual = take_proof(login, level, snapshot_id=None, method=expected.method, progress=order.progress)
     actual = actual.model_copy(update={"sequences": read_sequences(login)})
+    actual = expected_sequences(order.manifest, actual)
     empty = {split_qualified(matview) for matview in verdict.empty_matviews}
     differences: list[Difference] = []
     explained: list[Difference] = []

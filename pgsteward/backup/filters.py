@@ -1,0 +1,190 @@
+"""Partial backups: what the configuration leaves out, and what is then really in the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from pgsteward import postgres
+from pgsteward.config import BackupConfig
+from pgsteward.errors import PreconditionError
+from pgsteward.postgres import Connection, Row
+from pgsteward.results import Note
+from pgsteward.sql import load
+
+_DEFINITIONS = (b"TABLE ", b"MATERIALIZED VIEW ", b"FOREIGN TABLE ")
+_ROWS = (b"TABLE DATA ", b"MATERIALIZED VIEW DATA ")
+_SPECIAL = frozenset("|*+?()[]{}.^$\\")
+
+
+def arguments(settings: BackupConfig) -> tuple[str, ...]:
+    """Return the options of pg_dump that leave something out; none for a whole backup."""
+    found = [f"--table={pattern}" for pattern in settings.tables]
+    found += [f"--schema={pattern}" for pattern in settings.schemas]
+    if found:
+        found.append("--strict-names")
+    found += [f"--exclude-table-data={pattern}" for pattern in settings.exclude_table_data]
+    if settings.enable_row_security:
+        found.append("--enable-row-security")
+    return tuple(found)
+
+
+def clauses(settings: BackupConfig) -> tuple[str, ...]:
+    """Return what makes a backup partial, for people; none for a whole one."""
+    found = []
+    if settings.tables:
+        found.append(f"tables: {', '.join(settings.tables)} only")
+    if settings.schemas:
+        found.append(f"schemas: {', '.join(settings.schemas)} only")
+    if settings.exclude_table_data:
+        found.append(f"data excluded: {', '.join(settings.exclude_table_data)}")
+    if settings.enable_row_security:
+        found.append("rows: only those that row-level security shows to this role")
+    return tuple(found)
+
+
+def has_filters(settings: BackupConfig) -> bool:
+    """Tell whether tables or rows of tables are left out by name."""
+    return bool(settings.tables or settings.schemas or settings.exclude_table_data)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the patterns match in a database, before the dump; None where all is chosen."""
+
+    tables: frozenset[tuple[str, str]] | None
+    schemas: frozenset[str] | None
+    without_rows: frozenset[tuple[str, str]]
+    row_security: bool
+
+    def obstacles(self, found: Iterable[Row]) -> list[Row]:
+        """Return the obstacles (see ``backup_obstacles.sql``) that are in the way of this choice."""
+        return [row for row in found if self._matters(row)]
+
+    def _matters(self, row: Row) -> bool:
+        name = (row["schema_name"], row["name"])
+        if self.tables is not None and name not in self.tables:
+            return False
+        if self.schemas is not None and row["schema_name"] not in self.schemas:
+            return False
+        hidden = "row-level security" in row["reason"]
+        return not (hidden and (self.row_security or name in self.without_rows))
+
+
+def choose(settings: BackupConfig, session: Connection) -> Choice:
+    """Look up what the patterns match.
+
+    Raises:
+        PreconditionError: One matches nothing.
+    """
+    tables = _tables("tables", settings.tables, session)
+    without_rows = _tables("exclude_table_data", settings.exclude_table_data, session)
+    schemas: set[str] = set()
+    for pattern in settings.schemas:
+        rows = session.rows(load("filter_schemas"), {"name": regexes(pattern)[-1]})
+        _refuse_nothing(rows, "schemas", pattern, "schema", session)
+        schemas.update(row["schema_name"] for row in rows)
+    return Choice(
+        frozenset(tables) if settings.tables else None,
+        frozenset(schemas) if settings.schemas else None,
+        frozenset(without_rows),
+        settings.enable_row_security,
+    )
+
+
+def _tables(key: str, patterns: Iterable[str], session: Connection) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for pattern in patterns:
+        *schema, name = regexes(pattern)
+        parameters = {"schema": schema[-1] if schema else None, "name": name}
+        rows = session.rows(load("filter_tables"), parameters)
+        _refuse_nothing(rows, key, pattern, "table", session)
+        found.update((row["schema_name"], row["name"]) for row in rows)
+    return found
+
+
+def _refuse_nothing(rows: list[Row], key: str, pattern: str, kind: str, session: Connection) -> None:
+    if not rows:
+        raise PreconditionError(
+            f"backup.{key}: {pattern!r} matches no {kind} of database {session.dbname}; correct it, or take"
+            " it out"
+        )
+
+
+def regexes(pattern: str) -> list[str]:
+    """Return the regular expressions for the parts of a pattern, as psql and pg_dump read it.
+
+    Outside quotes capitals are folded, ``*`` and ``?`` stand for anything, a dot separates; inside quotes
+    every character is itself, and a quote is written twice.
+    """
+    parts = [""]
+    quoted = False
+    position = 0
+    while position < len(pattern):
+        char = pattern[position]
+        position += 1
+        if char == '"':
+            if quoted and pattern[position : position + 1] == '"':
+                parts[-1] += '"'
+                position += 1
+            else:
+                quoted = not quoted
+        elif quoted:
+            parts[-1] += f"\\{char}" if char in _SPECIAL else char
+        elif char == ".":
+            parts.append("")
+        elif char in "*?$":
+            parts[-1] += {"*": ".*", "?": ".", "$": "\\$"}[char]
+        else:
+            parts[-1] += char.lower() if char.isascii() else char
+    return [f"^({part})$" for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a filtered archive holds, by the oids in its table of contents.
+
+    Attributes:
+        defined: Tables and materialized views that a restore makes.
+        filled: Those whose rows it brings.
+        everything: Only rows are left out. Where tables or schemas are chosen, pg_dump also drops large
+            objects and extensions.
+    """
+
+    defined: frozenset[int]
+    filled: frozenset[int]
+    everything: bool
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[int, int, bytes]], settings: BackupConfig) -> Self:
+        """Return it for what `pgsteward.backup.archive.entries` returned."""
+        found = list(entries)
+        filled = frozenset(oid for _, oid, what in found if what.startswith(_ROWS))
+        defined = frozenset(
+            oid for _, oid, what in found if what.startswith(_DEFINITIONS) and not what.startswith(_ROWS)
+        )
+        return cls(defined, filled, not (settings.tables or settings.schemas))
+
+    def left_out(self, relations: Iterable[Row]) -> list[Note]:
+        """Name what is not in the archive, or is there without its rows."""
+        notes = [
+            Note(
+                postgres.quote_name(row["schema_name"], row["name"]),
+                "left out by the filter" if row["oid"] not in self.defined else "left out without its rows",
+            )
+            for row in relations
+            if not self.holds(row)
+        ]
+        if not self.everything:
+            why = "left out: pg_dump drops them where tables or schemas are chosen"
+            notes.append(Note("large objects", why))
+        return notes
+
+    def holds(self, row: Row) -> bool:
+        """Tell whether the rows of a relation are in the archive, or are not expected there."""
+        if row["oid"] not in self.defined:
+            return row["extension_name"] is not None and self.everything
+        return (
+            row["oid"] in self.filled or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])
+        )

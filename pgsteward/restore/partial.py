@@ -1,0 +1,42 @@
+"""What the restore of a partial backup does otherwise."""
+
+from __future__ import annotations
+
+from pgsteward.backup.manifest import Manifest, Proof
+from pgsteward.errors import PreconditionError
+from pgsteward.postgres import compose, connect, identifier
+from pgsteward.restore.outcome import STEP, Order
+
+
+def refuse_replacing(manifest: Manifest) -> None:
+    """Make sure that no part takes the place of a whole database.
+
+    Raises:
+        PreconditionError: The backup is partial.
+    """
+    if manifest.partial:
+        raise PreconditionError(
+            f"backup {manifest.backup_id} is partial ({'; '.join(manifest.partial)}): it can't take the place"
+            " of a database; restore it into a new one, and copy what you need from there"
+        )
+
+
+def make_schemas(order: Order, name: str) -> None:
+    """Make the schemas of tables that were chosen by name: pg_dump leaves schemas out then."""
+    if not any(argument.startswith("--table=") for argument in order.manifest.arguments):
+        return
+    proof = order.manifest.proof
+    wanted = {relation.schema_name for relation in proof.relations}
+    wanted |= {sequence.schema_name for sequence in proof.sequences}
+    with connect(order.admin.to(name), purpose=STEP) as session:
+        for schema in sorted(wanted):
+            session.execute(compose("CREATE SCHEMA IF NOT EXISTS {}", identifier(schema)))
+
+
+def expected_sequences(manifest: Manifest, actual: Proof) -> Proof:
+    """Return the proof of a restored copy without the sequences whose positions the dump leaves out."""
+    if not manifest.partial:
+        return actual
+    known = {(each.schema_name, each.name) for each in manifest.proof.sequences}
+    held = tuple(each for each in actual.sequences if (each.schema_name, each.name) in known)
+    return actual.model_copy(update={"sequences": held})
