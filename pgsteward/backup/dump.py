@@ -24,6 +24,7 @@ from pgsteward.backup.manifest import (
     Server,
     new_backup_id,
 )
+from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.snapshot_dump import Dumped, LockRefused, Rewritten
@@ -123,7 +124,7 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             dumped, contents = made.dumped, made.contents
             progress("reading the archive's own entries")
             entries = archive.entries(client, contents)
-            proof = dumped.proof.model_copy(
+            proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(
                 update={
                     "sequences": archive.sequences(client, contents, entries, plan.server["encoding"]),
                     "schema_sha256": archive.schema_sha256(client, contents),

@@ -71,6 +71,7 @@ class Relation(_Model):
     """What the snapshot held of one table (kind ``r``) or materialized view (``m``); leaves, never parents.
 
     `hash_a` and `hash_b` are order-free sums under two seeds, as decimal text; None at level ``counts``.
+    `moves_within` names the partitioned table among whose partitions a restore may place rows differently.
     """
 
     schema_name: str
@@ -80,6 +81,7 @@ class Relation(_Model):
     hash_a: str | None = None
     hash_b: str | None = None
     not_examined: str | None = None
+    moves_within: tuple[str, str] | None = None
 
     @property
     def key(self) -> tuple[str, str]:

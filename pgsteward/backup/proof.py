@@ -17,6 +17,7 @@ from pgsteward import postgres
 from pgsteward.backup import manifest
 from pgsteward.backup.filters import Part
 from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
+from pgsteward.backup.moving import added_up
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing, hash_statement, test_vector
 from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
@@ -426,8 +427,9 @@ def _watched(connection: Connection, still_wanted: Callable[[], None] | None) ->
 
 
 def _compare_relations(expected: Proof, actual: Proof, *, exactly: bool) -> Iterator[Difference]:
-    present = {relation.key: relation for relation in actual.relations}
-    for wanted in expected.relations:
+    wanted_relations, found_relations = added_up(expected.relations, actual.relations)
+    present = {relation.key: relation for relation in found_relations}
+    for wanted in wanted_relations:
         name = postgres.quote_name(*wanted.key)
         found = present.pop(wanted.key, None)
         if found is None:

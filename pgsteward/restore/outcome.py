@@ -170,6 +170,7 @@ def done(
         unknown.append(Note("receipt", f"could not be written: {extras['receipt_error']}"))
     skipped = [Note(finding.object, finding.reason) for finding in verdict.degraded]
     skipped += [Note(order.into, f"not in the backup: {what}") for what in order.manifest.not_in_dump]
+    skipped += extras["not_analyzed"]
     skipped += [
         Note(name, "left out: it would act on the servers that the original is connected with")
         for name in ready.archive.left_out

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pgsteward import capacity, sql
@@ -22,17 +21,16 @@ from pgsteward.backup.proof import (
     take_proof,
 )
 from pgsteward.backup.stream_dump import ArchiveHead
-from pgsteward.errors import PreconditionError, StewardError, ToolFailed, VerificationFailed
-from pgsteward.pgtools import start_tool, tool_env
+from pgsteward.errors import PreconditionError, StewardError, VerificationFailed
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.report.units import plural
 from pgsteward.restore import fetch, preflight, scratch, swap
+from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
 from pgsteward.restore.preflight import Archive, Check
-from pgsteward.restore.verdict import Listener, Verdict
+from pgsteward.restore.verdict import Verdict
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
 
@@ -196,13 +194,10 @@ def _restore(
     whole = False
     try:
         make_schemas(order, name)
-        verdict = _load(order, ready, name)
-        with phases.phase("analyze"):
-            order.progress("analyzing")
-            with connect(order.admin.to(name), purpose=STEP) as inside:
-                inside.execute("ANALYZE")
+        verdict, not_analyzed = analyze(order, name, load(order, ready, name))
         with phases.phase("compare"):
             compared = _compare(order, name, verdict)
+        verdict = load_triggers(order, ready, name, verdict)
         receipt = leave_receipt(order, session, compared, verdict)
         if compared.differences:
             raise VerificationFailed(not_equal(order, compared))
@@ -214,61 +209,14 @@ def _restore(
         if not whole and not keep_failed:
             with contextlib.suppress(StewardError):  # else the janitor drops it: its mark says whose it is
                 scratch.drop(session, name)
-    return done(order, ready, verdict, compared, {**details, **receipt}, time.monotonic() - began)
+    extras = {**details, **receipt, "not_analyzed": not_analyzed}
+    return done(order, ready, verdict, compared, extras, time.monotonic() - began)
 
 
 def _options(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
     server = manifest.server
     fallback = {"ENCODING": server.encoding, "LC_COLLATE": server.collate, "LC_CTYPE": server.ctype}
     return archive.options or fallback
-
-
-def _load(order: Order, ready: Ready, name: str) -> Verdict:
-    """Run pg_restore into the scratch database and judge what it says.
-
-    Raises:
-        VerificationFailed: Data or an object is missing.
-        ToolFailed: pg_restore itself broke down.
-    """
-    argv: list[str | Path] = [
-        ready.client.tool("pg_restore"),
-        f"--format={'custom' if order.manifest.mode == 'stream' else 'directory'}",
-        "--verbose",
-        f"--jobs={order.jobs}",
-        "--no-subscriptions",
-        "--no-publications",
-        "--no-password",
-        f"--dbname={order.admin.to(name).conninfo}",
-        ready.folder / order.manifest.archive,
-    ]
-    heard = Listener(ready.archive.roles)
-    tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
-    order.progress(f"loading {order.manifest.backup_id}", 0, tables)
-
-    def show() -> None:
-        if heard.filled:
-            order.progress(f"loading {heard.filled[-1]}", len(heard.filled), tables)
-
-    with (
-        order.phases.phase("load"),
-        start_tool(argv, env=tool_env(order.admin, STEP), on_stderr=heard.hear) as tool,
-    ):
-        try:
-            tool.wait(show)
-        except ToolFailed:
-            verdict = heard.verdict()
-            if tool.poll() != 1 or not verdict.finished:
-                raise
-        else:
-            verdict = heard.verdict()
-    if verdict.fatal:
-        first = "; ".join(map(str, verdict.fatal[:5]))
-        more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
-        raise VerificationFailed(
-            f"backup {order.manifest.backup_id} could not be restored as a whole,"
-            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}"
-        )
-    return verdict
 
 
 def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:

@@ -22,7 +22,7 @@ _INFO = re.compile(
     r"|skipping |disabling |enabling |setting |restoring |restored |dropping |reading |implied |table "
     r"|allocating |starting |started |ending |transferring |reducing |dependency "
 )
-_ENTRY = re.compile(r"from TOC entry \d+; \d+ \d+ (.*)")
+_ENTRY = re.compile(r"from TOC entry (\d+); \d+ \d+ (.*)")
 _CREATING = re.compile(r'creating ([A-Z ]+) "(.*)"')
 _FILLING = re.compile(r'processing data for table "(.*)"')
 _KIND = re.compile(r"((?:[A-Z]+ )+)(.*)")
@@ -69,12 +69,14 @@ class Finding:
         object: What it is about, as the archive names it.
         reason: Why, in the server's words.
         matview: Name of the materialized view that stays empty, as SQL writes it.
+        entry: Number of the archive's entry; None where the messages leave open which one it was.
     """
 
     weight: Weight
     object: str
     reason: str
     matview: str | None = None
+    entry: int | None = None
 
     def __str__(self) -> str:
         return f"{self.object}: {self.reason}"
@@ -113,6 +115,7 @@ class Verdict:
 @dataclass(slots=True)
 class _Message:
     objects: list[str]
+    entries: list[int]
     text: str
     command: str = ""
 
@@ -137,6 +140,7 @@ class Listener:
         self._warnings: list[str] = []
         self._ignored: int | None = None
         self._objects: list[str] = []
+        self._entries: list[int] = []  # their numbers
         self._fresh = False  # whether `_objects` were named since the last error
         self._open: _Message | None = None
         self._heads = 0  # that no text was heard for yet
@@ -177,7 +181,7 @@ class Listener:
             pass  # the text of this head is still to come
         elif errors and not _INFO.match(text):
             self._levels["error"] -= 1
-            self._open = _Message(list(self._objects), text)
+            self._open = _Message(list(self._objects), list(self._entries), text)
             self._messages.append(self._open)
             self._fresh = False
         elif self._heads:
@@ -195,7 +199,8 @@ class Listener:
             self.filled.append(match[1])
         elif match := _ENTRY.match(text):
             # Workers share stderr: several entries without an error between them may each be the next one's.
-            self._objects = [*(self._objects if self._fresh else []), self._named(match[1])]
+            self._objects = [*(self._objects if self._fresh else []), self._named(match[2])]
+            self._entries = [*(self._entries if self._fresh else []), int(match[1])]
             self._fresh = True
 
     def verdict(self) -> Verdict:
@@ -252,17 +257,19 @@ def _judge(message: _Message) -> Finding:
     named = " or ".join(message.objects) or "preamble"
     reason = _SERVER.sub("", message.text, count=1)
     command = message.command
+    entry = message.entries[0] if len(message.entries) == 1 else None
     if setting := re.match(r"SET (\w+) = ", command):
         weight: Weight = "benign" if setting[1] in _SETTINGS else "fatal"
         return Finding(weight, f"setting {setting[1]}", reason)
     for pattern, why in _BENIGN:
         if pattern.match(command):
-            return Finding("benign", named, f"{why} ({reason})")
+            return Finding("benign", named, f"{why} ({reason})", entry=entry)
     for pattern, why in _DEGRADED:
         if match := pattern.match(command):
             matview = match[1] if why == "not filled" else None
-            return Finding("degraded", matview or named, f"{why}: {reason}{_advice(reason, why)}", matview)
-    return Finding("fatal", named, f"{reason}{_advice(reason, '')}")
+            said = f"{why}: {reason}{_advice(reason, why)}"
+            return Finding("degraded", matview or named, said, matview, entry)
+    return Finding("fatal", named, f"{reason}{_advice(reason, '')}", entry=entry)
 
 
 def _advice(reason: str, why: str) -> str:

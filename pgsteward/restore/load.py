@@ -1,0 +1,186 @@
+"""What fills the scratch database: pg_restore, its messages judged, and ANALYZE.
+
+Triggers are made last, after everything else was loaded and compared. Left to itself, pg_restore
+makes the triggers of a partitioned table while its partitions are still being filled, so that they
+fire; materialized views are filled when the event triggers are there already; and a login trigger meets each
+of our sessions. What all these write would be rows that no backup holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from pgsteward import sql
+from pgsteward.backup import archive
+from pgsteward.errors import QueryFailed, ToolFailed, VerificationFailed
+from pgsteward.pgtools import start_tool, tool_env
+from pgsteward.postgres import Connection, compose, connect, identifier, join, quote_name
+from pgsteward.report.units import plural
+from pgsteward.restore.outcome import STEP, Order, Ready
+from pgsteward.restore.verdict import Finding, Listener, Verdict
+from pgsteward.results import Note
+
+log = logging.getLogger(__name__)
+
+_TRIGGER = re.compile(rb"(?:(?:COMMENT|SECURITY LABEL) .*)?(?:EVENT )?TRIGGER ")
+_REPEATABLE = (
+    "INDEX ",
+    "CONSTRAINT ",
+    "FK CONSTRAINT ",
+    "CHECK CONSTRAINT ",
+    "RULE ",
+    "STATISTICS ",
+)
+"""What several workers make side by side. An entry that failed has left nothing: it can be tried again."""
+
+
+def load(order: Order, ready: Ready, name: str) -> Verdict:
+    """Run pg_restore into the scratch database and judge what it says; triggers are left for later.
+
+    Raises:
+        VerificationFailed: Data or an object is missing.
+        ToolFailed: pg_restore itself broke down.
+    """
+    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    first = [number for number, _, what in entries if not _TRIGGER.match(what)]
+    with order.phases.phase("load"):
+        verdict = _run(order, ready, name, first if len(first) < len(entries) else None, order.jobs)
+        if verdict.fatal and order.jobs > 1:
+            verdict = _try_again(order, ready, name, verdict, first)
+    return _refuse(order, verdict)
+
+
+def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Verdict:
+    """Make the triggers, event triggers too, if there are any; return the verdict on both runs.
+
+    Raises:
+        VerificationFailed: One is missing.
+        ToolFailed: pg_restore itself broke down.
+    """
+    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    last = [number for number, _, what in entries if _TRIGGER.match(what)]
+    if not last:
+        return verdict
+    with order.phases.phase("load"):
+        later = _refuse(order, _run(order, ready, name, last, 1))
+    return replace(verdict, findings=(*verdict.findings, *later.findings))
+
+
+def _try_again(order: Order, ready: Ready, name: str, verdict: Verdict, numbers: list[int]) -> Verdict:
+    """Make once more, one after the other, what failed; return the verdict on both runs.
+
+    pg_restore's workers can run into deadlocks with each other where indexes of partitions are attached.
+    Nothing is tried again where a table or its rows are what failed.
+    """
+    if not all(each.entry is not None and each.object.startswith(_REPEATABLE) for each in verdict.fatal):
+        return verdict
+    comments = [each for each in verdict.degraded if each.object.startswith("COMMENT ")]
+    first = [*verdict.fatal, *comments]
+    again = {each.entry for each in first if each.entry is not None}
+    log.warning(
+        "%s could not be made by several workers at once; trying again with one: %s",
+        plural(len(verdict.fatal), "object"),
+        "; ".join(map(str, verdict.fatal[:5])),
+    )
+    second = _run(order, ready, name, [number for number in numbers if number in again], 1)
+    failed = {each.entry for each in second.findings}
+    mended = [
+        replace(each, weight="benign", reason=f"made at the second try ({each.reason})")
+        for each in first
+        if each.entry in again - failed
+    ]
+    kept = [each for each in verdict.findings if each.entry not in again]
+    return replace(verdict, findings=(*kept, *mended, *second.findings))
+
+
+def _refuse(order: Order, verdict: Verdict) -> Verdict:
+    if verdict.fatal:
+        first = "; ".join(map(str, verdict.fatal[:5]))
+        more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
+        raise VerificationFailed(
+            f"backup {order.manifest.backup_id} could not be restored as a whole,"
+            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}"
+        )
+    return verdict
+
+
+def _run(order: Order, ready: Ready, name: str, numbers: list[int] | None, jobs: int) -> Verdict:
+    heard = Listener(ready.archive.roles)
+    tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
+    order.progress(f"loading {order.manifest.backup_id}", 0, tables)
+
+    def show() -> None:
+        if heard.filled:
+            order.progress(f"loading {heard.filled[-1]}", len(heard.filled), tables)
+
+    with tempfile.NamedTemporaryFile(prefix="pgsteward-", suffix=".list") as listing:
+        argv: list[str | Path] = [
+            ready.client.tool("pg_restore"),
+            f"--format={'custom' if order.manifest.mode == 'stream' else 'directory'}",
+            "--verbose",
+            f"--jobs={jobs}",
+            "--no-subscriptions",
+            "--no-publications",
+            "--no-password",
+            f"--dbname={order.admin.to(name).conninfo}",
+        ]
+        if numbers is not None:
+            listing.write(b"".join(b"%d;\n" % number for number in numbers))
+            listing.flush()
+            argv.append(f"--use-list={listing.name}")
+        argv.append(ready.folder / order.manifest.archive)
+        with start_tool(argv, env=tool_env(order.admin, STEP), on_stderr=heard.hear) as tool:
+            try:
+                tool.wait(show)
+            except ToolFailed:
+                verdict = heard.verdict()
+                if tool.poll() != 1 or not verdict.finished:
+                    raise
+            else:
+                verdict = heard.verdict()
+    return verdict
+
+
+def analyze(order: Order, name: str, verdict: Verdict) -> tuple[Verdict, list[Note]]:
+    """Gather the planner's statistics; no foreign server is asked, and no table's trouble stops the restore.
+
+    Returns:
+        The verdict with what could not be analyzed, and what was left out on purpose.
+    """
+    order.progress("analyzing")
+    with order.phases.phase("analyze"), connect(order.admin.to(name), purpose=STEP) as inside:
+        rows = inside.rows(sql.load("restore_analyze"))
+        left_out = [
+            Note(
+                quote_name(row["schema_name"], row["name"]),
+                "not analyzed: it has foreign children, whose servers would be asked",
+            )
+            for row in rows
+            if row["has_foreign"]
+        ]
+        tables = [(row["schema_name"], row["name"]) for row in rows if not row["has_foreign"]]
+        try:
+            _analyze(inside, tables)
+        except QueryFailed:
+            failed = list(_analyze_each(inside, tables))
+            return replace(verdict, findings=(*verdict.findings, *failed)), left_out
+    return verdict, left_out
+
+
+def _analyze(inside: Connection, tables: list[tuple[str, str]]) -> None:
+    if tables:
+        inside.execute(compose("ANALYZE {}", join(", ", [identifier(*table) for table in tables])))
+
+
+def _analyze_each(inside: Connection, tables: list[tuple[str, str]]) -> list[Finding]:
+    failed = []
+    for table in tables:
+        try:
+            _analyze(inside, [table])
+        except QueryFailed as exc:
+            failed.append(Finding("degraded", quote_name(*table), f"planner statistics not set: {exc}"))
+    return failed
