@@ -186,6 +186,7 @@ class BackupConfig(LoginConfig):
     encrypt_to: tuple[Annotated[str, AfterValidator(checks.recipient)], ...] = ()
     spool: Annotated[str, AfterValidator(checks.folder)] | None = None
     plaintext_spool: Switch = False
+    role_passwords: Switch = False
 
     @property
     def form(self) -> Literal["directory", "stream"]:

@@ -18,6 +18,8 @@ _HEADER = re.compile(
     rb"^(?:--|-- (?:Name|Data for Name|TOC entry|Dumped|Started on|Completed on|PostgreSQL database).*"
     rb"|\\(?:un)?restrict .*|)$"
 )
+_TOO_NEW = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
+"""What a client from 17 on begins with, and a server before 17 refuses; psql's own session needs it not."""
 _CODECS = {
     "UTF8": "utf-8",
     "SQL_ASCII": "utf-8",
@@ -88,7 +90,8 @@ def database_sql(client: Client, dump: Path, found: list[tuple[int, int, bytes]]
     """Return the script that makes the empty database: owner, locale, settings, rights, comment."""
     own = re.compile(rb"(?:DATABASE|DATABASE PROPERTIES|(?:ACL|COMMENT|SECURITY LABEL) - DATABASE) ")
     wanted = [number for number, _, description in found if own.match(description)]
-    return script_of(client, dump, wanted, "--create") if wanted else b""
+    script = script_of(client, dump, wanted, "--create") if wanted else b""
+    return _TOO_NEW.sub(b"", script)
 
 
 def script_of(client: Client, dump: Path, numbers: list[int], *options: str) -> bytes:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
-from pgsteward import postgres
-from pgsteward.postgres import Row
+from pgsteward import databases, postgres
+from pgsteward.errors import StewardError
+from pgsteward.postgres import Connection, Row
 from pgsteward.results import Note
+from pgsteward.sql import load
+from pgsteward.targets import Target
 
 _HARMLESS = re.compile("circular foreign-key constraints")
 
@@ -46,3 +49,17 @@ def unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:
 def findings(stderr: tuple[str, ...]) -> list[Note]:
     """Return pg_dump's warnings that may mean a loss."""
     return [Note("pg_dump", line) for line in stderr if "warning:" in line and not _HARMLESS.search(line)]
+
+
+def uncovered(target: Target, session: Connection) -> list[str]:
+    """Return the server's databases that no target looks after; an empty ``postgres`` is none of them."""
+    names = databases.uncovered(target.config, target, session)
+    return [name for name in names if name != "postgres" or not _is_empty(session, name)]
+
+
+def _is_empty(session: Connection, database: str) -> bool:
+    try:
+        with postgres.connect(session.login.to(database), purpose="backup check") as other:
+            return not other.value(load("holds_anything"))
+    except StewardError:  # who may not look can't say that it is empty
+        return False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 from pgsteward import postgres, results
 from pgsteward.backup import archive, completeness, readme
+from pgsteward.backup.anomalies import history, unlikely
 from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
@@ -28,7 +29,7 @@ from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.snapshot_dump import Dumped, LockRefused, Rewritten
-from pgsteward.errors import ToolFailed
+from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
@@ -131,9 +132,11 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
                 }
             )
             files.put(DATABASE, compress(archive.database_sql(client, contents, entries)))
-        unknown = _put_globals(plan, files)
+        roles = _put_globals(plan, files, encrypted=recipients is not None)
+        unknown = list(roles.unknown)
         encryption = described(plan, recipients)
-        files.put_clear(readme.NAME, _restore_md(plan, backup_id, prefix, encryption))
+        text = _restore_md(plan, backup_id, prefix, encryption, role_passwords=roles.passwords)
+        files.put_clear(readme.NAME, text)
         checking = time.monotonic()
         form = target.settings.backup.form
         if form == "directory" and recipients is None:
@@ -145,7 +148,7 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             "total": round(time.monotonic() - clock, 3),
         }
         absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
-        absent += dumped.left_out
+        absent += [*dumped.left_out, *roles.left_out]
         unknown += _not_watched(dumped)
         warnings = (
             *plan.warnings,
@@ -178,11 +181,22 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             mode=form,
             encryption=encryption,
             partial=plan.partial,
+            uncovered_databases=tuple(completeness.uncovered(target, lock)),
+            role_passwords=roles.passwords,
+        )
+        odd, not_asked = _anomalies(plan, manifest)
+        unknown += not_asked
+        manifest = manifest.model_copy(
+            update={
+                "anomalies": tuple(f"{note.object}: {note.reason}" for note in odd),
+                "warnings": (*manifest.warnings, *(f"{note.object}: {note.reason}" for note in not_asked)),
+            }
         )
         lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may think that we are dead
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
-    done = _result(plan, manifest, [*absent, *unproven], unknown, completeness.findings(dumped.stderr))
+    found = [*completeness.findings(dumped.stderr), *odd]
+    done = _result(plan, manifest, [*absent, *unproven], unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
     return replace(done, details={**done.details, "lock_waiters": waiters})
 
@@ -193,17 +207,49 @@ def _not_watched(dumped: Dumped) -> list[Note]:
     return [Note("locks", f"who waits behind the dump was not watched to its end: {dumped.not_watched}")]
 
 
-def _put_globals(plan: Plan, files: BackupFiles) -> list[Note]:
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """What became of the script of roles and tablespaces."""
+
+    passwords: bool = False
+    left_out: tuple[Note, ...] = ()
+    unknown: tuple[Note, ...] = ()
+
+
+def _put_globals(plan: Plan, files: BackupFiles, *, encrypted: bool) -> _Roles:
+    """Store the script of roles and tablespaces; without passwords where the server keeps them to itself."""
+    asked_for = plan.target.settings.backup.role_passwords
+    refusal = None
+    if asked_for or encrypted:
+        try:
+            files.put(GLOBALS, compress(globals_sql(plan.client, plan.login, passwords=True)))
+        except ToolFailed as exc:
+            log.warning("the passwords of roles are not in the backup: %s", exc)
+            refusal = Note("passwords of roles", f"not in the backup: {exc}")
+        else:
+            return _Roles(passwords=True)
     try:
-        script = globals_sql(plan.client, plan.login)
+        files.put(GLOBALS, compress(globals_sql(plan.client, plan.login)))
     except ToolFailed as exc:
         log.warning("roles and tablespaces are not in the backup: %s", exc)
-        return [Note("roles and tablespaces", f"not in the backup: {exc}")]
-    files.put(GLOBALS, compress(script))
-    return []
+        return _Roles(unknown=(Note("roles and tablespaces", f"not in the backup: {exc}"),))
+    if refusal is None:
+        return _Roles()
+    return _Roles(unknown=(refusal,)) if asked_for else _Roles(left_out=(refusal,))
 
 
-def _restore_md(plan: Plan, backup_id: str, prefix: str, encryption: Encryption | None) -> bytes:
+def _anomalies(plan: Plan, manifest: Manifest) -> tuple[list[Note], list[Note]]:
+    """Return what earlier backups make unlikely, and why that could not be looked at."""
+    try:
+        before = history(plan.home, plan.target.name, plan.target.database)
+    except (StoreUnavailable, StoreFailed) as exc:
+        return [], [Note("earlier backups", f"could not be read, so nothing is known to be unlikely: {exc}")]
+    return unlikely(before, manifest), []
+
+
+def _restore_md(
+    plan: Plan, backup_id: str, prefix: str, encryption: Encryption | None, *, role_passwords: bool
+) -> bytes:
     return readme.text(
         plan.target.database,
         backup_id,
@@ -211,6 +257,7 @@ def _restore_md(plan: Plan, backup_id: str, prefix: str, encryption: Encryption 
         client_version=plan.client.text,
         mode=plan.target.settings.backup.form,
         encryption=encryption,
+        role_passwords=role_passwords,
     ).encode()
 
 
@@ -253,6 +300,9 @@ def _result(
             "encrypted_to": list(manifest.encryption.recipients) if manifest.encryption else [],
             "partial": list(manifest.partial),
             "not_in_dump": list(manifest.not_in_dump),
+            "uncovered_databases": list(manifest.uncovered_databases),
+            "anomalies": list(manifest.anomalies),
+            "role_passwords": manifest.role_passwords,
             "warnings": list(manifest.warnings),
             "phases": manifest.seconds,
         },

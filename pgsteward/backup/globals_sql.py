@@ -13,8 +13,13 @@ GLOBALS = "globals.sql.zst"
 DATABASE = "database.sql.zst"
 
 
-def globals_sql(client: Client, login: Login) -> bytes:
-    """Return the script that makes roles and tablespaces; without passwords, which any role may ask for.
+def globals_sql(client: Client, login: Login, *, passwords: bool = False) -> bytes:
+    """Return the script that makes roles and tablespaces.
+
+    Args:
+        client: Its pg_dumpall is run.
+        login: To any database of the server.
+        passwords: With the hashes of passwords, which only a superuser may ask for; any role may without.
 
     Raises:
         ToolFailed: The server refuses, as some managed ones do.
@@ -22,7 +27,7 @@ def globals_sql(client: Client, login: Login) -> bytes:
     argv: list[str | Path] = [
         client.tool("pg_dumpall"),
         "--globals-only",
-        "--no-role-passwords",
+        *([] if passwords else ["--no-role-passwords"]),
         "--no-password",
         f"--database={database_argument(login.dbname)}",
         f"--dbname={login.conninfo}",

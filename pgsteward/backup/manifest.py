@@ -141,6 +141,8 @@ class Manifest(_Model):
     """Everything that is known about one backup.
 
     `partial` says in clauses what was left out by the configuration; it is empty for a whole backup.
+    `anomalies` is what earlier backups make unlikely, `uncovered_databases` names those of the server that no
+    target looks after, `role_passwords` tells whether the script of roles holds password hashes.
     """
 
     format_version: int = 1
@@ -167,6 +169,9 @@ class Manifest(_Model):
     mode: Mode = "directory"
     encryption: Encryption | None = None
     partial: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
+    uncovered_databases: tuple[str, ...] = ()
+    role_passwords: bool = False
 
     @property
     def archive(self) -> str:
