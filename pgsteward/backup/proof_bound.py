@@ -10,6 +10,8 @@ from pgsteward.postgres import Connection
 
 NOT_REACHED = "not reached within proof_max_seconds"
 _CANCELED = "57014"
+_CLOCKS_S = 0.5
+"""By how much the server may end a statement before our clock is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +39,5 @@ class Bound:
 
     def ended(self, error: QueryFailed) -> bool:
         """Tell whether it was the bound that ended a statement."""
-        return error.sqlstate == _CANCELED and self.reached
+        at_hand = self.until is not None and time.monotonic() >= self.until - _CLOCKS_S
+        return error.sqlstate == _CANCELED and at_hand

@@ -34,6 +34,8 @@ def examine_large_objects(
     done = size_bytes = hash_a = hash_b = 0
     try:
         for part in connection.rows(load("proof_large_object_ranges")):
+            if bound.reached:
+                return LargeObjects(count=count, not_examined=NOT_REACHED)
             progress("proving large objects", done, count)
             bound.limit(connection)
             found = connection.row(statement, part)
@@ -41,8 +43,6 @@ def examine_large_objects(
             size_bytes += found["size_bytes"]
             hash_a += int(found["hash_a"])
             hash_b += int(found["hash_b"])
-            if bound.reached and done < count:
-                return LargeObjects(count=count, not_examined=NOT_REACHED)
     except QueryFailed as exc:
         if not bound.ended(exc):
             raise
