@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgsteward import postgres
@@ -19,6 +19,7 @@ from pgsteward.backup.filters import Part
 from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
 from pgsteward.backup.moving import added_up
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
+from pgsteward.backup.proof_counts import count_small
 from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing, hash_statement, test_vector
 from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
 from pgsteward.errors import PreconditionError, QueryFailed, StewardError, TransientError
@@ -288,8 +289,8 @@ def _in_order(todo: list[Row], connection: Connection, bound: Bound) -> list[Row
     if bound.until is None:
         return sorted(todo, key=lambda row: -row["pages"])
     found = connection.rows(load("proof_sizes"), {"oids": [row["oid"] for row in todo]})
-    sizes: Mapping[int, int] = {row["oid"]: row["size_bytes"] for row in found}
-    return sorted(todo, key=lambda row: sizes[row["oid"]])
+    pages: Mapping[int, int] = {row["oid"]: row["pages"] for row in found}
+    return sorted(todo, key=lambda row: pages.get(row["oid"], 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,12 +303,15 @@ class _Reader:
     snapshot_id: str | None
     bound: Bound
     progress: Progress
+    counted: dict[int, int] = field(default_factory=dict)
 
     def group(self, todo: Sequence[Row], start: int) -> list[Relation]:
         """Examine relations as long as their locks are fewer than `GROUP`; an error ends the group early."""
         if self.bound.reached:
             return [_relation(row, not_examined=NOT_REACHED) for row in todo[start:]]
         done: list[Relation] = []
+        if self.level == "counts" and self.bound.until is None:
+            self.counted.update(count_small(self.connection, self.snapshot_id, todo[start:], GROUP))
         locks = 0
         with self.connection.snapshot(self.snapshot_id):
             for number, row in enumerate(todo[start:], start):
@@ -366,7 +370,9 @@ class _Reader:
         if not row["populated"]:
             return _relation(row, not_examined=NOT_POPULATED)
         if self.level == "counts" or row["kind"] == "m" or not row["column_names"]:
-            counted = self.connection.value(postgres.compose_file("proof_count", table=table))
+            counted = self.counted.pop(row["oid"], None)
+            if counted is None:
+                counted = self.connection.value(postgres.compose_file("proof_count", table=table))
             return _relation(row, rows=counted)
         rows = postgres.compose("ONLY {}", table)
         statement = hash_statement(self.method, rows, row["column_names"], row["column_types"])
