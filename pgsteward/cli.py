@@ -16,6 +16,8 @@ from pgsteward.cli_output import print_result, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
     Database,
+    DryRun,
+    FromStore,
     Json,
     Settings,
     TargetName,
@@ -49,13 +51,6 @@ app = typer.Typer(
 )
 
 BackupId = Annotated[str | None, typer.Argument(metavar="BACKUP", help="A backup id, or latest.")]
-FromStore = Annotated[
-    str | None,
-    typer.Option("--from", metavar="STORE", help="Read from this store. By default the first that has it."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")
-]
 
 
 def _print_version(wanted: bool) -> None:

@@ -45,6 +45,13 @@ Database = Annotated[
     str | None,
     typer.Option("--database", "-d", metavar="NAME", help="Only this database of a target with several."),
 ]
+FromStore = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STORE", help="Read from this store. By default the first that has it."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")
+]
 
 Result = StepResult | NightResult
 Operation = Callable[["Target", Progress], Result]

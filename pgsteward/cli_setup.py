@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgsteward.cli_output import print_result
-from pgsteward.cli_run import Json, TargetName, export_config, guarded, run_operation, settings_of, signals
+from pgsteward.cli_run import (
+    Database,
+    Json,
+    TargetName,
+    export_config,
+    guarded,
+    run_operation,
+    settings_of,
+    signals,
+)
 from pgsteward.progress import Progress
 from pgsteward.results import StepResult
 
@@ -68,12 +77,17 @@ def init(
         )
 
 
-def doctor(ctx: typer.Context, target: TargetName = None, json: Json = False) -> None:
+def doctor(
+    ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
+) -> None:
     """Check server, rights, clients, stores, state and Prefect; prints what to do about each finding."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.databases import bind_covered
         from pgsteward.doctor import examine
 
+        if database is not None:
+            chosen = bind_covered(chosen, database)
         return examine(chosen, progress=progress)
 
     run_operation(ctx, "doctor", target, operation, as_json=json)

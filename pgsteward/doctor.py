@@ -52,12 +52,12 @@ def examine(target: Target, *, progress: Progress = silent) -> StepResult:
         Status ``failed`` when something will not work, ``partial`` when something could not be looked at;
         warnings leave it ``ok``. ``details["checks"]`` has every check.
     """
-    from pgsteward.doctor_database import check_database
+    from pgsteward.doctor_database import check_databases
 
     started = time.monotonic()
     parts: Sequence[tuple[str, Callable[[Target], Iterator[Check]]]] = (
         ("configuration", _configuration),
-        ("database", check_database),
+        ("database", check_databases),
         ("stores", _stores),
         ("encryption", _encryption),
         ("state", _state),
@@ -165,6 +165,7 @@ def _store_fix(target: Target, name: str) -> str:
 
 def _free_space(target: Target, home: Store) -> Iterator[Check]:
     from pgsteward import postgres
+    from pgsteward.databases import find
     from pgsteward.report.units import humanize_bytes
 
     folder = home.local_folder("")
@@ -176,10 +177,14 @@ def _free_space(target: Target, home: Store) -> Iterator[Check]:
         free = shutil.disk_usage(folder).free
         with postgres.connect(target.login("backup"), purpose="doctor", statement_timeout_s=30) as connection:
             size = int(connection.value("SELECT pg_database_size(current_database())"))
+        if target.has_several:
+            found = find(target)
+            size = sum(found.sizes.get(name, 0) for name in found.names)
     except (OSError, StewardError) as exc:
         yield Check("free space", "unknown", f"{exc}")
         return
-    message = f"{humanize_bytes(free)} free for dumps of a database of {humanize_bytes(size)}"
+    what = "databases" if target.has_several else "a database"
+    message = f"{humanize_bytes(free)} free for dumps of {what} of {humanize_bytes(size)}"
     if free < size:  # a dump is about a fifth of that, and several are kept
         yield Check("free space", "warn", message, f"give {folder} more room, or keep fewer backups there")
     else:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pgsteward import postgres
 from pgsteward.config import Purpose, SessionTable
-from pgsteward.doctor import Check
+from pgsteward.databases import bind, find
+from pgsteward.doctor import Check, CheckStatus
 from pgsteward.errors import ConfigError, PreconditionError, StewardError
 from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.relations import find_table
+from pgsteward.results import Note
+from pgsteward.several import narrow
 from pgsteward.sql import load
 from pgsteward.targets import Target
 
@@ -25,6 +29,40 @@ _NEEDED_BY: Mapping[Purpose, str] = {
     "maintenance": "maintenance rights",
     "restore": "restore rights",
 }
+
+
+def check_databases(target: Target) -> Iterator[Check]:
+    """Yield the checks of each of the target's databases, and those that are left out."""
+    if not target.has_several:
+        yield from check_database(target)
+        return
+    found = find(target)
+    names = ", ".join(found.names)
+    if found.names:
+        yield Check("databases", "ok", f"{len(found.names)} to look after: {names}")
+    elif not found.failed and not found.unknown:
+        yield Check(
+            "databases", "fail", "there is none to look after", "correct databases or exclude_databases"
+        )
+    kinds: tuple[tuple[CheckStatus, tuple[Note, ...]], ...] = (
+        ("fail", found.failed),
+        ("unknown", found.unknown),
+        ("skipped", found.skipped),
+    )
+    for status, notes in kinds:
+        for note in notes:
+            yield Check(f"database {note.object}", status, note.reason)
+    bound = [bind(target, name) for name in found.names]
+    try:
+        with_tables = {one.database: one for one in narrow("sessions", bound)[0]}
+    except ConfigError as exc:
+        yield Check("session tables", "fail", str(exc))
+        with_tables = {}
+    for one in bound:
+        without = one.settings.model_copy(update={"sessions": ()})
+        narrowed = with_tables.get(one.database, replace(one, settings=without))
+        for check in check_database(narrowed):
+            yield replace(check, check=f"{one.database}: {check.check}")
 
 
 def check_database(target: Target) -> Iterator[Check]:

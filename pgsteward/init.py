@@ -258,6 +258,8 @@ _TEMPLATE = """\
 conninfo = {conninfo}
 {password}
 stores = [{names}]  # dumps are written to the first folder
+# databases = "*"                             # all of the server, or ["app", "shop"]; docs/databases.md
+# exclude_databases = ["scratch", "test_*"]
 # client_dirs = ["/opt/postgresql/bin"]       # more folders with pg_dump and friends
 
 # Each kind of work may have a role of its own (deployments/roles.sql makes them):

@@ -20,6 +20,7 @@ from pgsteward import databases, several
 from pgsteward.analyze import analyze_stale
 from pgsteward.backup.manifest import catalog_prefix
 from pgsteward.config import Config
+from pgsteward.doctor_database import check_databases
 from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.index_audit import audit
 from pgsteward.night import newest_backup, run_nightly
@@ -352,3 +353,20 @@ def test_analyze_works_on_each(fleet: Fleet) -> None:
     result = several.over(fleet.target(fleet.server.login, databases=list(NAMES)), "analyze", analyze_stale)
     assert result.status == "ok"
     assert sorted(item.object for item in result.changed) == sorted(f"{name}: public.t" for name in NAMES)
+
+
+def test_the_doctor_looks_at_each_database_and_names_those_left_out(fleet: Fleet) -> None:
+    fleet.make("closed").execute("CREATE TABLE hidden (x int)")
+    fleet.execute("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", "closed")
+    Database(fleet.server, "prod").execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    checks = {
+        check.check: check
+        for check in check_databases(fleet.target(databases="*", exclude_databases=list(OTHERS)))
+    }
+    assert checks["databases"].message.startswith("4 to look after: Order Lines")
+    assert checks["prod: backup rights"].status == "fail"
+    assert "BYPASSRLS" in checks["prod: backup rights"].fix
+    assert checks["prod-eu: backup rights"].status == "ok"
+    assert (checks["database closed"].status, checks["database postgres"].status) == ("unknown", "skipped")
+    assert "GRANT CONNECT" in checks["database closed"].message
+    assert {name.split(": ")[0] for name in checks if name.endswith(": restore rights")} == set(NAMES)
