@@ -37,6 +37,13 @@ _POLL_S = 0.05
 _TAIL_LINES = 20
 _KEPT_LINES = 2_000
 _LINE_CHARACTERS = 1_000
+_SETTINGS = (
+    "client_connection_check_interval=2s",
+    "statement_timeout=0",  # those of a role or a database are for the application
+    "idle_in_transaction_session_timeout=0",
+    "idle_session_timeout=0",
+)
+"""transaction_timeout is not known before 17; pg_dump and pg_restore put it off themselves."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+)(?:\.(\d+))?")
@@ -152,7 +159,7 @@ def tool_env(login: Login, purpose: str) -> dict[str, str]:
         login: Its password travels here, never in argv.
         purpose: Ends up in ``application_name`` as ``pgsteward <purpose>``.
     """
-    options = f"{os.environ.get('PGOPTIONS', '')} -c client_connection_check_interval=2s".strip()
+    options = " ".join([os.environ.get("PGOPTIONS", ""), *(f"-c {setting}" for setting in _SETTINGS)]).strip()
     return {
         **login.tool_env(),
         "PGAPPNAME": f"pgsteward {purpose}"[:63],
@@ -251,8 +258,14 @@ class RunningTool:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+            elif self.process.returncode != 0 and any(reader.is_alive() for reader in self._readers):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGTERM)  # its workers may not know that it is dead
             for reader in self._readers:
                 reader.join(timeout=GRACE_S)
+            if self.process.returncode != 0 and any(reader.is_alive() for reader in self._readers):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
 
     def _is_taking(self) -> bool:
         return self.take_stdout is not None and any(reader.is_alive() for reader in self._readers)

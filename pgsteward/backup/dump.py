@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pgsteward import postgres, results
 from pgsteward.backup import archive, completeness, readme
 from pgsteward.backup.anomalies import history, unlikely
+from pgsteward.backup.dump_errors import LockRefused, Rewritten
 from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
@@ -28,8 +29,8 @@ from pgsteward.backup.manifest import (
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
-from pgsteward.backup.snapshot_dump import Dumped, LockRefused, Rewritten
-from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed
+from pgsteward.backup.snapshot_dump import Dumped
+from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
@@ -123,6 +124,7 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
         files = BackupFiles(plan.home, prefix, recipients)
         with make_archive(plan, files, prefix, progress) as made:
             dumped, contents = made.dumped, made.contents
+            _still_locked(lock)
             progress("reading the archive's own entries")
             entries = archive.entries(client, contents)
             proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(
@@ -192,13 +194,28 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
                 "warnings": (*manifest.warnings, *(f"{note.object}: {note.reason}" for note in not_asked)),
             }
         )
-        lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may think that we are dead
+        _still_locked(lock)
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
     found = [*completeness.findings(dumped.stderr), *odd]
     done = _result(plan, manifest, [*absent, *unproven], unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
     return replace(done, details={**done.details, "lock_waiters": waiters})
+
+
+def _still_locked(lock: Connection) -> None:
+    """Make sure that nobody could have taken us for dead.
+
+    Raises:
+        TransientError: The lock's session is over: a janitor may have removed what we made.
+    """
+    try:
+        lock.execute("SELECT 1")
+    except TransientError as exc:
+        raise type(exc)(
+            f"the session that held the backup's lock is over, so the backup is not published: {exc}; the"
+            " server's log says who ended it; run the backup again"
+        ) from exc
 
 
 def _not_watched(dumped: Dumped) -> list[Note]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,52 +11,18 @@ from pathlib import Path
 from pgsteward import postgres
 from pgsteward.backup import archive, filters
 from pgsteward.backup.destination import Destination
+from pgsteward.backup.dump_errors import LOCK_REFUSED, Rewritten, as_dump_error
 from pgsteward.backup.filters import Part
-from pgsteward.backup.lock_watch import GivenWay, LockWatch, Waiter
+from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import take_proof
 from pgsteward.config import BackupConfig
-from pgsteward.errors import LockTimeout, QueryFailed, ToolFailed, TransientError
+from pgsteward.errors import QueryFailed, ToolFailed, TransientError
 from pgsteward.pgtools import Client, RunningTool, start_tool, tool_env
 from pgsteward.postgres import Login, Row
 from pgsteward.progress import Progress
 from pgsteward.results import Note
 from pgsteward.sql import load
-
-_TRANSIENT = re.compile(
-    "could not obtain lock|canceling statement due to (lock timeout|statement timeout|conflict with recovery)"
-    '|invalid snapshot identifier|snapshot "[^"]*" does not exist|server closed the connection'
-    "|terminating connection|connection to server .* failed|the database system is|too many clients"
-    '|remaining connection slots|relation "[^"]*" does not exist|could not open relation|SSL SYSCALL'
-    "|no connection to the server|could not receive data from server"
-)
-
-
-_TIMED_OUT = re.compile("canceling statement due to (?:lock|statement) timeout")
-_LOCK_REFUSED = "could not obtain lock on relation"
-_HINTS = (
-    ("permission denied", "`pgsteward doctor` prints the missing GRANT"),
-    ("out of shared memory", "raise max_locks_per_transaction"),
-    ("max_locks_per_transaction", "raise max_locks_per_transaction"),
-    ("No space left", "free space in the home store or name another folder"),
-    ("ended by SIGKILL", "if nobody killed it, the kernel did for want of memory (dmesg says so)"),
-    (
-        "conflict with recovery",
-        "the standby's replay needed it gone: set hot_standby_feedback = on there, or raise"
-        " max_standby_streaming_delay (from an archive: max_standby_archive_delay), or dump the primary",
-    ),
-    ("does not exist", "a table was dropped while the dump started"),
-    ("due to administrator command", "the server's log says who ended it"),
-    ("server closed the connection", "the server's log says why"),
-)
-
-
-class Rewritten(TransientError):
-    """A table was rewritten between snapshot and lock: the dump would hold it empty."""
-
-
-class LockRefused(TransientError):
-    """A worker of pg_dump could not lock a table, because somebody else had asked for it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +79,7 @@ def dump_and_prove(
     began = time.monotonic()
     with (
         LockWatch(login, settings.yield_after) as watch,
-        _as_dump_error(watch),
+        as_dump_error(watch, into.contents),
         _exported_snapshot(login) as (snapshot_id, lsn),
     ):
         arguments = (
@@ -129,7 +94,7 @@ def dump_and_prove(
         argv += [*into.file_argument(), f"--dbname={login.conninfo}"]
 
         def hear(line: str) -> None:
-            if _LOCK_REFUSED in line:  # whoever is to blame may be gone in a moment
+            if LOCK_REFUSED in line:  # whoever is to blame may be gone in a moment
                 watch.look_now()
 
         with start_tool(
@@ -246,35 +211,6 @@ def _refuse_dead(tool: RunningTool) -> None:
     tool.refuse_untaken()
     if tool.poll() not in (None, 0):
         tool.wait()
-
-
-@contextmanager
-def _as_dump_error(watch: LockWatch) -> Iterator[None]:
-    """Tell what may heal by itself from what won't, who was in the way, and what to do."""
-    try:
-        yield
-    except (LockRefused, Rewritten, GivenWay):
-        raise
-    except LockTimeout as exc:
-        raise LockTimeout(_explained(str(exc), watch)) from exc
-    except TransientError as exc:
-        raise type(exc)(_explained(str(exc), watch)) from exc
-    except ToolFailed as exc:
-        text = str(exc)
-        if _LOCK_REFUSED in text:
-            raise LockRefused(f"{text}; {watch.behind(text)}") from exc
-        if _TRANSIENT.search(text):
-            raise TransientError(_explained(text, watch)) from exc
-        raise ToolFailed(_explained(text, watch)) from exc
-
-
-def _explained(text: str, watch: LockWatch) -> str:
-    """Return an error's text with what is known about its cause, and what to do."""
-    if _TIMED_OUT.search(text):
-        who = watch.held_up or "nobody who held it was seen"
-        return f"{text}; {who}: let it end, or raise lock_wait_timeout_s"
-    hint = next((hint for words, hint in _HINTS if words in text and hint not in text), None)
-    return f"{text}; {hint}" if hint else text
 
 
 def _reporter(database: str, into: Destination, progress: Progress) -> Callable[[], None]:

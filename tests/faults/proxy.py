@@ -1,0 +1,163 @@
+"""A TCP proxy in front of PostgreSQL that holds a session in the middle of its work, or cuts them all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgsteward.postgres import Login
+
+WAIT_S = 60.0
+_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """Where a session is held.
+
+    Attributes:
+        name: Its ``application_name``.
+        asked: Held before a message with this in it reaches the server.
+        answered: Rather, after so many bytes of the answer to it.
+        held: Set when it is.
+        go_on: To be set to let it go on.
+    """
+
+    name: str
+    asked: bytes
+    answered: int | None = None
+    held: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self) -> None:
+        """Hold the calling thread until it may go on."""
+        self.held.set()
+        self.go_on.wait(WAIT_S)
+
+    def wait(self) -> None:
+        assert self.held.wait(WAIT_S), f"{self.name} never came to where it is to be held"
+
+
+@dataclass(slots=True)
+class _Session:
+    name: str | None = None
+    passed: int = 0
+    due: tuple[int, Hold] | None = None
+
+
+class Proxy:
+    """Passes bytes on between sessions and one server."""
+
+    def __init__(self, login: Login) -> None:
+        parts = conninfo_to_dict(login.conninfo)
+        self._server = (str(parts["host"]), int(str(parts["port"])))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._holds: list[Hold] = []
+        self._ends: list[socket.socket] = []
+        self._cut: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        port = self._listener.getsockname()[1]
+        self.login = Login(make_conninfo(login.conninfo, host="127.0.0.1", port=port), login.password)
+        self._start(self._accept)
+
+    def hold(self, name: str, *, asked: bytes, answered: int | None = None) -> Hold:
+        """Hold every session of this name at a point; see `Hold`."""
+        hold = Hold(name, asked, answered)
+        self._holds.append(hold)
+        return hold
+
+    def cut(self) -> None:
+        """Reset every connection on both sides, as a firewall does that has forgotten them."""
+        ends, self._ends = self._ends, []
+        self._cut.update(ends)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with contextlib.suppress(OSError):  # wakes who reads; says nothing to the other side
+                end.shutdown(socket.SHUT_RD)
+            end.close()
+        for hold in self._holds:
+            hold.go_on.set()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._threads[0].join()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket()
+            try:
+                server.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16
+                )  # what is held is not here yet
+                server.connect(self._server)
+            except OSError:  # the server is down: so are we
+                server.close()
+                client.close()
+                continue
+            self._ends += [client, server]
+            session = _Session()
+            self._start(self._to_server, client, server, session)
+            self._start(self._to_client, server, client, session)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _end(self, of: socket.socket) -> None:
+        """Pass on that one side has ended, unless that was us."""
+        if of not in self._cut:
+            with contextlib.suppress(OSError):
+                of.shutdown(socket.SHUT_WR)
+
+    def _to_server(self, client: socket.socket, server: socket.socket, session: _Session) -> None:
+        greeting = b""
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 16):
+                if session.name is None:
+                    greeting += data
+                    _, found, rest = greeting.partition(b"application_name\0")
+                    session.name = rest.partition(b"\0")[0].decode() if found else None
+                for hold in self._holds:
+                    if session.name == hold.name and hold.asked in data:
+                        if hold.answered is None:
+                            hold.stop()
+                        else:
+                            session.due = (session.passed + hold.answered, hold)
+                server.sendall(data)
+        self._end(server)
+
+    def _to_client(self, server: socket.socket, client: socket.socket, session: _Session) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 16):
+                session.passed += len(data)
+                if session.due is not None and session.passed >= session.due[0]:
+                    session.due[1].stop()
+                client.sendall(data)
+        self._end(client)
+
+
+@contextlib.contextmanager
+def through_proxy(login: Login) -> Iterator[Proxy]:
+    """Run a proxy for a while."""
+    proxy = Proxy(login)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,233 @@
+"""What the tests of faults share: a database whose dump is held in the middle, and what must be left."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward.backup.catalog import backups, verify
+from pgsteward.backup.dump import back_up
+from pgsteward.errors import StewardError, TransientError
+from pgsteward.janitor import clean_up
+from pgsteward.postgres import Login
+from pgsteward.results import StepResult
+from pgsteward.targets import Target
+from tests.faults.proxy import WAIT_S, Hold, Proxy, through_proxy
+from tests.integration.backup_targets import make_target, nothing_left, own_sessions
+from tests.servers import Database
+
+DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
+
+Outcome = StewardError | StepResult
+Fault = Callable[["Scene"], Outcome]
+FAULTS: dict[str, Fault] = {}
+"""Every fault of the matrix by its name; test_matrix.py compares them with the documentation."""
+
+
+def fault(name: str) -> Callable[[Fault], Fault]:
+    """Register what makes a fault happen and returns how the backup ended."""
+
+    def register(strike: Fault) -> Fault:
+        assert name not in FAULTS
+        FAULTS[name] = strike
+        return strike
+
+    return register
+
+
+def names_in(module: str) -> list[str]:
+    """Return the faults that a module has registered."""
+    return [name for name, strike in FAULTS.items() if strike.__module__ == module]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the matrix in docs/faults.md."""
+
+    fault: str
+    phase: str
+    seen: str
+    again: str
+    remains: str
+
+    def check(self, outcome: Outcome) -> None:
+        """Compare how a backup ended with what the documentation says; ``...`` stands for anything."""
+        if isinstance(outcome, StewardError):
+            expected = "yes" if isinstance(outcome, TransientError) else "no"
+            said = [str(outcome)]
+            assert "\n" not in said[0], f"{self.fault}: {outcome}"
+            assert len(said[0]) < 900, f"{self.fault}: {outcome}"
+        else:
+            expected = "at once" if outcome.details["retried"] else "goes on"
+            notes = (*outcome.failed, *outcome.unknown, *outcome.findings)
+            said = [*outcome.details["retried"], *outcome.details["warnings"]]
+            said += [f"{note.object}: {note.reason}" for note in notes] or ["nothing"]
+        pattern = re.compile(".*".join(re.escape(part) for part in self.seen.split("...")), re.DOTALL)
+        assert any(pattern.search(text) for text in said), f"{self.fault}: {said}"
+        assert expected == self.again, f"{self.fault}: {outcome!r}"
+
+
+def matrix() -> Mapping[str, Row]:
+    """Return the documented faults by name."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(.+?)` \| (.+?) \| (.+?) \|$", DOCS.read_text(), re.MULTILINE)
+    return {row[0]: Row(*row) for row in rows}
+
+
+@dataclass(slots=True)
+class Scene:
+    """A database of some megabytes behind a proxy.
+
+    Attributes:
+        settings: Further settings of every backup here.
+        whole: Further settings of the target.
+    """
+
+    database: Database
+    proxy: Proxy
+    folder: Path
+    mode: str
+    settings: dict[str, Any]
+    whole: dict[str, Any]
+
+    def target(self, *, login: Login | None = None, **backup: Any) -> Target:
+        """Return a target that reaches the database through the proxy, if no other login is given."""
+        settings = {"compress": "none", "mode": self.mode, "jobs": 2, **self.settings, **backup}
+        return make_target(
+            self.database, self.folder, login=login or self.proxy.login, backup=settings, **self.whole
+        )
+
+    def fail(self, target: Target | None = None) -> StewardError:
+        """Run a backup and return why it failed."""
+        with pytest.raises(StewardError) as caught:
+            back_up(target or self.target())
+        return caught.value
+
+    def hold_the_dump(self) -> Hold:
+        """Hold pg_dump in the middle of the rows of ``big``."""
+        return self.proxy.hold("pgsteward dump", asked=b"COPY public.big", answered=100_000)
+
+    def strike(self, hold: Hold, blow: Callable[[], object], **backup: Any) -> StewardError:
+        """Run a backup, strike when a session is held, let it go on; return how the backup failed."""
+        with pytest.raises(StewardError) as caught:
+            self.struck(hold, blow, **backup)
+        return caught.value
+
+    def struck(self, hold: Hold, blow: Callable[[], object], **backup: Any) -> StepResult:
+        """Do the same with a backup that goes well in the end."""
+        trouble: list[BaseException] = []
+        dumping = threading.Event()
+
+        def progress(what: str, done: int = 0, total: int = 0) -> None:
+            if what.startswith("dumping"):
+                dumping.set()
+
+        def run() -> None:
+            try:
+                hold.wait()
+                if hold.answered is not None:  # the proof is done: nothing else can fail
+                    assert dumping.wait(WAIT_S)
+                blow()
+            except BaseException as exc:
+                trouble.append(exc)
+            finally:
+                hold.go_on.set()
+
+        striker = threading.Thread(target=run)
+        striker.start()
+        try:
+            return back_up(self.target(**backup), progress=progress)
+        finally:
+            striker.join()
+            assert not trouble, trouble
+
+    def end_sessions(self, name: str) -> None:
+        """Terminate the sessions of an ``application_name``, as a DBA does."""
+        ended = self.database.rows(
+            "SELECT pg_terminate_backend(pid) AS ended FROM pg_stat_activity"
+            " WHERE application_name = %(name)s AND datname = current_database()",
+            {"name": name},
+        )
+        assert ended
+
+    def check_aftermath(self, row: Row) -> None:
+        """Nothing is left but what the row says, and the next run works."""
+        target = self.target(login=self.database.login)
+        until(lambda: not tools_of(self.database.dbname), "processes end")
+        until(lambda: not own_sessions(self.database.server), "sessions end")
+        before = 0
+        if row.remains == "nothing":
+            assert nothing_left(target)
+        elif row.remains == "what the next janitor removes":
+            self._check_janitor(target)
+        else:
+            assert row.remains.startswith("a whole backup")
+            [backup_id] = [each["backup_id"] for each in backups(target).details["backups"]]
+            assert verify(target, backup_id).status == "ok"
+            before = 1
+        assert back_up(target).status == "ok"
+        assert len(backups(target).details["backups"]) == before + 1
+
+    def _check_janitor(self, target: Target) -> None:
+        assert not nothing_left(target)
+        assert backups(target).details["backups"] == []
+        assert [item.action for item in clean_up(target).changed] == ["removed"]
+        assert nothing_left(target)
+
+
+def tools_of(dbname: str) -> list[int]:
+    """Return the processes of PostgreSQL's tools that work on a database, orphans too."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if Path(words[0].decode(errors="replace")).name.startswith("pg_") and any(
+                dbname.encode() in word for word in words
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+def leader_of(dbname: str) -> int:
+    """Return the process of pg_dump that has started the others."""
+    return min(tools_of(dbname), key=lambda pid: os.getsid(pid) != pid)
+
+
+def until(fact: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + timeout_s
+    while not fact():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.05)
+
+
+@contextmanager
+def made_scene(database: Database, folder: Path, mode: str) -> Iterator[Scene]:
+    """Give a scene with its proxy, and end the proxy afterwards.
+
+    The table is larger than what may lie in the buffers of a connection.
+    """
+    database.execute(
+        "CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 3) AS filler"
+        " FROM generate_series(1, 90000) AS g; CREATE TABLE small AS SELECT 1 AS a"
+    )
+    with through_proxy(database.login) as proxy:
+        yield Scene(database, proxy, folder, mode, {}, {})
+
+
+def play(scene: Scene, name: str) -> None:
+    """Make a fault happen and compare it with its row in the documentation."""
+    row = matrix()[name]
+    row.check(FAULTS[name](scene))
+    scene.check_aftermath(row)

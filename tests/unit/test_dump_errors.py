@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from pgsteward.backup.dump_errors import gist
+
+CUT = """pg_dump ended with status 1: pg_dump: warning: there are circular foreign-key constraints
+pg_dump: error: Dumping the contents of table "big" failed: PQgetCopyData() failed.
+pg_dump: detail: Error message from server: server closed the connection unexpectedly
+\tThis probably means the server terminated abnormally
+\tbefore or while processing the request.
+pg_dump: detail: Command was: COPY public.big (id,
+ filler) TO stdout;
+pg_dump: error: a worker process died unexpectedly"""
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        pytest.param(
+            CUT,
+            'pg_dump ended with status 1: Dumping the contents of table "big" failed: PQgetCopyData() failed.'
+            " Error message from server: server closed the connection unexpectedly; a worker process died"
+            " unexpectedly",
+            id="without-statement-and-guesses",
+        ),
+        pytest.param(
+            "pg_dump ended with status 1: pg_dump: error: query failed: ERROR:  canceling statement\n"
+            "pg_dump: detail: Query was: LOCK TABLE t",
+            "pg_dump ended with status 1: query failed: ERROR:  canceling statement",
+            id="the-first-line-keeps-who-said-it",
+        ),
+        pytest.param(
+            "pg_dump ended with status 1: pg_dump: warning: odd\nand more",
+            "pg_dump ended with status 1: warning: odd; and more",
+            id="a-warning-is-all-there-is",
+        ),
+        pytest.param("one\none", "one", id="once-is-enough"),
+    ],
+)
+def test_the_gist_of_what_a_tool_said_is_one_line(said: str, short: str) -> None:
+    assert gist(said) == short
