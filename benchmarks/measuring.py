@@ -33,6 +33,7 @@ PGSTEWARD = Path(sys.executable).with_name("pgsteward")
 README = Path(__file__).with_name("README.md")
 _PYTHON = os.path.realpath(sys.executable)
 _SAMPLE_EVERY_S = 0.05
+_ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -78,7 +79,7 @@ class _Memory:
 
 
 def measure(argv: Sequence[str | Path], env: Mapping[str, str]) -> Measured:
-    """Run a command to its end.
+    """Run a command to its end, with bytecode as an installed program has it.
 
     Raises:
         SystemExit: It failed; a benchmark of what does not work is none.
@@ -86,7 +87,7 @@ def measure(argv: Sequence[str | Path], env: Mapping[str, str]) -> Measured:
     started = monotonic()
     process = subprocess.Popen(
         [str(part) for part in argv],
-        env={**os.environ, **env},
+        env={**_ENVIRONMENT, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -25,6 +25,7 @@ from pgsteward.cli_run import (
     choose_target,
     guarded,
     load_config,
+    quicken,
     run_operation,
     split_target,
 )
@@ -295,7 +296,6 @@ def restore(
     target, what = split_target(ctx, target, backup_id)
     if confirm_database is not None and not replace:
         raise typer.BadParameter("--confirm-database goes with --replace")
-
     if replace and into is not None:
         raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
 
@@ -492,6 +492,7 @@ for panel, commands in (
 
 def main() -> None:
     """Run the command line; the console script."""
+    quicken()
     app()
 
 

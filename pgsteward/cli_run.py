@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from pgsteward import results
-from pgsteward.cli_output import TerminalProgress, print_error, print_result, stderr
+from pgsteward.cli_output import TerminalProgress, print_error, print_line, print_result
 from pgsteward.errors import ConfigError, PartialFailure, StewardError
 from pgsteward.progress import Progress
 from pgsteward.results import EXIT_STATUS, NightResult, StepResult
@@ -55,6 +57,15 @@ DryRun = Annotated[
 
 Result = StepResult | NightResult
 Operation = Callable[["Target", Progress], Result]
+
+
+def quicken() -> None:
+    """Spare a process that lives for one command the search for garbage among what it has imported.
+
+    That took a third of the start and nearly all of the end. Garbage is still looked for, less often.
+    """
+    gc.set_threshold(50_000, 20, 100)
+    atexit.register(gc.freeze)
 
 
 class Terminated(BaseException):
@@ -187,7 +198,7 @@ def signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
-        stderr.print("Stopping; cleaning up ...", style="dim")
+        print_line("Stopping; cleaning up ...")
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Terminated(number)

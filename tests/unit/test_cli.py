@@ -46,7 +46,7 @@ COMMANDS = [
     "deploy",
     "up",
 ]
-HEAVY = ("prefect", "boto3", "psycopg", "sqlalchemy", "alembic", "pydantic_settings", "pydantic")
+HEAVY = ("prefect", "boto3", "psycopg", "sqlalchemy", "alembic", "pydantic_settings", "pydantic", "rich")
 
 run = CliRunner()
 
