@@ -29,7 +29,7 @@ from pgsteward.errors import PreconditionError, StewardError
 from pgsteward.prefect_stack import PrefectStack
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult
-from pgsteward.state import History
+from pgsteward.state.history import History
 from pgsteward.targets import Target, load_target
 
 DEFAULT_SCALE = 0.03

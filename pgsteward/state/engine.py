@@ -15,13 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from pgsteward.errors import ConfigError, StateFailed
-
-HEAD = "0001"
-"""The newest migration; a test compares it with the folder, so that Alembic is imported only when needed."""
+from pgsteward.state.entries import BUSY_S, HEAD, VERSION_TABLE
 
 SCHEMA = "pgsteward"
-VERSION_TABLE = "alembic_version"
-_BUSY_S = 30
 _LOCK = 0x70677374_73746174  # "pgststat"
 
 
@@ -76,7 +72,7 @@ def _shown(url: URL) -> str:
 
 def _engine(url: URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S}, poolclass=sa.NullPool)
+        engine = sa.create_engine(url, connect_args={"timeout": BUSY_S}, poolclass=sa.NullPool)
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -153,7 +149,7 @@ def _version_on(connection: sa.Connection) -> str | None:
 
 def _wait_for_turn(connection: sa.Connection) -> None:
     """One migration at a time; never the blocking form, which pins the vacuum horizon while it waits."""
-    deadline = time.monotonic() + _BUSY_S
+    deadline = time.monotonic() + BUSY_S
     while not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))):
         if time.monotonic() > deadline:
             raise StateFailed("another pgsteward is changing the state database; try again")

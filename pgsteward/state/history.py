@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,9 +14,8 @@ import sqlalchemy as sa
 from pgsteward.errors import StateFailed
 from pgsteward.results import NightResult, Status, StepResult
 from pgsteward.state.engine import open_engine, reason
+from pgsteward.state.entries import Entries, entries_of
 from pgsteward.state.tables import objects, runs, steps
-
-_FIGURES = ("bytes_before", "bytes_after", "wal_bytes", "rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +95,23 @@ class History:
         Raises:
             StateFailed: It could not be written.
         """
-        run_id = str(uuid.uuid4())
-        if isinstance(result, NightResult):
-            kind, taken, database, started_at = "nightly", result.steps, result.database, result.started_at
-        else:
-            kind, taken = "step", (result,)
-            started_at = started_at or datetime.now(UTC) - timedelta(seconds=result.seconds)
-        row = {
-            "id": run_id,
-            "target": result.target,
-            "database": database,
-            "kind": kind,
-            "started_at": started_at,
-            "seconds": result.seconds,
-            "status": result.status,
-            "dry_run": result.dry_run,
-            "host": socket.gethostname(),
-        }
+        entries = entries_of(result, database=database, started_at=started_at)
+        self.write(entries)
+        return str(entries.run["id"])
+
+    def write(self, entries: Entries) -> None:
+        """Keep the rows of one run.
+
+        Raises:
+            StateFailed: They could not be written.
+        """
         with self._writing() as connection:
-            connection.execute(sa.insert(runs).values(**row))
-            for position, step in enumerate(taken):
-                _record_step(connection, run_id, position, step)
-        return run_id
+            connection.execute(sa.insert(runs).values(**entries.run))
+            for step, found in entries.steps:
+                inserted = connection.execute(sa.insert(steps).values(**step)).inserted_primary_key
+                assert inserted is not None
+                if found:
+                    connection.execute(sa.insert(objects), [{**row, "step_id": inserted[0]} for row in found])
 
     def last_night(self, target: str) -> NightResult | None:
         """Return the newest night of a target that was no dry run, or None.
@@ -188,43 +179,3 @@ class History:
                 yield connection
         except sa.exc.SQLAlchemyError as exc:
             raise StateFailed(f"the history can't be read: {reason(exc)}") from exc
-
-
-def _record_step(connection: sa.Connection, run_id: str, position: int, step: StepResult) -> None:
-    # what has no place in JSON is kept as its text; a history must not fail over a date
-    plain = json.loads(json.dumps(step.as_json(), default=str))
-    inserted = connection.execute(
-        sa.insert(steps).values(
-            run_id=run_id,
-            position=position,
-            step=step.step,
-            status=step.status,
-            seconds=step.seconds,
-            examined=step.examined,
-            summary=step.summary,
-            json=plain,
-        )
-    ).inserted_primary_key
-    assert inserted is not None
-    rows = [
-        {**_blank(inserted[0], item.object, "changed"), "action": item.action, **_figures(item.facts)}
-        for item in step.changed
-    ]
-    for outcome, notes in (("skipped", step.skipped), ("unknown", step.unknown), ("failed", step.failed)):
-        rows += [{**_blank(inserted[0], note.object, outcome), "reason": note.reason} for note in notes]
-    if rows:
-        connection.execute(sa.insert(objects), rows)
-
-
-def _blank(step_id: int, name: str, outcome: str) -> dict[str, Any]:
-    row = dict.fromkeys(("action", "reason", "seconds", *_FIGURES))
-    return {**row, "step_id": step_id, "object": name, "outcome": outcome}
-
-
-def _figures(facts: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {key: facts[key] for key in _FIGURES if isinstance(facts.get(key), int)}
-    if isinstance(facts.get("seconds"), int | float):
-        found["seconds"] = float(facts["seconds"])
-    if facts.get("reason") is not None:
-        found["reason"] = str(facts["reason"])
-    return found

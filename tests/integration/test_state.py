@@ -9,8 +9,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgsteward.errors import StateFailed
 from pgsteward.results import NightResult
-from pgsteward.state import History
 from pgsteward.state.engine import open_engine
+from pgsteward.state.history import History
 from pgsteward.state.tables import metadata
 from tests.servers import Database
 from tests.unit.test_state import REINDEX, TWO, night

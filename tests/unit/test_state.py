@@ -19,8 +19,10 @@ from pgsteward import state
 from pgsteward.config import Config
 from pgsteward.errors import ConfigError, StateFailed
 from pgsteward.results import Item, NightResult, Note, StepResult, skipped
-from pgsteward.state import History
 from pgsteward.state import engine as state_engine
+from pgsteward.state import shortcut
+from pgsteward.state.entries import HEAD, entries_of
+from pgsteward.state.history import History
 from pgsteward.state.tables import metadata
 
 TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -142,11 +144,11 @@ def test_the_migrations_make_exactly_the_tables_in_the_code(history: History, ur
 
 def test_the_newest_migration_is_the_one_that_the_code_expects() -> None:
     script = ScriptDirectory(str(Path(state_engine.__file__).parent / "migrations"))
-    assert script.get_current_head() == state_engine.HEAD
+    assert script.get_current_head() == HEAD
 
 
 def test_a_state_that_is_up_to_date_needs_no_alembic(history: History, url: str) -> None:
-    code = "import sys; from pgsteward.state import History; History(sys.argv[1]).recent('app')"
+    code = "import sys; from pgsteward.state.history import History; History(sys.argv[1]).recent('app')"
     check = "; assert 'alembic' not in sys.modules, 'alembic was imported'"
     subprocess.run([sys.executable, "-c", code + check, url], check=True)
 
@@ -173,7 +175,7 @@ def test_processes_that_open_a_new_state_at_once_all_succeed(url: str) -> None:
 import sys
 from datetime import UTC, datetime
 from pgsteward.results import NightResult
-from pgsteward.state import History
+from pgsteward.state.history import History
 for _ in range(5):
     with History(sys.argv[1]) as history:
         history.record(NightResult("app", "shop", datetime.now(UTC), 0.0, ()))
@@ -218,6 +220,56 @@ def test_what_is_remembered_is_found_again(tmp_path: Path) -> None:
     assert state.remember(config, REINDEX, database="shop")
     with state.open_history(config) as history:
         assert history.recent("app")[0].database == "shop"
+
+
+def test_the_shortcut_writes_what_sqlalchemy_writes(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/{name}.db" for name in ("slow", "quick")]
+    at = StepResult("backup", "app", "ok", 1, details={"at": TWO, "quoted": "'\"é\n"})
+    started = TWO.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    whole = NightResult("app", "Intowork 'x'", started, 3, (REINDEX, at), dry_run=True)
+    entries = [entries_of(night()), entries_of(whole), entries_of(REINDEX, database="shop")]
+    with History(urls[0]) as slow, History(urls[1]):
+        for each in entries:
+            slow.write(each)
+            assert shortcut.record(urls[1], each)
+    for table in ("runs", "steps", "objects"):
+        slow_rows, quick_rows = (rows(url, f"SELECT * FROM {table} ORDER BY 1") for url in urls)
+        assert slow_rows == quick_rows
+        assert slow_rows
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE alembic_version SET version_num = '9999'", "DROP TABLE objects"]
+)
+def test_the_shortcut_leaves_alone_what_it_does_not_know(url: str, history: History, statement: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    assert not shortcut.record(url, entries_of(night()))
+    assert rows(url, "SELECT * FROM runs") == []
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d", "sqlite:///x.db?timeout=1", "sqlite://", "sqlite:///:memory:"]
+)
+def test_the_shortcut_is_for_plain_files_only(url: str) -> None:
+    assert not shortcut.record(url, entries_of(night()))
+
+
+def test_the_shortcut_makes_no_file(tmp_path: Path) -> None:
+    assert not shortcut.record(f"sqlite:///{tmp_path}/state.db", entries_of(night()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_is_remembered_without_sqlalchemy(url: str, history: History) -> None:
+    code = (
+        "import sys\nfrom pgsteward import state\nfrom pgsteward.config import Config\n"
+        "from pgsteward.results import StepResult\n"
+        "assert state.remember(Config(state_url=sys.argv[1]), StepResult('x', 'app', 'ok', 1))\n"
+        "assert 'sqlalchemy' not in sys.modules, 'sqlalchemy was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code, url], check=True)
+    assert len(history.recent("app")) == 1
 
 
 def test_the_users_own_state_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
