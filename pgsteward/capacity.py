@@ -13,9 +13,14 @@ MAX_JOBS = 8
 """More workers than this are only started where the configuration says so."""
 
 
-def free_connections(session: Connection) -> int:
-    """Return how many more sessions the session's role can open in its database."""
-    return int(session.value(load("connection_room")))
+def free_connections(session: Connection, *, here: bool = True) -> int:
+    """Return how many more sessions the session's role can open.
+
+    Args:
+        session: Whose role and server.
+        here: In its database, whose own limit counts as well; otherwise in others of its server.
+    """
+    return int(session.value(load("connection_room"), {"here": here}))
 
 
 def usable_processors() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from pgsteward import capacity
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, backup_prefix, database_name
 from pgsteward.config import Config, TargetConfig
@@ -33,7 +34,7 @@ class Found:
         skipped: Databases that are left out on purpose, and why.
         unknown: Databases that should be looked after and can't be.
         failed: Databases that the configuration names and the server does not have, or not for us.
-        free_connections: How many more sessions a role without special rights may open.
+        free_connections: How many more sessions our role can open on the server.
     """
 
     names: tuple[str, ...]
@@ -83,7 +84,7 @@ def find(target: Target) -> Found:
     """
     with connect(target.login("backup"), purpose="find databases", statement_timeout_s=60) as session:
         rows = _server_databases(session)
-        free = int(session.value(load("free_connections")))
+        free = capacity.free_connections(session, here=False)
     found = (_all if target.settings.databases == "*" else _named)(target.settings, rows)
     return replace(
         found,

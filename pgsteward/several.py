@@ -7,13 +7,13 @@ stops no other: its failure is in the result under its name, and so is what was 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pgsteward import results, sql
+from pgsteward import capacity, results, sql
+from pgsteward.backup.plan import SESSIONS_BESIDE
 from pgsteward.databases import Found, bind, bind_covered, find, stored
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.index_audit import required_there
@@ -23,12 +23,11 @@ from pgsteward.relations import find_relation
 from pgsteward.report.units import plural
 from pgsteward.results import Item, Note, Status, StepResult
 from pgsteward.retries import call_with_retries
-from pgsteward.side_by_side import run_side_by_side
+from pgsteward.side_by_side import MAX_RUNNING, run_side_by_side
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
 
-MAX_CHOSEN_JOBS = 8
 NEW = "it was not there when the night began"
 """Why a night leaves out a database that an earlier step has not worked on."""
 GONE = "no longer on the server; its backups stay until somebody removes them"
@@ -83,8 +82,10 @@ def over(
     bound, idle, findings = narrow(step, bound)
     parts += [(name, results.skipped(step, target.name, why)) for name, why in idle.items()]
     if side_by_side is not None and len(bound) > 1:
-        jobs = target.settings.backup.jobs or choose_jobs(found.free_connections)
-        parts += run_side_by_side(side_by_side, step, bound, jobs, found.sizes, progress)
+        jobs, running = shares(target.settings.backup.jobs, found.free_connections)
+        parts += run_side_by_side(
+            side_by_side, step, bound, jobs, found.sizes, progress, most_running=running
+        )
     else:
         parts += _one_by_one(step, bound, call, progress)
     parts.sort(key=lambda part: found.names.index(part[0]))
@@ -159,9 +160,18 @@ def _lack(step: str, entry: Mapping[str, Any]) -> str:
     return f"{step} was skipped: {why}" if "failed" in why or why == NEW else ""
 
 
-def choose_jobs(free_connections: int) -> int:
-    """Return how many workers of pg_dump there may be in all where the configuration leaves it open."""
-    return max(1, min(os.cpu_count() or 1, free_connections // 2, MAX_CHOSEN_JOBS))
+def shares(configured: int | None, free_connections: int) -> tuple[int, int]:
+    """Return how many workers of pg_dump there may be in all, and how many databases at the same time.
+
+    With one worker each, and with what each opens besides, they take no more than half of the free
+    connections: none must find the server full because of its neighbours.
+
+    Args:
+        configured: ``jobs`` of the target.
+        free_connections: How many more sessions the role can open.
+    """
+    running = min(MAX_RUNNING, capacity.jobs_that_fit(free_connections) // (SESSIONS_BESIDE + 1)) or 1
+    return configured or capacity.choose_jobs(free_connections, running * SESSIONS_BESIDE), running
 
 
 def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence[Note] = ()) -> StepResult:

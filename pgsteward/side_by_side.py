@@ -43,7 +43,7 @@ _GRACE_S = 15.0
 Message = Mapping[str, Any]
 
 
-def share_jobs(free: int, waiting: Sequence[int], running: int) -> int:
+def share_jobs(free: int, waiting: Sequence[int], running: int, most_running: int = MAX_RUNNING) -> int:
     """Return how many jobs the next database gets, the first of those that wait; 0 where it must wait.
 
     Its part of the work decides, by bytes; none is left idle, and while others wait, one is left for them.
@@ -52,13 +52,14 @@ def share_jobs(free: int, waiting: Sequence[int], running: int) -> int:
         free: Jobs that nobody has now.
         waiting: Bytes of the databases that wait, this one first.
         running: Databases that are at work.
+        most_running: How many there may be.
     """
-    if free < 1 or running >= MAX_RUNNING:
+    if free < 1 or running >= most_running:
         return 0
-    places = min(len(waiting), MAX_RUNNING - running)
+    places = min(len(waiting), most_running - running)
     sizes = [max(size, 1) for size in waiting]
     fair = round(free * sizes[0] / sum(sizes))
-    most = free - 1 if len(waiting) > 1 and running == 0 and free > 1 else free
+    most = free - 1 if places > 1 and running == 0 and free > 1 else free
     return min(most, max(1, fair, free // places))
 
 
@@ -103,6 +104,8 @@ def run_side_by_side(
     jobs: int,
     sizes: Mapping[str, int],
     progress: Progress,
+    *,
+    most_running: int = MAX_RUNNING,
 ) -> list[tuple[str, StepResult]]:
     """Run an operation for several databases at the same time; the largest come first.
 
@@ -113,6 +116,7 @@ def run_side_by_side(
         jobs: The sum of ``backup.jobs`` of those that run at the same time never exceeds it.
         sizes: Bytes by database; one that is not in it counts as small.
         progress: Told which database is at what.
+        most_running: Databases at the same time.
 
     Returns:
         Results by database, in the order they ended. What a process raised is a failure of its database.
@@ -125,7 +129,7 @@ def run_side_by_side(
             free = jobs - sum(worker.jobs for worker in team.workers)
             while waiting:
                 bytes_waiting = [sizes.get(target.database, 0) for target in waiting]
-                share = share_jobs(free, bytes_waiting, len(team.workers))
+                share = share_jobs(free, bytes_waiting, len(team.workers), most_running)
                 if not share:
                     break
                 team.workers.append(_start(function, waiting.pop(0), share, folder))

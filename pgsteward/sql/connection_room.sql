@@ -1,5 +1,6 @@
--- How many more sessions this role can open in this database.
--- Parameters: none. Any role. numbackends also counts workers of the server itself, so the answer is rather too small.
+-- How many more sessions this role can open, in this database or in others.
+-- Parameters: here (bool): in this database, whose own limit counts then. Any role.
+-- numbackends also counts workers of the server itself, so the answer is rather too small.
 -- Any supported PostgreSQL (reserved_connections is 16+).
 SELECT greatest(0, least(
          current_setting('max_connections')::int
@@ -18,7 +19,7 @@ SELECT greatest(0, least(
          CASE WHEN r.rolconnlimit >= 0 AND NOT r.rolsuper
               THEN r.rolconnlimit - (SELECT count(*) FROM pg_stat_activity AS a WHERE a.usesysid = r.oid)
          END,
-         CASE WHEN d.datconnlimit >= 0 AND NOT r.rolsuper
+         CASE WHEN %(here)s AND d.datconnlimit >= 0 AND NOT r.rolsuper
               THEN d.datconnlimit - (SELECT count(*) FROM pg_stat_activity AS a WHERE a.datid = d.oid)
          END))::int AS free
   FROM pg_roles AS r, pg_database AS d

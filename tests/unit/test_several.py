@@ -6,8 +6,11 @@ import json
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgsteward import several, side_by_side
+from pgsteward.backup.plan import SESSIONS_BESIDE
 from pgsteward.config import Config
 from pgsteward.databases import Found, bind, bind_covered, covers, excluded_by
 from pgsteward.errors import ConfigError
@@ -133,20 +136,20 @@ def test_a_step_of_the_night_leaves_out_databases_that_lack_its_ground() -> None
 def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothing() -> None:
     chance = random.Random(7)
     for _ in range(500):
-        total = chance.randint(1, 64)
+        total, most = chance.randint(1, 64), chance.randint(1, MAX_RUNNING)
         waiting = sorted((int(chance.paretovariate(0.5)) for _ in range(chance.randint(1, 40))), reverse=True)
         running: list[int] = []
         began = 0
         while waiting or running:
-            while waiting and (share := share_jobs(total - sum(running), waiting, len(running))):
+            while waiting and (share := share_jobs(total - sum(running), waiting, len(running), most)):
                 running.append(share)
                 waiting.pop(0)
                 began += 1
                 assert sum(running) <= total
-                assert len(running) <= MAX_RUNNING
+                assert len(running) <= most
             assert running, "something waits and nothing runs"
             if waiting:
-                assert sum(running) == total or len(running) == MAX_RUNNING
+                assert sum(running) == total or len(running) == most
             running.pop(chance.randrange(len(running)))
         assert began
 
@@ -163,16 +166,26 @@ def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothin
     ],
 )
 def test_jobs_are_shared_by_size(total: int, waiting: list[int], shares: list[int]) -> None:
-    given: list[int] = []
-    while waiting and (share := share_jobs(total - sum(given), waiting, len(given))):
-        given.append(share)
+    handed: list[int] = []
+    while waiting and (share := share_jobs(total - sum(handed), waiting, len(handed))):
+        handed.append(share)
         waiting.pop(0)
-    assert given == shares
+    assert handed == shares
 
 
-@pytest.mark.parametrize(("free", "least"), [(0, 1), (1, 1), (3, 1), (1000, 1)])
-def test_chosen_jobs_never_take_more_than_half_of_the_free_connections(free: int, least: int) -> None:
-    assert least <= several.choose_jobs(free) <= max(1, free // 2)
+@given(free=st.integers(0, 300))
+def test_databases_side_by_side_take_no_more_than_half_of_the_free_connections(free: int) -> None:
+    jobs, running = several.shares(None, free)
+    assert 1 <= running <= MAX_RUNNING
+    assert jobs >= 1
+    if free >= 2 * (SESSIONS_BESIDE + 1):
+        assert jobs + running * SESSIONS_BESIDE <= free // 2
+    else:  # each is told by its own preflight that there is no room
+        assert (jobs, running) == (1, 1)
+
+
+def test_jobs_that_were_named_are_shared_out_as_they_are() -> None:
+    assert several.shares(6, 1000) == (6, MAX_RUNNING)
 
 
 def target(**settings: object) -> Target:
