@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pgsteward.report.page import Page, Remark, Section, Table
+from pgsteward.report.shapes import Page, Remark, Section, Table
 
 STYLES: Mapping[str, str] = {
     "ok": "green",
@@ -26,6 +26,8 @@ STYLES: Mapping[str, str] = {
     "failed": "bold red",
     "fail": "bold red",
     "fix": "cyan",
+    "finding": "yellow",
+    "odd": "yellow",
 }
 
 stderr = Console(stderr=True)
@@ -103,6 +105,7 @@ def _section(section: Section, *, alone: bool) -> list[RenderableType]:
         body.append(Padding(grid, (0, 0, 0, 2)))
     body += [Padding(_table(table), (0, 0, 0, 2)) for table in section.tables]
     if section.remarks:
+        body += [""] if section.tables else []
         body.append(_remarks(section.remarks, name_step=False))
     if not body:
         return []

@@ -18,7 +18,7 @@ from pgsteward import results, sql
 from pgsteward.backup.home import mark
 from pgsteward.backup.listing import list_manifests, missing_file
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix, catalog_prefix
-from pgsteward.backup.receipts import proven, read_receipts
+from pgsteward.backup.receipts import Receipt, proven, read_receipts
 from pgsteward.config import RetentionConfig
 from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable
 from pgsteward.postgres import operation_lock
@@ -205,33 +205,76 @@ class _Catalog:
         return len(self.decisions)
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one store holds of one database, and what the policy decides about it.
+
+    Attributes:
+        whole: Backups whose files are all there, newest first.
+        broken: Backups that lack a file, and what they lack; they count for no rule.
+        receipts: Of all these backups, oldest first; those that can't be read are in `unknown`.
+        proven: Ids of the whole backups that a receipt shows to be equal.
+        decisions: One per whole backup, newest first.
+        unknown: What is damaged, and so left alone.
+    """
+
+    whole: tuple[Manifest, ...]
+    broken: tuple[tuple[Manifest, str], ...]
+    receipts: tuple[Receipt, ...]
+    proven: frozenset[str]
+    decisions: tuple[Decision, ...]
+    unknown: tuple[Note, ...]
+
+
+def survey(target: Target, store: Store, now: datetime) -> Holding:
+    """Find out what a store holds and what `prune` would decide; nothing is changed.
+
+    Raises:
+        StoreUnavailable: The store can't be asked now.
+        StoreFailed: The store refuses.
+    """
+    manifests, damaged = list_manifests(store, target.name, target.database)
+    ids = {manifest.backup_id for manifest in manifests}
+    receipts, unreadable = read_receipts(store, target.name, target.database, ids)
+    catalog = catalog_prefix(target.name, target.database)
+    sizes = {stored.key: stored.size_bytes for stored in store.objects(catalog)}
+    whole, broken = _whole(manifests, sizes, target)
+    why = "it counts for no rule and is left alone; remove its manifest if it is of no use"
+    protected = {note.object for note in unreadable}
+    shown = proven(receipts) - protected
+    decisions = _decide(
+        whole,
+        [Backup(m.backup_id, m.started_at, m.backup_id in shown) for m in whole],
+        target.settings.retention,
+        now,
+    )
+    return Holding(
+        whole=tuple(whole),
+        broken=tuple(broken),
+        receipts=tuple(receipts),
+        proven=shown,
+        decisions=tuple(
+            _spared(decision) if decision.backup_id in protected and not decision.keep else decision
+            for decision in decisions
+        ),
+        unknown=(*damaged, *unreadable, *(Note(m.backup_id, f"{lack}: {why}") for m, lack in broken)),
+    )
+
+
 def _prune_store(
     target: Target, store: Store, now: datetime, dry_run: bool, owner: Mapping[str, Any]
 ) -> _Catalog:
-    catalog = catalog_prefix(target.name, target.database)
     try:
-        manifests, damaged = list_manifests(store, target.name, target.database)
-        ids = {manifest.backup_id for manifest in manifests}
-        receipts, unreadable = read_receipts(store, target.name, target.database, ids)
-        sizes = {stored.key: stored.size_bytes for stored in store.objects(catalog)}
+        held = survey(target, store, now)
     except (StoreUnavailable, StoreFailed) as exc:
         return _Catalog(store.name, unknown=(Note(f"store {store.name}", str(exc)),))
-    whole, broken = _whole(manifests, sizes, target)
-    unknown = (*damaged, *unreadable, *broken)
-    if not manifests:
+    if not (held.whole or held.broken):
         why = "holds no complete backup of this database; nothing is pruned there"
-        return _Catalog(store.name, skipped=(Note(f"store {store.name}", why),), unknown=unknown)
-    protected = {note.object for note in unreadable}
-    shown = proven(receipts) - protected
-    backups = [Backup(m.backup_id, m.started_at, m.backup_id in shown) for m in whole]
-    decisions = tuple(
-        _spared(decision) if decision.backup_id in protected and not decision.keep else decision
-        for decision in _decide(whole, backups, target.settings.retention, now)
-    )
-    by_id = {manifest.backup_id: manifest for manifest in whole}
+        return _Catalog(store.name, skipped=(Note(f"store {store.name}", why),), unknown=held.unknown)
+    by_id = {manifest.backup_id: manifest for manifest in held.whole}
     changed: list[Item] = []
     failed: list[Note] = []
-    for decision in reversed(decisions):  # oldest first
+    for decision in reversed(held.decisions):  # oldest first
         if decision.keep:
             continue
         manifest = by_id[decision.backup_id]
@@ -246,7 +289,7 @@ def _prune_store(
             break  # the store has trouble; what is left is removed next time
         log.info("Removed backup %s from store %s", decision.backup_id, store.name)
         changed.append(Item(decision.backup_id, "removed", facts))
-    return _Catalog(store.name, decisions, tuple(changed), unknown=unknown, failed=tuple(failed))
+    return _Catalog(store.name, held.decisions, tuple(changed), unknown=held.unknown, failed=tuple(failed))
 
 
 def _decide(
@@ -273,10 +316,10 @@ def _decide(
 
 def _whole(
     manifests: Sequence[Manifest], sizes: Mapping[str, int], target: Target
-) -> tuple[list[Manifest], list[Note]]:
+) -> tuple[list[Manifest], list[tuple[Manifest, str]]]:
     """Tell the backups whose files are all there from the others, which may push no good one out."""
     whole: list[Manifest] = []
-    broken: list[Note] = []
+    broken: list[tuple[Manifest, str]] = []
     for manifest in manifests:
         prefix = backup_prefix(target.name, manifest.database, manifest.backup_id)
         there = {key.removeprefix(prefix): size for key, size in sizes.items() if key.startswith(prefix)}
@@ -284,8 +327,7 @@ def _whole(
         if missing is None:
             whole.append(manifest)
         else:
-            why = "it counts for no rule and is left alone; remove its manifest if it is of no use"
-            broken.append(Note(manifest.backup_id, f"{missing}: {why}"))
+            broken.append((manifest, missing))
     return whole, broken
 
 

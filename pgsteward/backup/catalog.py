@@ -5,80 +5,157 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import results
-from pgsteward.backup import receipts
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.proof import proof_facts
+from pgsteward.backup.receipts import Receipt
 from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import plural
 from pgsteward.results import Item, Note, StepResult
+from pgsteward.retention import Holding, survey
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
+WAITS = "waits for its upload"
+"""Why a backup stays in the spool, which retention does not look at."""
 
-def backups(target: Target) -> StepResult:
-    """List the complete backups of a target's database, newest first, with the stores that hold each.
 
-    ``details["backups"]`` holds one entry per backup; its ``state`` is ``proven`` where a green receipt says
-    that it was restored and found equal, else ``complete``. What waits in the spool is in ``spool``.
+def backups(target: Target, *, now: datetime | None = None) -> StepResult:
+    """List the complete backups of a target's database, newest first: what each is worth, and why it is kept.
+
+    ``details["backups"]`` holds one entry per backup. Its ``state`` is ``proven`` where a green receipt says
+    that it was restored and found equal, ``differs`` where the newest receipt is red, ``damaged`` where no
+    store has all of its files, else ``complete``. Why it is kept is what `pgsteward.retention.survey` says,
+    as ``prune`` would decide now. What waits for its upload is in the store ``spool``.
+
+    Args:
+        target: Whose backups.
+        now: Aware instant to judge by; the clock's when None.
     """
     began = time.monotonic()
+    moment = now or datetime.now(UTC)
     stores = target.stores()
     if (spool := spool_store(target)) is not None:
         stores = [*stores, spool]
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, _Listed] = {}
     unknown: list[Note] = []
     asked = 0
     for store in stores:
         try:
-            manifests, damaged = list_manifests(store, target.name, target.database)
-            proven = receipts.proven_ids(store, target.name, target.database)
+            held = survey(target, store, moment)
         except (StoreUnavailable, StoreFailed) as exc:
             unknown.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
             continue
         asked += 1
-        unknown += [Note(f"{note.object} in {store.name}", note.reason) for note in damaged]
-        for manifest in manifests:
-            entry = found.setdefault(manifest.backup_id, _entry(manifest))
-            entry["stores"].append(store.name)
-            if manifest.backup_id in proven:
-                entry["state"] = "proven"
-    listed = sorted(found.values(), key=lambda each: (each["started_at"], each["backup_id"]), reverse=True)
-    count = plural(len(listed), "backup")
-    none = () if listed or not asked else (Note(target.database, "there is no complete backup of it"),)
+        unknown += [Note(f"{note.object} in {store.name}", note.reason) for note in held.unknown]
+        _take(found, store.name, held, waits=spool is not None and store.name == spool.name)
+    listed = sorted(found.values(), key=lambda each: (each.manifest.started_at, each.manifest.backup_id))
+    entries = [each.as_json(moment) for each in reversed(listed)]
+    findings = [Note(each.manifest.backup_id, why) for each in reversed(listed) for why in each.disproofs]
+    if asked and not any(each.stores for each in listed):
+        findings.append(Note(target.database, "there is no complete backup of it"))
     return StepResult(
         step="backups",
         target=target.name,
-        status=results.judge(examined=asked, unknown=unknown, findings=none),
+        status=results.judge(examined=asked, unknown=unknown, findings=findings),
         examined=asked,
         unknown=tuple(unknown),
-        findings=none,
+        findings=tuple(findings),
         seconds=time.monotonic() - began,
-        summary=f"{count} of {target.database} in {asked} of {plural(len(stores), 'store')}",
-        details={"backups": listed},
+        summary=f"{plural(len(entries), 'backup')} of {target.database} in {asked} of"
+        f" {plural(len(stores), 'store')}",
+        details={"backups": entries},
     )
 
 
-def _entry(manifest: Manifest) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Listed:
+    """One backup, while the stores are asked for it one after the other."""
+
+    manifest: Manifest
+    stores: list[str] = field(default_factory=list)
+    damaged_in: list[str] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    proven: bool = False
+
+    @property
+    def disproofs(self) -> list[str]:
+        """What the newest receipt of each store says that was not equal."""
+        newest = {receipt.store: receipt for receipt in self.receipts}
+        return [
+            f"a {r.what} from {r.store} was not equal ({'; '.join(r.differences) or 'it is not said where'})"
+            for r in newest.values()
+            if r.verdict == "red"
+        ]
+
+    def as_json(self, now: datetime) -> dict[str, Any]:
+        """Return the entry that is printed; every key is always there."""
+        manifest = self.manifest
+        state = "proven" if self.proven else "complete"
+        return {
+            "backup_id": manifest.backup_id,
+            "started_at": manifest.started_at.isoformat(),
+            "finished_at": manifest.finished_at.isoformat(),
+            "age_seconds": round((now - manifest.started_at).total_seconds()),
+            "bytes": manifest.size_bytes,
+            "files": len(manifest.files),
+            "database_bytes": manifest.database_bytes,
+            "server_version": manifest.server.version,
+            "mode": manifest.mode,
+            "encrypted_to": list(manifest.encryption.recipients) if manifest.encryption else [],
+            "partial": list(manifest.partial),
+            "stores": self.stores,
+            "damaged_in": self.damaged_in,
+            "state": "damaged" if not self.stores else "differs" if self.disproofs else state,
+            "proof": proof_facts(manifest.proof),
+            "last_restore": _last_restore(self.receipts, now),
+            "kept": self.kept,
+            "anomalies": list(manifest.anomalies),
+            "warnings": len(manifest.warnings),
+            "seconds": manifest.seconds.get("total"),
+        }
+
+
+def _take(found: dict[str, _Listed], store: str, held: Holding, *, waits: bool) -> None:
+    """Add what one store holds."""
+    for manifest in held.whole:
+        found.setdefault(manifest.backup_id, _Listed(manifest)).stores.append(store)
+    for manifest, _ in held.broken:
+        found.setdefault(manifest.backup_id, _Listed(manifest)).damaged_in.append(store)
+    for backup_id in held.proven & {manifest.backup_id for manifest in held.whole}:
+        found[backup_id].proven = True
+    for receipt in held.receipts:
+        found[receipt.backup_id].receipts.append(receipt)
+    for decision in held.decisions:
+        reasons = [WAITS] if waits else list(decision.reasons)
+        kept = {"store": store, "keep": waits or decision.keep, "reasons": reasons}
+        found[decision.backup_id].kept.append(kept)
+
+
+def _last_restore(receipts: Sequence[Receipt], now: datetime) -> dict[str, Any] | None:
+    """Return what the newest receipt of any store says; None where there is none."""
+    if not receipts:
+        return None
+    newest = max(receipts, key=lambda receipt: receipt.written_at)
     return {
-        "backup_id": manifest.backup_id,
-        "started_at": manifest.started_at.isoformat(),
-        "finished_at": manifest.finished_at.isoformat(),
-        "bytes": manifest.size_bytes,
-        "files": len(manifest.files),
-        "database_bytes": manifest.database_bytes,
-        "server_version": manifest.server.version,
-        "stores": [],
-        "state": "complete",
-        "partial": list(manifest.partial),
-        "proof": proof_facts(manifest.proof),
-        "warnings": len(manifest.warnings),
-        "seconds": manifest.seconds.get("total"),
+        "what": newest.what,
+        "at": newest.written_at.isoformat(),
+        "age_seconds": round((now - newest.written_at).total_seconds()),
+        "verdict": newest.verdict,
+        "store": newest.store,
+        "into": newest.into,
+        "level": newest.proof.level,
+        "rows": newest.proof.rows,
+        "differences": list(newest.differences),
+        "seconds": round(sum(newest.seconds.values()), 3),
     }
 
 

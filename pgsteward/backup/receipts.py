@@ -117,12 +117,6 @@ def read_receipts(
     return receipts, damaged
 
 
-def proven_ids(store: Store, target_name: str, database: str) -> frozenset[str]:
-    """Return the ids of all backups that were restored from this store and found equal."""
-    receipts, damaged = read_receipts(store, target_name, database)
-    return proven(receipts) - {note.object for note in damaged}  # what can't be read may be a red one
-
-
 def proven(receipts: Collection[Receipt]) -> frozenset[str]:
     """Return the ids that the receipts prove: the newest receipt of a backup decides."""
     newest = {receipt.backup_id: receipt for receipt in sorted(receipts, key=lambda r: r.written_at)}

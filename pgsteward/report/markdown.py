@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from pgsteward.report.page import Page, Remark, Section, Shown, Table
+from pgsteward.report.shapes import Page, Remark, Section, Shown, Table
 
 SIGNS: Mapping[Shown, str] = {
     "ok": "✅",

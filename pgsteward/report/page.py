@@ -7,18 +7,13 @@ steps at a glance, then each step with everything that it examined, changed, ski
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from pgsteward.report.backups import backup_remarks, backup_tables
 from pgsteward.report.figures import achievements, finding
+from pgsteward.report.shapes import MAX_ROWS, Page, Remark, Section, Shown, Table
 from pgsteward.report.units import NONE, humanize_instant, humanize_seconds, is_number, label, plural
 from pgsteward.results import Item, NightResult, Note, Status, StepResult
-
-MAX_ROWS = 50
-"""Rows of one table of a report; the rest is counted, and complete in the JSON."""
-
-Shown = Literal["ok", "findings", "partial", "failed", "skipped", "unknown"]
-"""A status for people: all work done, but with findings, is another thing than work left undone."""
 
 _RANK: Mapping[Status, int] = {"failed": 0, "partial": 1, "unknown": 2, "ok": 3, "skipped": 4}
 MAX_REMARKS = 10
@@ -26,68 +21,6 @@ MAX_REMARKS = 10
 
 _HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
 """Details that say again what stands elsewhere on the page."""
-
-_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "backups": ("backup_id", "started_at", "bytes", "stores", "state", "partial", "proof", "warnings")
-}
-"""Tables of which people see these columns only; the JSON has all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells that are ready to print.
-
-    Attributes:
-        columns: Captions.
-        rows: As many cells each as there are columns.
-        right: Indexes of the columns that are set to the right.
-        caption: What the table lists.
-        more: Rows left out for length.
-        wrap: The last column holds sentences.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    right: frozenset[int] = frozenset()
-    caption: str = ""
-    more: int = 0
-    wrap: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """One thing that failed, is unknown, was found or skipped; or the fix for it."""
-
-    kind: str
-    step: str
-    object: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One step."""
-
-    title: str
-    status: Shown
-    sentence: str
-    facts: tuple[tuple[str, str], ...] = ()
-    tables: tuple[Table, ...] = ()
-    remarks: tuple[Remark, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A whole report."""
-
-    status: Shown
-    title: str
-    verdict: str
-    facts: tuple[tuple[str, str], ...]
-    attention: tuple[Remark, ...] = ()
-    steps: Table | None = None
-    statuses: tuple[Shown, ...] = ()
-    sections: tuple[Section, ...] = ()
 
 
 def shown(result: NightResult | StepResult) -> Shown:
@@ -161,6 +94,8 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
     """
     if "checks" in step.details:
         return _checks(step)
+    if step.step == "backups":
+        return _backups(step)
     kinds = ("failed", "unknown", "finding", "skipped") if mention_bad else ("skipped",)
     facts, tables = _details(step.details)
     if step.changed:
@@ -172,6 +107,18 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
         facts=facts,
         tables=tables,
         remarks=_remarks(step, kinds),
+    )
+
+
+def _backups(step: StepResult) -> Section:
+    """Return the list of backups: what is wrong below it, and then what is only worth knowing."""
+    remarks = _remarks(step, ("failed", "unknown", "finding", "skipped"))
+    return Section(
+        title=step.step,
+        status=shown(step),
+        sentence=step.summary,
+        tables=backup_tables(step),
+        remarks=(*remarks, *backup_remarks(step)),
     )
 
 
@@ -313,10 +260,7 @@ def _details(details: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], t
         rows = _rows_of(value)
         if rows is not None:
             found = dict.fromkeys(name for row in rows for name in row)
-            keys = [name for name in _COLUMNS.get(key, found) if name in found]
-            if key in _COLUMNS:  # a column of nothing but zeros says nothing
-                seldom = {"warnings", "partial"}
-                keys = [name for name in keys if name not in seldom or any(row.get(name) for row in rows)]
+            keys = list(found)
             tables.append(_table(keys, [tuple(row.get(name) for name in keys) for row in rows], label(key)))
         else:
             facts.append((label(key), finding(key, value)))

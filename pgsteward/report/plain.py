@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from pgsteward.report.page import Page, Remark, Section, Table
+from pgsteward.report.shapes import Page, Remark, Section, Table
 
 WIDTH = 110
 

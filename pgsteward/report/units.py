@@ -47,6 +47,16 @@ def humanize_seconds(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
+def humanize_age(seconds: float) -> str:
+    """Return a span in one unit, rounded down: ``40 s``, ``12 min``, ``23 h`` or ``8 d``."""
+    if seconds < 0:
+        return f"-{humanize_age(-seconds)}"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def humanize_count(number: float) -> str:
     """Return ``1,234,567``."""
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.2f}"

@@ -53,8 +53,9 @@ def test_the_id_of_a_backup_is_never_folded_and_can_be_copied() -> None:
         "print_result(BACKUPS, as_json=False)"
     )
     assert "20261123T020000Z-7f3a9c" in shown
-    assert "complete" in shown
+    assert "green 1 h" in shown
     assert "disk, s3" in shown
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_progress_is_shown_once_it_takes_longer_than_a_second() -> None:

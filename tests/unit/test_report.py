@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -111,26 +111,88 @@ BAD = NightResult(
     ),
 )
 
+
+def listed(number: int, **more: object) -> dict[str, object]:
+    """Return an entry of `pgsteward.backup.catalog.backups` for the backup of `number` nights ago."""
+    started = datetime(2026, 11, 23, 2, tzinfo=UTC) - timedelta(days=number)
+    return {
+        "backup_id": f"{started:%Y%m%dT%H%M%SZ}-7f3a9c",
+        "started_at": started.isoformat(),
+        "finished_at": (started + timedelta(minutes=4)).isoformat(),
+        "age_seconds": 20_000 + number * 86_400,
+        "bytes": 12_345_678,
+        "files": 17,
+        "database_bytes": 98_765_432,
+        "server_version": "17.10",
+        "mode": "directory",
+        "encrypted_to": [],
+        "partial": [],
+        "stores": ["disk", "s3"],
+        "damaged_in": [],
+        "state": "complete",
+        "proof": {"level": "full", "rows": 1_234_567, "relations": 12, "not_examined": 0},
+        "last_restore": None,
+        "kept": [
+            {"store": store, "keep": True, "reasons": [f"last {number + 1} of 3", f"daily {number + 1} of 7"]}
+            for store in ("disk", "s3")
+        ],
+        "anomalies": [],
+        "warnings": 0,
+        "seconds": 245.0,
+        **more,
+    }
+
+
+RESTORED = {
+    "what": "drill",
+    "at": "2026-11-21T04:00:00+00:00",
+    "age_seconds": 190_000,
+    "verdict": "green",
+    "store": "s3",
+    "into": "app_drill",
+    "level": "full",
+    "rows": 1_234_567,
+    "differences": [],
+    "seconds": 61.5,
+}
+EVERY_RULE = [
+    "last 1 of 3",
+    "daily 1 of 7",
+    "weekly 1 of 4",
+    "monthly 1 of 6",
+    "one of the 2 newest (keep_min)",
+    "newest proven",
+]
+
 BACKUPS = step(
     "backups",
+    "partial",
     examined=2,
-    summary="1 backup of intowork in 2 of 2 stores",
+    summary="5 backups of intowork in 2 of 2 stores",
+    findings=(
+        Note("20261120T020000Z-7f3a9c", "a restore from s3 was not equal (public.jobs: 9 rows, not 10)"),
+    ),
+    unknown=(Note("20261119T020000Z-7f3a9c in disk", "dump/toc.dat is missing: it counts for no rule"),),
     details={
         "backups": [
-            {
-                "backup_id": "20261123T020000Z-7f3a9c",
-                "started_at": "2026-11-23T02:00:00+00:00",
-                "finished_at": "2026-11-23T02:01:00+00:00",
-                "bytes": 12_345_678,
-                "files": 17,
-                "database_bytes": 98_765_432,
-                "server_version": "17.10",
-                "stores": ["disk", "s3"],
-                "state": "complete",
-                "proof": {"level": "full", "rows": 1_234_567, "relations": 12},
-                "warnings": 0,
-                "seconds": 60.0,
-            }
+            listed(
+                0,
+                kept=[{"store": s, "keep": True, "reasons": EVERY_RULE} for s in ("disk", "s3")],
+                last_restore={**RESTORED, "what": "restore", "age_seconds": 4_000},
+                state="proven",
+            ),
+            listed(1, partial=["tables: public.jobs only"], encrypted_to=["age1qqq"], mode="stream"),
+            listed(2, last_restore=RESTORED, state="proven", anomalies=["public.jobs: has no rows now"]),
+            listed(
+                3,
+                last_restore={**RESTORED, "verdict": "red", "what": "restore"},
+                state="differs",
+                kept=[
+                    {"store": "disk", "keep": True, "reasons": ["daily 4 of 7"]},
+                    {"store": "s3", "keep": False, "reasons": ["no rule keeps it"]},
+                ],
+            ),
+            listed(4, stores=[], damaged_in=["disk"], state="damaged", kept=[]),
         ]
     },
 )
@@ -217,11 +279,43 @@ def test_the_table_has_one_row_a_step() -> None:
     assert rows[1]["took"] == "4.20 s"
 
 
-def test_a_list_of_backups_fits_on_a_page() -> None:
-    shown = report.step_text(BACKUPS).splitlines()
-    assert max(map(len, shown)) <= 130
-    assert not any("warnings" in line or "server version" in line for line in shown)
+def test_a_list_of_backups_says_what_each_is_worth_and_why_it_is_kept() -> None:
+    text = report.step_text(BACKUPS)
+    assert max(map(len, text.splitlines())) <= 130
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("  2026")}
+    assert [line[27:70].split("  ")[0] for line in rows.values()] == ["5 h", "1 d", "2 d", "3 d", "4 d"]
+    newest, filtered, drilled, red, damaged = rows.values()
+    assert "12.3 MB  4 min  full   green 1 h" in newest
+    assert "last 1/3, daily 1/7" in newest
+    assert "never" in filtered
+    assert "PARTIAL, encrypted, stream; last 2/3" in filtered
+    assert "green 2 d (drill)" in drilled
+    assert "red 2 d" in red
+    assert "NOT EQUAL; disk: daily 4/7; s3: prune" in red
+    assert "DAMAGED in disk" in damaged
+    assert "partial: 20261122T020000Z-7f3a9c: tables: public.jobs only" in text
+    assert "finding: 20261120T020000Z-7f3a9c: a restore from s3 was not equal" in text
     assert "| `20261123T020000Z-7f3a9c` |" in report.step_markdown(BACKUPS)
+
+
+def test_each_database_has_a_list_of_its_own() -> None:
+    several = step(
+        "backups",
+        "partial",
+        2,
+        summary="2 databases: 1 done, 1 not as a whole (shop)",
+        findings=(Note("shop", "there is no complete backup of it"),),
+        details={
+            "backups": [{"database": "app", **listed(0)}, {"database": "Order Lines", **listed(0, bytes=10)}],
+            "databases": [{"database": name, "status": "ok"} for name in ("app", "Order Lines", "shop")],
+        },
+    )
+    text = report.step_text(several)
+    places = [
+        text.index(words)
+        for words in ("app: 1 backup, 24.7 MB", "Order Lines: 1 backup, 20 B", "finding: shop")
+    ]
+    assert places == sorted(places)
 
 
 def test_the_rule_below_a_caption_is_as_wide_as_its_column() -> None:
