@@ -49,9 +49,10 @@ check: install ## formatting, lint, types, layers and the unit tests
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/unit
 
-format: install ## put the code into shape
+format: install ## put the code into shape, and renew what is generated from it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m pgsteward.backup.manifest_schema docs/manifest.schema.json
 
 bench: install ## the figures in benchmarks/ (BENCH=night|backup|many_tables; about 5 GB of disk, 5 to 15 minutes)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)

@@ -49,39 +49,41 @@ class _Model(BaseModel):
 
 
 class StoredFile(_Model):
-    """One stored file. `path` is relative to the backup's folder; SHA-256 is of the stored bytes."""
+    """One stored file."""
 
-    path: str
-    size_bytes: int
-    sha256: str
+    path: str = Field(description="Relative to the backup's folder.")
+    size_bytes: int = Field(description="Of the stored file, compressed and encrypted as it is.")
+    sha256: str = Field(description="Of the stored bytes, in lower-case hexadecimal.")
 
 
 class Server(_Model):
     """The server that was dumped."""
 
-    version: str
-    version_num: int
-    system_identifier: str | None
-    encoding: str
-    collate: str
-    ctype: str
+    version: str = Field(description="As it calls itself: 17.10.")
+    version_num: int = Field(description="The same as a number: 170010.")
+    system_identifier: str | None = Field(description="Of its cluster; null where the role may not ask.")
+    encoding: str = Field(description="Of the database, e.g. UTF8.")
+    collate: str = Field(description="LC_COLLATE of the database.")
+    ctype: str = Field(description="LC_CTYPE of the database.")
 
 
 class Relation(_Model):
-    """What the snapshot held of one table (kind ``r``) or materialized view (``m``); leaves, never parents.
+    """What the snapshot held of one table or materialized view; leaves, never parents."""
 
-    `hash_a` and `hash_b` are order-free sums under two seeds, as decimal text; None at level ``counts``.
-    `moves_within` names the partitioned table among whose partitions a restore may place rows differently.
-    """
-
-    schema_name: str
-    name: str
-    kind: str
-    rows: int | None
-    hash_a: str | None = None
-    hash_b: str | None = None
-    not_examined: str | None = None
-    moves_within: tuple[str, str] | None = None
+    schema_name: str = Field(description="Its schema.")
+    name: str = Field(description="Its name, without quotes.")
+    kind: str = Field(description="`r` for a table, `m` for a materialized view.")
+    rows: int | None = Field(description="Number of rows; null where it was not examined.")
+    hash_a: str | None = Field(
+        None, description="Order-free sum of the rows' hashes, as decimal text; null at level `counts`."
+    )
+    hash_b: str | None = Field(None, description="The same under another seed.")
+    not_examined: str | None = Field(None, description="Why it was not examined; null where it was.")
+    moves_within: tuple[str, str] | None = Field(
+        None,
+        description="Schema and name of the partitioned table among whose partitions a restore may place rows"
+        " differently; they are compared together.",
+    )
 
     @property
     def key(self) -> tuple[str, str]:
@@ -91,38 +93,45 @@ class Relation(_Model):
 class Sequence(_Model):
     """A sequence's position, taken from the archive's SEQUENCE SET entry."""
 
-    schema_name: str
-    name: str
-    last_value: int
-    is_called: bool
+    schema_name: str = Field(description="Its schema.")
+    name: str = Field(description="Its name, without quotes.")
+    last_value: int = Field(description="As setval takes it.")
+    is_called: bool = Field(description="Whether nextval gives the value after `last_value`.")
 
 
 class LargeObjects(_Model):
-    """Number, bytes and content hash (order-free) of large objects; None where they could not be read."""
+    """What the snapshot held of large objects."""
 
-    count: int | None
-    size_bytes: int | None = None
-    hash_a: str | None = None
-    hash_b: str | None = None
-    not_examined: str | None = None
+    count: int | None = Field(description="Number of them; null where they were not examined.")
+    size_bytes: int | None = Field(None, description="Of all together.")
+    hash_a: str | None = Field(
+        None, description="Order-free sum of their content's hashes, as decimal text; null at level `counts`."
+    )
+    hash_b: str | None = Field(None, description="The same under another seed.")
+    not_examined: str | None = Field(None, description="Why they were not examined; null where they were.")
 
 
 class Proof(_Model):
-    """What a restored copy is compared with, taken inside the dump's own exported snapshot.
+    """What a restored copy is compared with, taken inside the dump's own exported snapshot."""
 
-    `method` is how rows were hashed, `test_vector` the server's answers to fixed questions about that: one
-    that answers differently is compared by counts.
-    `schema_sha256` is of the archive's own schema script with a fixed restrict key and comments stripped.
-    """
-
-    level: ProofLevel
-    method: str = "text-v1"
-    test_vector: dict[str, str] = Field(default_factory=dict)
-    relations: tuple[Relation, ...] = ()
-    sequences: tuple[Sequence, ...] = ()
-    large_objects: LargeObjects = LargeObjects(count=None)
-    schema_sha256: str | None = None
-    seconds: float = 0.0
+    level: ProofLevel = Field(
+        description="`full` counts and hashes every row, `counts` counts, `none` does neither."
+    )
+    method: str = Field("text-v1", description="How rows were hashed; a comparison needs the same.")
+    test_vector: dict[str, str] = Field(
+        default_factory=dict,
+        description="The server's answers to fixed questions about its hash functions; a server that answers"
+        " differently is compared by counts.",
+    )
+    relations: tuple[Relation, ...] = Field((), description="Every table and materialized view.")
+    sequences: tuple[Sequence, ...] = Field((), description="Every sequence.")
+    large_objects: LargeObjects = Field(LargeObjects(count=None), description="Large objects.")
+    schema_sha256: str | None = Field(
+        None,
+        description="SHA-256 of the archive's own schema script, with a fixed restrict key and comments"
+        " stripped.",
+    )
+    seconds: float = Field(0.0, description="How long it took, in seconds; it ran beside the dump.")
 
     @property
     def rows(self) -> int:
@@ -131,47 +140,56 @@ class Proof(_Model):
 
 
 class Encryption(_Model):
-    """To whom the data files are encrypted (age; public keys), and where they lay clear before that."""
+    """To whom the data files are encrypted with age."""
 
-    recipients: tuple[str, ...]
-    clear_files: Literal["nowhere", "tmpfs", "disk"]
+    recipients: tuple[str, ...] = Field(description="Public keys; any one of their identities opens it.")
+    clear_files: Literal["nowhere", "tmpfs", "disk"] = Field(
+        description="Where the dump lay clear before it was encrypted."
+    )
 
 
 class Manifest(_Model):
-    """Everything that is known about one backup.
+    """Everything that is known about one backup of one database; it is written last."""
 
-    `partial` says in clauses what was left out by the configuration; it is empty for a whole backup.
-    `anomalies` is what earlier backups make unlikely, `uncovered_databases` names those of the server that no
-    target looks after, `role_passwords` tells whether the script of roles holds password hashes.
-    """
-
-    format_version: int = 1
-    backup_id: str
-    target: str
-    database: str
-    started_at: AwareDatetime
-    finished_at: AwareDatetime
-    pgsteward_version: str
-    server: Server
-    client_version: str
-    arguments: tuple[str, ...]
-    compress: str
-    jobs: int
-    snapshot_id: str
-    snapshot_lsn: str | None
-    database_bytes: int
-    extensions: dict[str, str] = Field(default_factory=dict)
-    files: tuple[StoredFile, ...]
-    proof: Proof
-    not_in_dump: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    seconds: dict[str, float] = Field(default_factory=dict)
-    mode: Mode = "directory"
-    encryption: Encryption | None = None
-    partial: tuple[str, ...] = ()
-    anomalies: tuple[str, ...] = ()
-    uncovered_databases: tuple[str, ...] = ()
-    role_passwords: bool = False
+    format_version: int = Field(
+        1, description="1 for whole directories in the clear, else 2; a reader refuses what it does not know."
+    )
+    backup_id: str = Field(description="UTC start and a random tail: 20261123T020000Z-7f3a9c.")
+    target: str = Field(description="Name of the target in the configuration.")
+    database: str = Field(description="Name of the database.")
+    started_at: AwareDatetime = Field(description="When the backup began, UTC.")
+    finished_at: AwareDatetime = Field(description="When all of its files were written, UTC.")
+    pgsteward_version: str = Field(description="What made it.")
+    server: Server = Field(description="What was dumped.")
+    client_version: str = Field(description="Of pg_dump; pg_restore must be as new.")
+    arguments: tuple[str, ...] = Field(description="Of pg_dump, without anything secret.")
+    compress: str = Field(description="Codec and level as pg_dump takes them: zstd:1, gzip:6, none.")
+    jobs: int = Field(description="Workers of pg_dump.")
+    snapshot_id: str = Field(description="The exported snapshot that dump and proof share.")
+    snapshot_lsn: str | None = Field(
+        description="WAL position of the snapshot; null where it can't be asked."
+    )
+    database_bytes: int = Field(description="Size of the database on the server, in bytes.")
+    extensions: dict[str, str] = Field(default_factory=dict, description="Versions by name.")
+    files: tuple[StoredFile, ...] = Field(description="Every stored file but the manifest.")
+    proof: Proof = Field(description="What a restored copy is compared with.")
+    not_in_dump: tuple[str, ...] = Field((), description="What the dump does not hold, each with its reason.")
+    warnings: tuple[str, ...] = Field((), description="What pg_dump and pgsteward warned of.")
+    seconds: dict[str, float] = Field(default_factory=dict, description="Seconds by phase, and `total`.")
+    mode: Mode = Field(
+        "directory", description="pg_dump's directory format, or one custom-format archive (`stream`)."
+    )
+    encryption: Encryption | None = Field(None, description="Null for a backup in the clear.")
+    partial: tuple[str, ...] = Field(
+        (), description="What the configuration left out, in clauses; empty for a whole backup."
+    )
+    anomalies: tuple[str, ...] = Field((), description="What earlier backups make unlikely.")
+    uncovered_databases: tuple[str, ...] = Field(
+        (), description="Databases of the server that no target looked after."
+    )
+    role_passwords: bool = Field(
+        default=False, description="Whether the script of roles holds password hashes."
+    )
 
     @property
     def archive(self) -> str:
