@@ -482,8 +482,11 @@ def _is_local(host: str) -> bool:
 def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:
     message = _sentence(exc)
     if any(words in message for words in _FATAL_FOR_GOOD) and "starting up" not in message:
-        return PreconditionError(f"the server refuses the login: {message}")
-    return DatabaseUnavailable(f"no connection to database {login.dbname!r}: {message}")
+        fix = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
+        return PreconditionError(f"the server refuses the login: {message}; {fix}")
+    full = "too many" in message or "connection slots" in message
+    fix = "; raise max_connections or the CONNECTION LIMIT, or wait until others have left" if full else ""
+    return DatabaseUnavailable(f"no connection to database {login.dbname!r}: {message}{fix}")
 
 
 def _sentence(exc: psycopg.Error) -> str:

@@ -29,19 +29,27 @@ _END = re.compile(r"\w+ (?:ended with status \d+|was ended by \w+): ")
 _PREFIX = re.compile(r"pg_\w+: (?:(?:error|detail|hint): )?")
 _WARNING = re.compile(r"pg_\w+: warning: ")
 _GUESSES = ("\tThis probably means", "\tbefore or while processing")
+_AFTERWARDS = "a worker process died unexpectedly"
 _AGAIN = "run the backup again"
 _HINTS = (
+    ("raise max_connections", _AGAIN),  # said already by whoever could not connect
     (
         "permission denied for large object",
         "a superuser can ALTER ROLE ... SET lo_compat_privileges = on, or GRANT SELECT ON LARGE OBJECT",
     ),
     ("permission denied", "`pgsteward doctor` prints the missing GRANT"),
     ("out of shared memory|max_locks_per_transaction", "raise max_locks_per_transaction"),
-    ("No space left|Disk quota exceeded|File too large", "free space for {where}, or name another folder"),
+    ("No space left|Disk quota exceeded", "free space on the disk of {where}, or name another folder"),
     ("Input/output error|Read-only file system", "look after the disk under {where} (dmesg says more)"),
     (
         "ended by SIGKILL",
         "if nobody killed it, the kernel did for want of memory (dmesg says so): lower jobs, or add memory",
+    ),
+    ("ended by SIGXFSZ|File too large", "a file met the limit on file sizes: raise it (ulimit -f)"),
+    (
+        "worker process died unexpectedly",
+        "somebody killed it, or the kernel did for want of memory (dmesg says so), or a file met the limit on"
+        " file sizes (ulimit -f)",
     ),
     ("terminated by user", f"somebody ended it with a signal; {_AGAIN}"),
     (
@@ -106,7 +114,7 @@ def explained(text: str, watch: LockWatch, where: Path) -> str:
     if _TIMED_OUT.search(text):
         who = watch.held_up or "nobody who held it was seen"
         return f"{short}; {who}: let it end, or raise lock_wait_timeout_s"
-    hint = next((hint for words, hint in _HINTS if re.search(words, text)), _NO_HINT)
+    hint = next((hint for words, hint in _HINTS if re.search(words, short)), _NO_HINT)
     return f"{short}; {hint.format(where=where)}"
 
 
@@ -118,7 +126,10 @@ def gist(text: str) -> str:
     if any(": error: " in line for line in lines):
         lines = [line for line in lines if not _WARNING.match(line)]
     lines = [_PREFIX.sub("", line).strip() for line in lines if not line.startswith(_GUESSES)]
+    said = list(dict.fromkeys(filter(None, lines)))
+    if len(said) > 1:
+        said = [line for line in said if line != _AFTERWARDS]
     short = how
-    for line in dict.fromkeys(filter(None, lines)):
+    for line in said:
         short += line if short == how else f" {line}" if short.endswith(".") else f"; {line}"
     return short

@@ -58,6 +58,11 @@ class Choice:
     without_rows: frozenset[tuple[str, str]]
     row_security: bool
 
+    @property
+    def takes_large_objects(self) -> bool:
+        """pg_dump drops them where tables or schemas are chosen."""
+        return self.tables is None and self.schemas is None
+
     def obstacles(self, found: Iterable[Row]) -> list[Row]:
         """Return the obstacles (see ``backup_obstacles.sql``) that are in the way of this choice."""
         return [row for row in found if self._matters(row)]

@@ -17,7 +17,7 @@ from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
 from pgsteward.errors import DatabaseUnavailable, PreconditionError, VerificationFailed
 from pgsteward.pgtools import Client, choose_client, find_clients
 from pgsteward.postgres import Connection, Login, Row
-from pgsteward.report.units import humanize_bytes
+from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
@@ -102,6 +102,8 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
     settings = target.settings.backup
     choice = filters.choose(settings, session)
     _refuse_obstacles(choice.obstacles(session.rows(load("backup_obstacles"))))
+    if choice.takes_large_objects:
+        _refuse_large_objects(session)
     lock_slots.check(session, settings.proof, tables=choice.tables, schemas=choice.schemas)
     client, spec, warnings = _choose(target, server["version_num"])
     free = capacity.free_connections(session)
@@ -136,6 +138,22 @@ def _refuse_obstacles(obstacles: list[Row]) -> None:
         raise PreconditionError(
             f"this role can't dump the whole database ({named}{more}); GRANT pg_read_all_data TO the role,"
             " and ALTER ROLE ... BYPASSRLS where row-level security is in use; `pgsteward doctor` prints both"
+        )
+
+
+def _refuse_large_objects(session: Connection) -> None:
+    """Make sure that every large object can be read: pg_read_all_data does not cover them.
+
+    Raises:
+        PreconditionError: One can't; pg_dump would fail on it at the end.
+    """
+    unreadable = session.rows(load("unreadable_large_objects"))
+    if unreadable:
+        raise PreconditionError(
+            f"this role can't read {plural(len(unreadable), 'large object')} (the first is"
+            f" {unreadable[0]['oid']}), which pg_read_all_data does not cover; GRANT SELECT ON LARGE OBJECT"
+            " to the role (`pgsteward doctor` prints it), or as a superuser ALTER ROLE ... SET"
+            " lo_compat_privileges = on"
         )
 
 

@@ -56,13 +56,16 @@ class ArchiveHead:
         """Take the next bytes of the archive, as long as some of the contents are missing.
 
         Raises:
-            ToolFailed: pg_restore can't read this archive at all.
+            ToolFailed: pg_restore can't read this archive at all, or there is no room for it.
         """
         if self.complete:
             return
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as exc:  # a limit on file sizes counts for files in memory too
+            raise ToolFailed(f"the archive's contents can't be kept in memory: {exc.strerror}") from exc
         self._size += len(data)
         if self._size >= self._next_look:
             self._next_look = self._size * 2

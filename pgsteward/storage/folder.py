@@ -227,6 +227,8 @@ class FolderStore:
             )
         if exc.errno == errno.EROFS:
             return StoreFailed(f"{where}: the file system is read-only; remount it writable")
+        if exc.errno == errno.EFBIG:
+            return StoreFailed(f"{where}: a file met the limit on file sizes; raise it (ulimit -f)")
         if exc.errno in _MAY_HEAL:
             return StoreUnavailable(f"{where}: {exc.strerror}")
         return StoreFailed(f"{where}: {exc.strerror or exc}")

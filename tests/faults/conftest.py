@@ -1,4 +1,4 @@
-"""A scene for each fault: once with a folder of files, once with a stream."""
+"""A scene for each fault: in the mode that it asks for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ from tests.faults.scene import Scene, made_scene
 from tests.servers import Database
 
 
-@pytest.fixture(params=["directory", "stream"])
-def scene(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Scene]:
-    with made_scene(database, tmp_path, request.param) as scene:
-        yield scene
-
-
 @pytest.fixture
-def folder_scene(database: Database, tmp_path: Path) -> Iterator[Scene]:
-    """For faults that the way of the archive makes no difference to."""
-    with made_scene(database, tmp_path, "directory") as scene:
+def scene(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Scene]:
+    """A scene in the mode that the test asks for (``indirect``), or one with a folder of files."""
+    with made_scene(database, tmp_path, getattr(request, "param", "directory")) as scene:
         yield scene

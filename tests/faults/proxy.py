@@ -25,6 +25,7 @@ class Hold:
         name: Its ``application_name``.
         asked: Held before a message with this in it reaches the server.
         answered: Rather, after so many bytes of the answer to it.
+        passing: So many such messages are let through before.
         held: Set when it is.
         go_on: To be set to let it go on.
     """
@@ -32,6 +33,7 @@ class Hold:
     name: str
     asked: bytes
     answered: int | None = None
+    passing: int = 0
     held: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -66,9 +68,9 @@ class Proxy:
         self.login = Login(make_conninfo(login.conninfo, host="127.0.0.1", port=port), login.password)
         self._start(self._accept)
 
-    def hold(self, name: str, *, asked: bytes, answered: int | None = None) -> Hold:
+    def hold(self, name: str, *, asked: bytes, answered: int | None = None, passing: int = 0) -> Hold:
         """Hold every session of this name at a point; see `Hold`."""
-        hold = Hold(name, asked, answered)
+        hold = Hold(name, asked, answered, passing)
         self._holds.append(hold)
         return hold
 
@@ -136,7 +138,9 @@ class Proxy:
                     session.name = rest.partition(b"\0")[0].decode() if found else None
                 for hold in self._holds:
                     if session.name == hold.name and hold.asked in data:
-                        if hold.answered is None:
+                        if hold.passing > 0:
+                            hold.passing -= 1
+                        elif hold.answered is None:
                             hold.stop()
                         else:
                             session.due = (session.passed + hold.answered, hold)
@@ -149,7 +153,12 @@ class Proxy:
                 session.passed += len(data)
                 if session.due is not None and session.passed >= session.due[0]:
                     session.due[1].stop()
-                client.sendall(data)
+                try:
+                    client.sendall(data)
+                except OSError:  # it is dead: so it is for the server, too
+                    with contextlib.suppress(OSError):
+                        server.shutdown(socket.SHUT_RDWR)
+                    raise
         self._end(client)
 
 

@@ -21,6 +21,7 @@ from pgsteward.janitor import clean_up
 from pgsteward.postgres import Login
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
+from tests.faults.disk import Disk
 from tests.faults.proxy import WAIT_S, Hold, Proxy, through_proxy
 from tests.integration.backup_targets import make_target, nothing_left, own_sessions
 from tests.servers import Database
@@ -33,20 +34,39 @@ FAULTS: dict[str, Fault] = {}
 """Every fault of the matrix by its name; test_matrix.py compares them with the documentation."""
 
 
-def fault(name: str) -> Callable[[Fault], Fault]:
-    """Register what makes a fault happen and returns how the backup ended."""
+MODES: dict[str, tuple[str, ...]] = {}
+BOTH = ("directory", "stream")
+
+
+def fault(name: str, *modes: str) -> Callable[[Fault], Fault]:
+    """Register what makes a fault happen and returns how the backup ended.
+
+    Args:
+        name: As the documentation calls it.
+        modes: In which it is tried; without any, in a folder of files alone: they make no difference.
+    """
 
     def register(strike: Fault) -> Fault:
         assert name not in FAULTS
         FAULTS[name] = strike
+        MODES[name] = modes or ("directory",)
         return strike
 
     return register
 
 
+def cases(module: str) -> list[Any]:
+    """Return the parameters (mode, fault) of a module's test, in the order of the documentation."""
+    return [
+        pytest.param(mode, name, id=f"{name}-{mode}") for name in names_in(module) for mode in MODES[name]
+    ]
+
+
 def names_in(module: str) -> list[str]:
-    """Return the faults that a module has registered."""
-    return [name for name, strike in FAULTS.items() if strike.__module__ == module]
+    """Return the faults that a module has registered, in the order of the documentation."""
+    known = matrix()
+    found = [name for name, strike in FAULTS.items() if strike.__module__ == module]
+    return sorted(found, key=list(known).index) if set(found) <= set(known) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,7 @@ class Scene:
     Attributes:
         settings: Further settings of every backup here.
         whole: Further settings of the target.
+        disk: What can be filled, where a test has such a thing.
     """
 
     database: Database
@@ -97,6 +118,7 @@ class Scene:
     mode: str
     settings: dict[str, Any]
     whole: dict[str, Any]
+    disk: Disk | None = None
 
     def target(self, *, login: Login | None = None, **backup: Any) -> Target:
         """Return a target that reaches the database through the proxy, if no other login is given."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -22,8 +21,8 @@ from pgsteward.backup import archive, home
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, MARK
 from pgsteward.backup.proof import compare, read_sequences, take_proof
-from pgsteward.errors import PreconditionError, StewardError, ToolFailed, TransientError
-from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
+from pgsteward.errors import PreconditionError, StewardError, TransientError
+from pgsteward.pgtools import choose_client, find_clients, run_tool
 from pgsteward.postgres import Login
 from tests.integration.backup_targets import (
     backup_folder,
@@ -163,23 +162,6 @@ def test_a_dry_run_checks_and_dumps_nothing(database: Database, tmp_path: Path) 
     assert nothing_left(target)
 
 
-def test_a_wrong_password_is_refused_without_being_repeated(database: Database, tmp_path: Path) -> None:
-    target = make_target(database, tmp_path, login=Login(database.conninfo, "not the password"))
-    with pytest.raises(PreconditionError, match="refuses the login") as caught:
-        back_up(target)
-    assert "not the password" not in str(caught.value)
-
-
-def test_missing_rights_are_named_before_anything_starts(
-    database: Database, role: Login, tmp_path: Path
-) -> None:
-    database.execute('CREATE TABLE "Secret Table" (a int)')
-    target = make_target(database, tmp_path, login=role)
-    with pytest.raises(PreconditionError, match=r'"Secret Table": no SELECT.*pg_read_all_data'):
-        back_up(target)
-    assert nothing_left(target)
-
-
 def test_a_reader_can_back_up_and_rows_hidden_from_it_are_refused(
     database: Database, role: Login, tmp_path: Path
 ) -> None:
@@ -191,46 +173,6 @@ def test_a_reader_can_back_up_and_rows_hidden_from_it_are_refused(
     database.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (a = 1)")
     with pytest.raises(PreconditionError, match=r"public\.t: row-level security hides rows"):
         back_up(target)
-
-
-def test_a_codec_that_no_client_has_is_replaced_with_a_warning(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = make_target(database, tmp_path, backup={"compress": "zstd:1"})
-    real = choose_client(find_clients(target.settings.client_dirs), database.server.version * 10_000)
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    for tool in ("pg_restore", "pg_dumpall"):
-        (bare / tool).write_text(f'#!/bin/sh\nexec {shlex.quote(str(real.tool(tool)))} "$@"\n')
-    refuses = "echo 'this build does not support compression with zstd' >&2; exit 1"
-    (bare / "pg_dump").write_text(
-        f'#!/bin/sh\ncase "$*" in *=zstd*) {refuses};; esac\n'
-        f'exec {shlex.quote(str(real.tool("pg_dump")))} "$@"\n'
-    )
-    for program in bare.iterdir():
-        program.chmod(0o755)
-    monkeypatch.setattr("pgsteward.backup.plan.find_clients", lambda _: [Client(bare, real.version)])
-    result = back_up(target)
-    assert result.status == "ok"
-    assert result.details["compress"] == "gzip:1"
-    assert "install postgresql-client-" in result.details["warnings"][0]
-    manifest = stored_manifest(target, result.details["backup_id"])
-    assert manifest.warnings == tuple(result.details["warnings"])
-
-
-def test_a_server_newer_than_every_client_is_refused_with_what_to_install(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "old"
-    folder.mkdir()
-    for tool in ("pg_dump", "pg_restore"):
-        (folder / tool).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6'\n")
-        (folder / tool).chmod(0o755)
-    clients = find_clients([folder])
-    assert any(client.folder == folder for client in clients)
-    old = [client for client in clients if client.folder == folder]
-    with pytest.raises(PreconditionError, match=r"install postgresql-client-\d+"):
-        choose_client(old, database.server.version * 10_000)
 
 
 def test_a_table_rewritten_while_the_dump_starts_costs_an_attempt_and_no_rows(
@@ -294,45 +236,6 @@ def _dump_pids() -> list[int]:
             if words[0].endswith(b"/pg_dump") and parent == os.getpid():
                 found.append(int(entry.name))
     return found
-
-
-@pytest.mark.parametrize("fault", ["pg_dump killed", "backend terminated", "snapshot holder terminated"])
-def test_a_dump_that_dies_is_one_clear_error_and_leaves_nothing(
-    database: Database, tmp_path: Path, fault: str
-) -> None:
-    _slow_target(database, tmp_path)
-    target = make_target(database, tmp_path, backup={"compress": "gzip:9"})
-    done = threading.Event()
-
-    def strike() -> None:
-        while not done.is_set() and not _dump_pids():
-            time.sleep(0.005)
-        if fault == "pg_dump killed":
-            time.sleep(0.2)
-            for pid in _dump_pids():
-                os.kill(pid, signal.SIGKILL)
-            return
-        name = "pgsteward dump" if fault == "backend terminated" else "pgsteward snapshot"
-        time.sleep(0.3 if fault == "backend terminated" else 0)
-        with database.server.connect() as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %(name)s",
-                {"name": name},
-            )
-
-    striker = threading.Thread(target=strike)
-    striker.start()
-    expected: type[StewardError] = ToolFailed if fault == "pg_dump killed" else TransientError
-    try:
-        with pytest.raises(expected):
-            back_up(target)
-    finally:
-        done.set()
-        striker.join()
-    assert nothing_left(target)
-    assert _dump_pids() == []
-    _wait_until_alone(database)
-    assert back_up(make_target(database, tmp_path, backup={"proof": "counts"})).status == "ok"
 
 
 class _Cancelled(BaseException):
@@ -485,13 +388,6 @@ def test_a_run_stays_on_the_server_that_it_began_with(database: Database, tmp_pa
         for end in ends:
             end.close()
     assert nothing_left(target)
-
-
-def test_two_backups_of_one_database_do_not_run_at_once(database: Database, tmp_path: Path) -> None:
-    target = make_target(database, tmp_path)
-    with postgres.operation_lock(database.login, "backup"):
-        with pytest.raises(PreconditionError, match="another backup run"):
-            back_up(target)
 
 
 def test_a_backup_killed_in_the_middle_leaves_a_mark_and_no_manifest(

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import pytest
 
 from pgsteward.backup.dump_errors import gist
+from pgsteward.backup.stream_dump import ArchiveHead
+from pgsteward.errors import ToolFailed
+from pgsteward.pgtools import Client
 
 CUT = """pg_dump ended with status 1: pg_dump: warning: there are circular foreign-key constraints
 pg_dump: error: Dumping the contents of table "big" failed: PQgetCopyData() failed.
@@ -20,8 +26,7 @@ pg_dump: error: a worker process died unexpectedly"""
         pytest.param(
             CUT,
             'pg_dump ended with status 1: Dumping the contents of table "big" failed: PQgetCopyData() failed.'
-            " Error message from server: server closed the connection unexpectedly; a worker process died"
-            " unexpectedly",
+            " Error message from server: server closed the connection unexpectedly",
             id="without-statement-and-guesses",
         ),
         pytest.param(
@@ -40,3 +45,15 @@ pg_dump: error: a worker process died unexpectedly"""
 )
 def test_the_gist_of_what_a_tool_said_is_one_line(said: str, short: str) -> None:
     assert gist(said) == short
+
+
+def test_a_limit_on_file_sizes_is_our_error_where_contents_are_kept_in_memory() -> None:
+    """Linux counts files in memory too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ArchiveHead(Client(Path("/nowhere"), (17, 0))) as head:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2, hard))
+        try:
+            with pytest.raises(ToolFailed, match="can't be kept in memory: File too large"):
+                head.feed(b"abc")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
