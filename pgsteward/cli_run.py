@@ -270,7 +270,7 @@ def check_backup_id(backup: str) -> None:
 
 def export_config(ctx: typer.Context) -> None:
     """Let child processes read the configuration that ``--config`` names."""
-    from pgsteward.config import CONFIG_ENV
+    from pgsteward.places import CONFIG_ENV
 
     given = settings_of(ctx).config
     if given is not None:

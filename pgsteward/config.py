@@ -30,9 +30,9 @@ from pydantic import (
 from pgsteward import config_checks as checks
 from pgsteward.config_errors import explain
 from pgsteward.errors import ConfigError, StewardError
+from pgsteward.places import find_config, state_folder
 from pgsteward.postgres_names import split_qualified
 
-CONFIG_ENV = "PGSTEWARD_CONFIG"
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Purpose = Literal["backup", "restore", "maintenance"]
@@ -87,7 +87,12 @@ class Secret(Model):
             ConfigError: It is not where the configuration says.
         """
         text = self.resolve_whole()
-        return (text.splitlines() or [""])[0] if self.file is not None else text
+        if self.file is not None:
+            text = text.partition("\n")[0]
+        try:
+            return checks.secret(text)
+        except ValueError as exc:
+            raise ConfigError(f"{self._where} {exc}") from None
 
     def resolve_whole(self) -> str:
         """Return the secret itself; of a file all of it, as keys of several lines need.
@@ -99,14 +104,14 @@ class Secret(Model):
             try:
                 return os.environ[self.env]
             except KeyError:
-                raise ConfigError(f"the environment variable {self.env} is not set; export it") from None
+                raise ConfigError(f"{self._where} is not set; export it") from None
         if self.file is not None:
             try:
-                return self.file.read_text()
+                return self.file.read_text(encoding="utf-8-sig")
             except OSError as exc:
-                raise ConfigError(f"the secret file {self.file} can't be read: {exc.strerror}") from exc
+                raise ConfigError(f"{self._where} can't be read: {exc.strerror}") from exc
             except UnicodeDecodeError:  # whose text would repeat the secret
-                raise ConfigError(f"the secret file {self.file} is not UTF-8 text") from None
+                raise ConfigError(f"{self._where} is not UTF-8 text") from None
         resolve = _secret_resolvers.get("prefect_secret")
         if resolve is None:
             raise ConfigError(
@@ -114,6 +119,12 @@ class Secret(Model):
                 " for the shell use { env = ... } or { file = ... }"
             )
         return resolve(str(self.prefect_secret))
+
+    @property
+    def _where(self) -> str:
+        if self.env is not None:
+            return f"the environment variable {self.env}"
+        return f"the secret file {self.file}" if self.file is not None else f"the block {self.prefect_secret}"
 
 
 Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
@@ -326,7 +337,7 @@ class TargetConfig(Model):
     databases: Literal["*"] | tuple[str, ...] | None = None
     exclude_databases: tuple[str, ...] = ()
     stores: tuple[str, ...] = Field(min_length=1)
-    client_dirs: tuple[Path, ...] = ()
+    client_dirs: tuple[Annotated[Path, AfterValidator(checks.client_dir)], ...] = ()
     backup: BackupConfig = BackupConfig()
     restore: RestoreConfig = RestoreConfig()
     maintenance: LoginConfig = LoginConfig()
@@ -411,38 +422,6 @@ class Config(Model):
         return self.state_url or f"sqlite:///{state_folder() / 'state.db'}"
 
 
-def state_folder() -> Path:
-    """Return the folder for state that may be lost: ``$XDG_STATE_HOME/pgsteward``."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "pgsteward"
-
-
-def find_config(given: Path | None = None) -> Path:
-    """Return the configuration file to use.
-
-    In this order: the one given, ``$PGSTEWARD_CONFIG``, ``./pgsteward.toml``, the user's, the machine's.
-
-    Raises:
-        ConfigError: There is none; the text says how to write one.
-    """
-    named = given or (Path(os.environ[CONFIG_ENV]) if os.environ.get(CONFIG_ENV) else None)
-    if named is not None:
-        if not named.is_file():
-            raise ConfigError(f"{named}: there is no such file; `pgsteward init` writes one")
-        return named
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    places = [
-        Path("pgsteward.toml"),
-        config_home / "pgsteward" / "pgsteward.toml",
-        Path("/etc/pgsteward/pgsteward.toml"),
-    ]
-    for place in places:
-        if place.is_file():
-            return place
-    looked = ", ".join(str(place) for place in places)
-    raise ConfigError(f"no configuration found (looked at {looked}); `pgsteward init` writes one")
-
-
 def load(path: Path | None = None) -> Config:
     """Read the configuration.
 
@@ -454,9 +433,11 @@ def load(path: Path | None = None) -> Config:
     """
     file = find_config(path)
     try:
-        data = tomllib.loads(file.read_text())
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise ConfigError(f"{file}: can't be read: {exc.strerror}") from exc
+        raise ConfigError(
+            f"{file}: can't be read: {exc.strerror}; give this user the right, or name another: --config FILE"
+        ) from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{file}: is not UTF-8 at byte {exc.start}; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as exc:
@@ -477,7 +458,7 @@ def _anchored(data: Any, folder: Path) -> Any:
         return data
     found = {key: _anchored(value, folder) for key, value in data.items()}
     if set(found) == {"file"} and isinstance(found["file"], str):
-        found["file"] = str(folder / found["file"])
+        found["file"] = str(folder / checks.expanded(Path(found["file"])))
     url = found.get("state_url")
     if isinstance(url, str) and url.startswith("sqlite:///") and not url.startswith("sqlite:////"):
         found["state_url"] = f"sqlite:///{folder / url.removeprefix('sqlite:///')}"

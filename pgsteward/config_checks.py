@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import available_timezones
 
@@ -101,15 +102,14 @@ def conninfo_parts(text: str) -> Mapping[str, str]:
 
 
 def _uri_parts(text: str) -> Mapping[str, str]:
-    try:
-        uri = urlsplit(text)
-    except ValueError:
-        raise ValueError('write it as for psql: "postgresql://user@host:5432/database"') from None
-    user, colon, password = uri.netloc.rpartition("@")[0].partition(":")
+    # Not urlsplit: libpq takes several hosts, and IPv6 addresses among them.
+    authority, query, options = text.partition("://")[2].partition("?")
+    where, _, dbname = authority.partition("/")
+    user, colon, password = where.rpartition("@")[0].partition(":")
     parts = {
         "user": user,
-        "dbname": uri.path.strip("/"),
-        **dict(parse_qsl(uri.query, keep_blank_values=True)),
+        "dbname": dbname.strip("/"),
+        **dict(parse_qsl(options, keep_blank_values=bool(query))),
     }
     return {**parts, "password": password} if colon and password else parts
 
@@ -216,6 +216,45 @@ def recipient(text: str) -> str:
     if text.startswith(("age1", "ssh-ed25519 ", "ssh-rsa ", "/")):
         return text
     raise ValueError('write "age1...", "ssh-ed25519 ...", "ssh-rsa ..." or "/path/of/a/file" with such lines')
+
+
+def client_dir(path: Path) -> Path:
+    """Return the absolute path of a folder, also of one below a home (``~``).
+
+    Raises:
+        ValueError: It depends on where a command is started, which a schedule does elsewhere.
+    """
+    path = expanded(path)
+    if not path.is_absolute():
+        raise ValueError('write an absolute path: "/opt/postgresql/bin"')
+    return path
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with ``~`` replaced, where somebody knows that home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def secret(text: str) -> str:
+    """Return a secret that can be one.
+
+    Raises:
+        ValueError: It can't; the text is the end of a sentence and never repeats it.
+    """
+    if not text:
+        raise ValueError("is empty; put the secret there, or take the key out of the configuration")
+    if "\n" in text or "\r" in text:
+        raise ValueError("holds a line break; put the secret alone there")
+    if "\0" in text:
+        raise ValueError("holds a zero byte; put the secret alone there, as text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8 text") from None
+    return text
 
 
 def folder(text: str) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.prompt import Confirm, Prompt
@@ -164,8 +164,9 @@ def login_of(conninfo: str) -> str:
 def as_role(conninfo: str, role: str) -> str:
     """Return the same conninfo for another role."""
     if "://" in conninfo:
-        uri = urlsplit(conninfo)
-        return urlunsplit(uri._replace(netloc=f"{role}@{uri.netloc.rpartition('@')[2]}"))
+        scheme, _, rest = conninfo.partition("://")
+        where = re.match(r"[^/?]*", rest)[0]  # type: ignore[index]
+        return f"{scheme}://{role}@{where.rpartition('@')[2]}{rest[len(where) :]}"
     parts = {**conninfo_parts(conninfo), "user": role}
     return " ".join(f"{key}={value}" for key, value in parts.items())
 

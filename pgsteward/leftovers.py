@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pgsteward import sql
-from pgsteward.config import state_folder
 from pgsteward.errors import DatabaseUnavailable, PreconditionError, StewardError
+from pgsteward.places import state_folder
 from pgsteward.postgres import (
     Connection,
     Login,

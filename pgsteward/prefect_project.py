@@ -17,8 +17,8 @@ from typing import Any
 
 import pgsteward
 from pgsteward import children
-from pgsteward.config import CONFIG_ENV
 from pgsteward.errors import ConfigError
+from pgsteward.places import CONFIG_ENV
 from pgsteward.results import Item, Note, StepResult
 
 HOME_ENV = "PGSTEWARD_HOME"
@@ -43,13 +43,16 @@ def find_project() -> Path:
                 " point it at a checkout of pgsteward"
             )
         return folder
-    here = Path.cwd()
-    checkout = Path(pgsteward.__file__).resolve().parent.parent
-    for folder in (here, *here.parents, checkout):
+    try:
+        here = Path.cwd()
+        above = [here, *here.parents]
+    except FileNotFoundError:  # it was removed
+        above = []
+    for folder in (*above, Path(pgsteward.__file__).resolve().parent.parent):
         if _is_project(folder):
             return folder
     raise ConfigError(
-        f"no {PREFECT_FILE} with flows/ beside it at or above {here}: the Prefect side is not part of the"
+        f"no {PREFECT_FILE} with flows/ beside it at or above this folder: the Prefect side is no part of the"
         f" wheel; run this in a checkout of pgsteward or set {HOME_ENV} to one"
     )
 

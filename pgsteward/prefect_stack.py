@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from pgsteward.children import Child, Children, free_port, undisturbed
-from pgsteward.config import state_folder
 from pgsteward.errors import PreconditionError, StewardError, ToolFailed
+from pgsteward.places import state_folder
 from pgsteward.prefect_api import PrefectApi, RunState, configured_url, is_loopback, require
 from pgsteward.prefect_project import find_project, module_output, project_env
 from pgsteward.progress import Progress, silent

@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pgsteward.config import BackupConfig, state_folder
+from pgsteward.config import BackupConfig
 from pgsteward.errors import PreconditionError
+from pgsteward.places import state_folder
 
 _LOCK = "in-use.lock"
 _MEMORY = frozenset({"tmpfs", "ramfs"})

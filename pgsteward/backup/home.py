@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
-from pgsteward.config import StoreConfig, state_folder
+from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed
+from pgsteward.places import state_folder
 from pgsteward.storage import Store, open_store
 from pgsteward.targets import Target
 

@@ -14,6 +14,7 @@ from pgsteward.backup import filters, lock_slots
 from pgsteward.backup.home import home_store
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
+from pgsteward.client_places import can_be_run
 from pgsteward.errors import DatabaseUnavailable, PreconditionError, VerificationFailed
 from pgsteward.pgtools import Client, choose_client, find_clients
 from pgsteward.postgres import Connection, Login, Row
@@ -164,7 +165,7 @@ def _choose(target: Target, server_version: int) -> tuple[Client, str, tuple[str
     warnings = [
         f"client_dirs: there is no pg_dump that can be run in {folder}; correct it, or take it out"
         for folder in target.settings.client_dirs
-        if not (folder / "pg_dump").is_file()
+        if not can_be_run(folder / "pg_dump")
     ]
     for warning in warnings:
         log.warning("%s", warning)

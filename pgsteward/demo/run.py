@@ -21,11 +21,11 @@ from rich.markup import escape
 
 from pgsteward import postgres, report
 from pgsteward.children import Children
-from pgsteward.config import CONFIG_ENV, state_folder
 from pgsteward.demo import sample
 from pgsteward.demo.s3 import LocalS3
 from pgsteward.demo.server import EmbeddedPostgres
 from pgsteward.errors import PreconditionError, StewardError
+from pgsteward.places import CONFIG_ENV, state_folder
 from pgsteward.prefect_stack import PrefectStack
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult

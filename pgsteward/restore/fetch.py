@@ -22,7 +22,6 @@ from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.stream_dump import ArchiveHead
-from pgsteward.config import state_folder
 from pgsteward.errors import (
     PreconditionError,
     StewardError,
@@ -31,6 +30,7 @@ from pgsteward.errors import (
     ToolFailed,
     VerificationFailed,
 )
+from pgsteward.places import state_folder
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Note
 from pgsteward.spool import private_folder, remove_dead

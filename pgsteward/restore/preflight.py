@@ -70,10 +70,10 @@ def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
     dumped_by = int(re.match(r"\d+", manifest.client_version)[0]) * 10_000  # type: ignore[index]
     if server_version > dumped_by:
         try:
-            return choose_client(clients, server_version, codec=codec)
+            return choose_client(clients, server_version, codec=codec, needs=("pg_restore",))
         except PreconditionError:  # an older client can still load what an older client dumped
             pass
-    return choose_client(clients, dumped_by, codec=codec)
+    return choose_client(clients, dumped_by, codec=codec, needs=("pg_restore",))
 
 
 def read_archive(client: Client, dump: Path) -> Archive:

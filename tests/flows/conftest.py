@@ -14,7 +14,7 @@ from prefect.settings import temporary_settings
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from pgsteward.children import Children
-from pgsteward.config import CONFIG_ENV
+from pgsteward.places import CONFIG_ENV
 from pgsteward.prefect_project import HOME_ENV
 from pgsteward.prefect_stack import PrefectStack
 from tests.servers import Database

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pgsteward import config
+from pgsteward import config, places
 from pgsteward.config import Config, Secret
 from pgsteward.errors import ConfigError
 from pgsteward.postgres import Login
@@ -236,6 +238,8 @@ def test_a_misspelt_key_comes_before_the_one_that_is_missing_for_it(tmp_path: Pa
         "user=app",
         "postgresql://me@h1:1,h2:2/app?sslmode=require",
         "postgres:///app",
+        "postgresql://me@h1:1,[::1]:5432/app?target_session_attrs=any",
+        "postgresql://me@/app?host=/run/postgresql",
         "service=night dbname=app future_option=1",
         "host=/run/postgresql   dbname = app",
     ],
@@ -243,6 +247,17 @@ def test_a_misspelt_key_comes_before_the_one_that_is_missing_for_it(tmp_path: Pa
 def test_a_conninfo_is_whatever_psql_takes(tmp_path: Path, conninfo: str) -> None:
     text = GOOD.replace("host=127.0.0.1 port=5432 dbname=intowork user=steward", conninfo)
     assert config.load(write(tmp_path, text)).target("app").conninfo == conninfo
+
+
+def test_a_password_is_found_in_any_form_of_uri(tmp_path: Path) -> None:
+    for uri in (
+        "postgresql://me:hunter2@h1:1,[::1]:5432/app",
+        "postgresql://me:hun@ter2@[::1]/app",
+        "postgresql://me@[::1]/app?%70assword=hunter2",
+    ):
+        with pytest.raises(ConfigError, match="take the password out") as caught:
+            load_changed(tmp_path, "host=127.0.0.1 port=5432 dbname=intowork user=steward", uri)
+        assert "ter2" not in str(caught.value)
 
 
 def test_an_empty_retention_policy_is_refused(tmp_path: Path) -> None:
@@ -286,6 +301,90 @@ def test_secrets_come_from_where_they_are(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(config, "_secret_resolvers", {})  # the flows of another test may have given one
     with pytest.raises(ConfigError, match="only a flow run"):
         Secret(prefect_secret="block").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param(b"", "is empty", id="nothing"),
+        pytest.param(b"\nhunter2\n", "is empty", id="an-empty-line-first"),
+        pytest.param(b"hunter2\0more", "zero byte", id="binary"),
+    ],
+)
+def test_a_file_without_a_usable_secret_is_named(tmp_path: Path, text: bytes, says: str) -> None:
+    """libpq would take an empty password for none and look into .pgpass, and stop at a zero byte."""
+    (tmp_path / "pw").write_bytes(text)
+    with pytest.raises(ConfigError, match=f"the secret file {tmp_path}/pw .*{says}") as caught:
+        Secret(file=tmp_path / "pw").resolve()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [("", "is empty"), ("hunter2\n", "line break"), ("hunter2\udce9", "not UTF-8")]
+)
+def test_a_variable_without_a_usable_secret_is_named(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    monkeypatch.setenv("APP_PASSWORD", value)
+    with pytest.raises(ConfigError, match=f"the environment variable APP_PASSWORD .*{says}") as caught:
+        Secret(env="APP_PASSWORD").resolve()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_files_of_a_windows_editor_are_read(tmp_path: Path) -> None:
+    """A byte order mark and CRLF are no part of a key or of a password."""
+    file = tmp_path / "pgsteward.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert config.load(file).targets
+    (tmp_path / "pw").write_bytes("\ufeffs3crét\r\n".encode())
+    assert Secret(file=tmp_path / "pw").resolve() == "s3crét"
+
+
+def test_a_home_is_known_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pw").write_text("s3cret\n")
+    text = GOOD.replace('{ env = "APP_PASSWORD" }', '{ file = "~/pw" }')
+    loaded = config.load(write(tmp_path, text.replace("client_dirs = []", 'client_dirs = ["~/bin"]')))
+    target = Target("app", loaded.target("app"), loaded)
+    assert target.login("backup").password == "s3cret"
+    assert target.settings.client_dirs == (tmp_path / "bin",)
+    with pytest.raises(ConfigError, match=r"client_dirs.*absolute path"):
+        load_changed(tmp_path, "client_dirs = []", 'client_dirs = ["bin"]')
+
+
+def test_a_place_that_is_closed_to_us_is_told_and_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With root's HOME in the environment another configuration would be taken, or a traceback printed."""
+    real = os.stat
+
+    def closed(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith("/root/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.chdir(tmp_path)
+    for name in (places.CONFIG_ENV, "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/root/of/nobody")
+    monkeypatch.setattr(os, "stat", closed)
+    assert places.find_config() == Path("/root/of/nobody/.config/pgsteward/pgsteward.toml")
+
+
+def test_a_user_without_a_home_needs_none_for_a_configuration_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    for name in (places.CONFIG_ENV, "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, GOOD)
+    assert config.load().resolved_state_url() == f"sqlite:///{tmp_path}/state.db"
+    with pytest.raises(ConfigError, match="set HOME or XDG_STATE_HOME"):
+        places.state_folder()
 
 
 def test_a_login_of_its_own_never_borrows_the_targets_password(

@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
+from pgsteward import pgtools
 from pgsteward.errors import PreconditionError, StoreFailed, ToolFailed
 from pgsteward.pgtools import Client, choose_client, find_clients, redact, run_tool, start_tool, tool_env
 from pgsteward.postgres import Login
@@ -28,7 +29,7 @@ def fake_client(folder: Path, version: str, *, codecs: tuple[str, ...] = ("gzip"
         f'#!/bin/sh\ncase "$*" in *--version*) echo "pg_dump (PostgreSQL) {version}"; exit 0;;'
         f' {cases} *) echo "this build does not support compression" >&2;; esac\nexit 1\n'
     )
-    for tool in ("pg_dump", "pg_restore"):
+    for tool in ("pg_dump", "pg_restore", "pg_dumpall"):
         (folder / tool).write_text(script)
         (folder / tool).chmod(0o755)
     major, _, minor = version.partition(".")
@@ -51,6 +52,85 @@ def test_debians_wrapper_script_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "pg_wrapper").chmod(0o755)
     (tmp_path / "pg_dump").symlink_to(tmp_path / "pg_wrapper")
     assert all(client.folder != tmp_path for client in find_clients([tmp_path]))
+
+
+def _in(folder: Path) -> list[Client]:
+    return [client for client in find_clients([folder]) if client.folder == folder]
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        pytest.param(b"#!/bin/sh\nhead -c 20000 /dev/urandom\n", "tells no version", id="garbage"),
+        pytest.param(b"\x7fELF of another machine", "can't be started", id="another-architecture"),
+        pytest.param(b"#!/bin/sh\nexec sleep 600\n", "no answer within", id="hangs"),
+    ],
+)
+def test_a_broken_pg_dump_on_path_is_passed_over_with_a_warning(
+    script: bytes,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(pgtools, "_ASKED_S", 1.0)
+    (tmp_path / "pg_dump").write_bytes(script)
+    (tmp_path / "pg_dump").chmod(0o755)
+    assert _in(tmp_path) == []
+    assert complaint in caplog.text
+
+
+def test_a_folder_on_path_that_is_closed_to_us_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``su`` and cron hand down root's PATH: looking into /root/bin raised."""
+    real_stat = os.stat
+
+    def closed(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_stat(path, *args, **options)
+
+    fake_client(tmp_path / "open", "12.3")
+    monkeypatch.setattr(os, "stat", closed)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'closed'}:{tmp_path / 'open'}")
+    assert Client(tmp_path / "open", (12, 3)) in find_clients([tmp_path / "closed"])
+
+
+def test_a_folder_of_path_that_depends_on_where_we_are_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_client(tmp_path / "bin", "12.3")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "bin:")
+    assert all(client.folder.is_absolute() for client in find_clients())
+
+
+def test_a_link_to_pg_dump_alone_leads_to_the_programs_beside_it(tmp_path: Path) -> None:
+    fake_client(tmp_path / "opt", "12.3")
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "pg_dump").symlink_to(tmp_path / "opt" / "pg_dump")
+    found = [c for c in find_clients([tmp_path / "local"]) if tmp_path in c.folder.parents]
+    assert [(client.folder, client.lacks) for client in found] == [(tmp_path / "opt", ())]
+
+
+def test_a_client_without_pg_restore_is_passed_over_and_refused_when_there_is_no_other(
+    tmp_path: Path,
+) -> None:
+    for name in ("half", "whole"):
+        fake_client(tmp_path / name, "97.1")
+    for tool in ("pg_restore", "pg_dumpall"):
+        (tmp_path / "half" / tool).unlink()
+    half, whole = _in(tmp_path / "half"), _in(tmp_path / "whole")
+    assert choose_client([*half, *whole], 970001).folder == tmp_path / "whole"
+    with pytest.raises(PreconditionError, match=r"half has no pg_restore and no pg_dumpall.*client-97"):
+        choose_client(half, 970001)
+
+
+def test_a_restore_needs_no_pg_dumpall(tmp_path: Path) -> None:
+    fake_client(tmp_path / "half", "97.1")
+    (tmp_path / "half" / "pg_dumpall").unlink()
+    assert choose_client(_in(tmp_path / "half"), 970001, needs=("pg_restore",)).version == (97, 1)
 
 
 def test_the_oldest_client_that_is_new_enough_is_chosen_in_its_newest_minor() -> None:

@@ -19,7 +19,6 @@ from deployments import validate as validator
 from deployments.check import check_pins
 from deployments.project_file import Deployment, deployments_of, read_file
 from flows.nightly import LOOKING_TASKS, STEP_TASKS, nightly, scheduled_for
-from pgsteward.config import CONFIG_ENV
 from pgsteward.errors import (
     ConfigError,
     DatabaseUnavailable,
@@ -29,6 +28,7 @@ from pgsteward.errors import (
     ToolFailed,
 )
 from pgsteward.night import NIGHT
+from pgsteward.places import CONFIG_ENV
 from pgsteward.prefect_project import HOME_ENV, find_project, project_env
 from tasks import retry_if_transient
 from tasks.backup import back_up
