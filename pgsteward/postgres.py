@@ -30,6 +30,7 @@ from pgsteward.errors import (
     StewardError,
     TransientError,
 )
+from pgsteward.postgres_settings import ADVICE, REFUSED, SESSION, with_catalog_first
 from pgsteward.sql import load
 
 Row = dict[str, Any]
@@ -58,6 +59,7 @@ _FATAL_FOR_GOOD = (
     "invalid port number",
     "not permitted to log in",
     "permission denied for database",
+    *ADVICE,
 )
 
 
@@ -213,6 +215,7 @@ def connect(
             prepare_threshold=None,  # behind a pooler its names clash, before anybody could say why
             connect_timeout=connect_timeout_s,
             application_name=f"pgsteward {purpose}"[:63],
+            client_encoding="UTF8",
             password=login.password,
         )
     except psycopg.ProgrammingError as exc:
@@ -223,11 +226,7 @@ def connect(
     wanted = {
         "statement_timeout": f"{int(statement_timeout_s * 1000)}",
         "lock_timeout": f"{int(lock_timeout_s * 1000)}",
-        "client_encoding": "UTF8",  # SQL_ASCII databases would hand out names as bytes
-        "TimeZone": "UTC",
-        "DateStyle": "ISO, MDY",
-        "IntervalStyle": "postgres",
-        "client_min_messages": "notice",
+        **SESSION,
         **(settings or {}),
     }
     if connection.info.server_version >= 140000:
@@ -236,9 +235,13 @@ def connect(
     if connection.info.server_version >= 170000:
         wanted.setdefault("transaction_timeout", "0")  # statement_timeout is what fits the job
     try:
+        path = with_catalog_first(session.value("SHOW search_path"))
+        if path is not None:
+            wanted.setdefault("search_path", path)
         session.rows(
-            "SELECT set_config(s.name, s.value, false)"
-            "  FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)",
+            "SELECT pg_catalog.set_config(s.name, s.value, false)"
+            "  FROM unnest(%(names)s::pg_catalog.text[], %(values)s::pg_catalog.text[])"
+            "    AS s (name, value)",
             {"names": list(wanted), "values": list(wanted.values())},
         )
         connection.autocommit = autocommit
@@ -482,7 +485,7 @@ def _is_local(host: str) -> bool:
 def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:
     message = _sentence(exc)
     if any(words in message for words in _FATAL_FOR_GOOD) and "starting up" not in message:
-        fix = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
+        fix = next((advice for words, advice in ADVICE.items() if words in message), REFUSED)
         return PreconditionError(f"the server refuses the login: {message}; {fix}")
     full = "too many" in message or "connection slots" in message
     fix = "; raise max_connections or the CONNECTION LIMIT, or wait until others have left" if full else ""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import LiteralString
 
 from pgsteward.backup.manifest import Sequence
 from pgsteward.errors import VerificationFailed
 from pgsteward.pgtools import Client, run_tool
+from pgsteward.postgres import Connection
 from pgsteward.postgres_names import split_qualified
 
 _ENTRY = re.compile(rb"^(\d+); \d+ (\d+) (.*)$", re.MULTILINE)
@@ -20,18 +23,6 @@ _HEADER = re.compile(
 )
 _TOO_NEW = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What a client from 17 on begins with, and a server before 17 refuses; psql's own session needs it not."""
-_CODECS = {
-    "UTF8": "utf-8",
-    "SQL_ASCII": "utf-8",
-    "EUC_JP": "euc_jp",
-    "EUC_KR": "euc_kr",
-    "EUC_CN": "gb2312",
-    "KOI8R": "koi8_r",
-    "KOI8U": "koi8_u",
-    **{f"LATIN{n}": f"iso8859_{part}" for n, part in enumerate((1, 2, 3, 4, 9, 10, 13, 14, 15, 16), 1)},
-    **{f"ISO_8859_{part}": f"iso8859_{part}" for part in (5, 6, 7, 8)},
-    **{f"WIN{page}": f"cp{page}" for page in (866, 874, *range(1250, 1259))},
-}
 
 
 def entries(client: Client, dump: Path) -> list[tuple[int, int, bytes]]:
@@ -46,7 +37,7 @@ def data_oids(found: list[tuple[int, int, bytes]]) -> set[int]:
 
 
 def sequences(
-    client: Client, dump: Path, found: list[tuple[int, int, bytes]], encoding: str
+    client: Client, dump: Path, found: list[tuple[int, int, bytes]], decode: Callable[[bytes], str]
 ) -> tuple[Sequence, ...]:
     """Return the sequence positions that a restore sets.
 
@@ -54,7 +45,7 @@ def sequences(
         client: Its pg_restore is asked.
         dump: The archive's folder.
         found: What `entries` returned.
-        encoding: PostgreSQL's name of the database's encoding.
+        decode: Reads the archive's encoding; `decoder` returns it.
 
     Raises:
         VerificationFailed: The archive's answer is not understood.
@@ -62,7 +53,7 @@ def sequences(
     wanted = [number for number, _, description in found if description.startswith(b"SEQUENCE SET ")]
     if not wanted:
         return ()
-    script = script_of(client, dump, wanted).decode(_CODECS.get(encoding, "utf-8"), "surrogateescape")
+    script = decode(script_of(client, dump, wanted))
     positions = []
     for match in _SETVAL.finditer(script):
         schema, name = split_qualified(match[1].replace("''", "'"))
@@ -74,6 +65,23 @@ def sequences(
             f"the archive lists {len(wanted)} sequence positions, but prints {len(positions)}"
         )
     return tuple(sorted(positions, key=lambda each: (each.schema_name, each.name)))
+
+
+def decoder(session: Connection, encoding: str) -> Callable[[bytes], str]:
+    """Return what reads text in a database's encoding: the server does, as Python does not know all of them.
+
+    Args:
+        session: To any database of the server.
+        encoding: PostgreSQL's name of the encoding.
+    """
+    if encoding in {"UTF8", "SQL_ASCII"}:
+        return bytes.decode
+    statement: LiteralString = "SELECT encode(convert(%(text)s, %(encoding)s, 'UTF8'), 'hex')"
+
+    def decode(text: bytes) -> str:
+        return bytes.fromhex(session.value(statement, {"text": text, "encoding": encoding})).decode()
+
+    return decode
 
 
 def schema_sha256(client: Client, dump: Path) -> str:

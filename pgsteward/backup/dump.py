@@ -127,9 +127,10 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
             _still_locked(lock)
             progress("reading the archive's own entries")
             entries = archive.entries(client, contents)
+            decode = archive.decoder(lock, plan.server["encoding"])
             proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(
                 update={
-                    "sequences": archive.sequences(client, contents, entries, plan.server["encoding"]),
+                    "sequences": archive.sequences(client, contents, entries, decode),
                     "schema_sha256": archive.schema_sha256(client, contents),
                 }
             )

@@ -95,4 +95,13 @@ def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress
 
 def _dump(plan: Plan, into: FolderDestination | StreamDestination, progress: Progress) -> Dumped:
     settings = plan.target.settings.backup
-    return dump_and_prove(plan.client, plan.login, settings, plan.compress, into, progress, jobs=plan.jobs)
+    return dump_and_prove(
+        plan.client,
+        plan.login,
+        settings,
+        plan.compress,
+        into,
+        progress,
+        jobs=plan.jobs,
+        encoding=plan.server["encoding"],
+    )

@@ -101,6 +101,7 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
             f" {postgres.MIN_SERVER // 10_000}"
         )
     settings = target.settings.backup
+    _refuse_unreadable_names(server["encoding"], session)
     choice = filters.choose(settings, session)
     _refuse_obstacles(choice.obstacles(session.rows(load("backup_obstacles"))))
     if choice.takes_large_objects:
@@ -127,6 +128,21 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
         room=room,
         partial=partial,
     )
+
+
+def _refuse_unreadable_names(encoding: str, session: Connection) -> None:
+    """An SQL_ASCII database takes any bytes for a name; a manifest, and most clients, don't."""
+    if encoding != "SQL_ASCII":
+        return
+    for row in session.rows(load("odd_names")):
+        try:
+            b".".join(bytes(part) for part in row["names"]).decode()
+        except UnicodeDecodeError:
+            shown = ".".join(bytes(part).decode(errors="backslashreplace") for part in row["names"])
+            raise PreconditionError(
+                f"the name {shown} in this SQL_ASCII database is not UTF-8, and can't be written down: rename"
+                f" it (with PGCLIENTENCODING=SQL_ASCII; oid {row['oid']}), or dump with pg_dump alone"
+            ) from None
 
 
 def _refuse_obstacles(obstacles: list[Row]) -> None:

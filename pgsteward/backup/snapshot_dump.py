@@ -57,6 +57,7 @@ def dump_and_prove(
     progress: Progress,
     *,
     jobs: int,
+    encoding: str,
 ) -> Dumped:
     """Run pg_dump and take the proof in the same snapshot.
 
@@ -68,6 +69,7 @@ def dump_and_prove(
         into: Where the archive goes.
         progress: Is told what is going on.
         jobs: Workers of pg_dump.
+        encoding: The database's own, which the archive shall have too, whatever the client's is set to.
 
     Raises:
         Rewritten: A table is another one than in the snapshot; try again with a new one.
@@ -87,6 +89,7 @@ def dump_and_prove(
             _compress_argument(client, spec),
             f"--snapshot={snapshot_id}",
             f"--lock-wait-timeout={int(settings.lock_wait_timeout_s * 1000)}",
+            f"--encoding={encoding}",
             *filters.arguments(settings),
             "--no-password",
         )

@@ -1,0 +1,36 @@
+"""What each of our sessions is set to, as settings of roles and databases may change what a query means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+SESSION: Mapping[str, str] = {
+    "client_encoding": "UTF8",  # SQL_ASCII databases would hand out names as bytes
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "client_min_messages": "notice",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+}
+REFUSED = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
+ADVICE: Mapping[str, str] = {
+    "could not access file": "install the library there, or take it out of session_preload_libraries or"
+    " local_preload_libraries: ALTER DATABASE ... RESET, ALTER ROLE ... RESET",
+    "conversion between": "no client of this encoding is supported; dump it with pg_dump alone",
+}
+"""What to do when the greeting is refused for a reason that won't heal, by words of the server's."""
+
+_PG_CATALOG = re.compile(r'(?<![^\s,])"?pg_catalog"?(?![^\s,])')
+
+
+def with_catalog_first(search_path: str) -> str | None:
+    """Return the path with PostgreSQL's own schema first; None where it is so already.
+
+    It is unless it is named: behind another schema, whose tables and functions would be taken for its own.
+    """
+    named = _PG_CATALOG.search(search_path)
+    return None if named is None or named.start() == 0 else f"pg_catalog, {search_path}"

@@ -1,0 +1,149 @@
+"""Databases whose settings, encodings and names get in the way of whoever reads them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgsteward import postgres
+from pgsteward.backup.dump import back_up
+from pgsteward.errors import PreconditionError
+from pgsteward.postgres import compose, identifier, raw
+from pgsteward.restore.run import restore
+from tests.integration.backup_targets import make_target, stored_manifest
+from tests.servers import Database, Server
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def copy(server: Server) -> Iterator[Database]:
+    """A database to restore into, dropped in the end."""
+    name = f"copy_{uuid.uuid4().hex[:8]}"
+    yield Database(server, name)
+    server.drop(name)
+
+
+SETTINGS = """
+CREATE TABLE t (a text, b int[], c date); INSERT INTO t
+VALUES ('日本', '{1,NULL}', '2026-02-01'), (NULL, NULL, NULL);
+CREATE SEQUENCE "é"; SELECT nextval('"é"');
+"""
+IN_THE_WAY = (
+    "standard_conforming_strings = off",
+    "client_encoding = 'LATIN1'",
+    "transform_null_equals = on",
+    "array_nulls = off",
+    "quote_all_identifiers = on",
+    "default_transaction_read_only = on",
+    "default_transaction_isolation = serializable",
+    "default_transaction_deferrable = on",
+    "session_replication_role = replica",
+    "row_security = off",
+    "DateStyle = 'SQL, DMY'",
+    "bytea_output = escape",
+    "statement_timeout = '30ms'",
+    "lock_timeout = '1ms'",
+    "idle_session_timeout = '30ms'",
+    "idle_in_transaction_session_timeout = '30ms'",
+    "search_path = nowhere",
+)
+
+
+def test_settings_of_the_database_change_nothing(database: Database, copy: Database, tmp_path: Path) -> None:
+    database.execute(SETTINGS.encode())
+    with database.server.connect() as connection:
+        for setting in IN_THE_WAY:
+            connection.execute(compose("ALTER DATABASE {} SET ", identifier(database.dbname)) + raw(setting))
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1", "jobs": 2})
+    made = back_up(target)
+    assert made.status == "ok", made
+    assert [each.name for each in stored_manifest(target, made.details["backup_id"]).proof.sequences] == ["é"]
+    restored = restore(target, into=copy.dbname)
+    assert restored.status == "ok", restored
+    assert restored.details["proof"]["equal"] is True
+    assert copy.value("SELECT a FROM t WHERE b IS NOT NULL") == "日本"
+
+
+EVIL = """
+CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE evil.ran (what text);
+CREATE VIEW evil.pg_class AS SELECT * FROM pg_catalog.pg_class WHERE false;
+CREATE FUNCTION evil.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO evil.ran VALUES ('set_config'); RETURN $2; END $$;
+CREATE FUNCTION evil.pg_try_advisory_lock(int, int) RETURNS boolean LANGUAGE plpgsql AS
+    $$ BEGIN INSERT INTO evil.ran VALUES ('lock'); RETURN true; END $$;
+"""
+
+
+def test_what_is_named_like_a_part_of_postgresql_is_not_taken_for_it(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute(b"CREATE SCHEMA evil")
+    database.execute(EVIL.encode())
+    name = identifier(database.dbname)
+    with database.server.connect() as connection:
+        connection.execute(compose("ALTER DATABASE {} SET search_path = evil, pg_catalog, public", name))
+    made = back_up(make_target(database, tmp_path, backup={"compress": "gzip:1"}))
+    assert made.status == "ok", made
+    assert made.details["proof"]["relations"] == 2
+    assert database.value("SELECT count(*) FROM evil.ran") == 0
+
+
+def test_a_library_that_is_missing_is_named_with_what_to_do(database: Database, tmp_path: Path) -> None:
+    name = identifier(database.dbname)
+    with database.server.connect() as connection:
+        connection.execute(compose("ALTER DATABASE {} SET session_preload_libraries = nothere", name))
+    with pytest.raises(PreconditionError, match=r"nothere.*session_preload_libraries.*RESET"):
+        back_up(make_target(database, tmp_path))
+
+
+@pytest.fixture
+def encoded(server: Server, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database of the encoding that the test names."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.execute(
+            compose(
+                "CREATE DATABASE {} TEMPLATE template0 LOCALE 'C' ENCODING {}",
+                identifier(name),
+                postgres.literal(request.param),
+            )
+        )
+    yield Database(server, name)
+    server.drop(name)
+
+
+@pytest.mark.parametrize("encoded", ["EUC_TW", "LATIN1"], indirect=True)
+def test_names_are_read_in_every_encoding(encoded: Database, copy: Database, tmp_path: Path) -> None:
+    latin = encoded.value("SHOW server_encoding") == "LATIN1"
+    name = "Größe" if latin else "文"
+    encoded.execute(compose("CREATE TABLE {} (a serial)", identifier(name)))
+    encoded.execute(compose("INSERT INTO {} DEFAULT VALUES", identifier(name)))
+    target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
+    made = back_up(target)
+    assert made.status == "ok", made
+    positions = stored_manifest(target, made.details["backup_id"]).proof.sequences
+    assert [(each.name, each.last_value) for each in positions] == [(f"{name}_a_seq", 1)]
+    assert restore(target, into=copy.dbname).status == "ok"
+
+
+@pytest.mark.parametrize("encoded", ["SQL_ASCII"], indirect=True)
+def test_rows_may_be_any_bytes_but_names_must_be_written_down(
+    encoded: Database, copy: Database, tmp_path: Path
+) -> None:
+    encoded.execute("CREATE TABLE \"é\" AS SELECT convert_from('\\xe9ff', 'SQL_ASCII') AS a".encode())
+    target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    assert restore(target, into=copy.dbname).status == "ok"
+    encoded.execute(
+        b"DO $$ BEGIN EXECUTE 'CREATE TABLE \"' || convert_from('\\xe974', 'SQL_ASCII') || '\" ()'; END $$"
+    )
+    with pytest.raises(PreconditionError, match=r"public\.\\xe9t.*not UTF-8.*rename"):
+        back_up(target)
