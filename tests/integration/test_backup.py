@@ -175,47 +175,6 @@ def test_a_reader_can_back_up_and_rows_hidden_from_it_are_refused(
         back_up(target)
 
 
-def test_a_table_rewritten_while_the_dump_starts_costs_an_attempt_and_no_rows(
-    database: Database, tmp_path: Path
-) -> None:
-    database.execute("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 1000)")
-    target = make_target(database, tmp_path)
-    ready, go = threading.Event(), threading.Event()
-
-    def rewrite() -> None:
-        with database.connect() as connection:
-            with connection.transaction():
-                connection.execute("ALTER TABLE t ALTER a TYPE bigint")
-                ready.set()
-                go.wait(20)
-                time.sleep(1.0)
-
-    writer = threading.Thread(target=rewrite)
-    writer.start()
-    ready.wait(20)
-
-    def progress(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("waiting for the locks"):
-            go.set()
-
-    result = back_up(target, progress=progress)
-    writer.join()
-    assert result.details["proof"]["rows"] == 1000
-    catalog = backup_folder(target, result.details["backup_id"]).parent
-    assert [path.name for path in catalog.iterdir()] == [result.details["backup_id"]]
-
-
-def test_a_table_that_stays_locked_is_a_transient_error(database: Database, tmp_path: Path) -> None:
-    database.execute("CREATE TABLE t (a int)")
-    target = make_target(database, tmp_path, backup={"lock_wait_timeout_s": 0.3})
-    with database.connect() as connection, connection.transaction():
-        connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(TransientError):
-            back_up(target)
-    assert nothing_left(target)
-    assert back_up(target).status == "ok"
-
-
 def _slow_target(database: Database, tmp_path: Path) -> None:
     database.execute(
         "CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 4) AS filler"
@@ -279,39 +238,6 @@ def _wait_for_a_waiting_dump(database: Database) -> None:
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_time_limits_of_database_and_role_do_not_end_a_long_backup(
-    database: Database, tmp_path: Path
-) -> None:
-    """The lock's session is silent all the while; without it a janitor takes the run for dead."""
-    database.execute("CREATE TABLE t AS SELECT 1 AS a")
-    limits = ["idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
-    if database.server.version >= 17:
-        limits.append("transaction_timeout")
-    for limit in limits:
-        database.execute(
-            postgres.compose(
-                "ALTER DATABASE {} SET {} = '700ms'",
-                postgres.identifier(database.dbname),
-                postgres.identifier(limit),
-            )
-        )
-    target = make_target(database, tmp_path)
-    outcome: list[object] = []
-    with postgres.connect(
-        database.login,
-        purpose="test",
-        autocommit=False,
-        settings={"idle_in_transaction_session_timeout": "0"},
-    ) as holder:
-        holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        run = threading.Thread(target=lambda: outcome.append(back_up(target).status))
-        run.start()
-        _wait_for_a_waiting_dump(database)
-        time.sleep(1.5)
-    run.join()
-    assert outcome == ["ok"]
 
 
 def test_a_backup_whose_lock_is_gone_is_not_published(database: Database, tmp_path: Path) -> None:
