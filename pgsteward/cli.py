@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pgsteward import cli_setup
-from pgsteward.cli_output import print_result, set_up_logging
+from pgsteward.cli_output import print_result, print_text, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
     Database,
@@ -25,7 +25,7 @@ from pgsteward.cli_run import (
     choose_target,
     guarded,
     load_config,
-    quicken,
+    run_command_line,
     run_operation,
     split_target,
 )
@@ -143,7 +143,7 @@ def report(
             print_result(nothing, as_json=json)
             raise typer.Exit(EXIT_STATUS["unknown"])
         if form == "markdown" and not json:
-            typer.echo(markdown(night), nl=False)
+            print_text(markdown(night))
         else:
             print_result(night, as_json=json)
 
@@ -492,8 +492,7 @@ for panel, commands in (
 
 def main() -> None:
     """Run the command line; the console script."""
-    quicken()
-    app()
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,20 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from pgsteward import results
 from pgsteward.cli_output import TerminalProgress, print_error, print_line, print_result
+from pgsteward.cli_streams import steady
 from pgsteward.errors import ConfigError, PartialFailure, StewardError
 from pgsteward.progress import Progress
 from pgsteward.results import EXIT_STATUS, NightResult, StepResult
@@ -59,13 +61,42 @@ Result = StepResult | NightResult
 Operation = Callable[["Target", Progress], Result]
 
 
-def quicken() -> None:
+def run_command_line(app: Callable[..., Any]) -> None:
+    """Run the command line; what it prints and how it starts and ends is seen to first."""
+    steady()
+    _quicken()
+    if "--json" in sys.argv:
+        sys.exit(_run_for_json(app))
+    app()
+
+
+def _quicken() -> None:
     """Spare a process that lives for one command the search for garbage among what it has imported.
 
     That took a third of the start and nearly all of the end. Garbage is still looked for, less often.
     """
     gc.set_threshold(50_000, 20, 100)
     atexit.register(gc.freeze)
+
+
+def _run_for_json(command: Callable[..., Any]) -> int:
+    """Run the command line for a program: a misuse of it is told as one object too.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        return int(command(standalone_mode=False) or 0)
+    except typer.Abort:
+        return 128 + signal.SIGINT
+    except Exception as exc:
+        told = getattr(exc, "format_message", None)  # of click, which typer keeps to itself
+        if told is None:
+            raise
+        where = getattr(exc, "ctx", None)
+        step = where.info_name if where is not None and where.parent is not None else ""
+        print_result(results.failure(step, "", ConfigError(told())), as_json=True)
+        return MISUSE
 
 
 class Terminated(BaseException):
@@ -181,10 +212,16 @@ def guarded(step: str = "", target: str = "", *, as_json: bool = False) -> Itera
         leave(exc, MISUSE)
     except StewardError as exc:
         leave(exc, EXIT_STATUS["failed"])
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
-    except Terminated as exc:
-        raise typer.Exit(128 + exc.number) from None
+    except (KeyboardInterrupt, Terminated) as exc:
+        ended = exc if isinstance(exc, Terminated) else Terminated(signal.SIGINT)
+        if as_json:
+            leave(ended, 128 + ended.number)
+        raise typer.Exit(128 + ended.number) from None
+    except typer.Exit:
+        raise
+    except Exception as exc:
+        log.exception("an error that pgsteward does not know; please report it")
+        leave(exc, EXIT_STATUS["failed"])
 
 
 @contextmanager
