@@ -24,6 +24,26 @@ ADVICE: Mapping[str, str] = {
 }
 """What to do when the greeting is refused for a reason that won't heal, by words of the server's."""
 
+FATAL_FOR_GOOD = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "certificate",
+    "does not support SSL",
+    "is not currently accepting connections",
+    "definition of service",
+    "service file",
+    'value: "',
+    "invalid integer value",
+    "invalid port number",
+    "not permitted to log in",
+    "permission denied for database",
+    *ADVICE,
+)
+"""Words of a refusal that is not worth another try."""
+
 _PG_CATALOG = re.compile(r'(?<![^\s,])"?pg_catalog"?(?![^\s,])')
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward import postgres, sql
+from pgsteward import postgres
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.globals_sql import decompress
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.pgtools import choose_client, find_clients, run_tool
 from pgsteward.postgres import Login, compose, identifier
+from pgsteward.restore.properties import read_properties
 from pgsteward.targets import Target
 from tests import servers
 from tests.integration.backup_targets import backup_folder, make_target, stored_manifest
@@ -164,7 +165,7 @@ def test_an_empty_server_gets_roles_and_database_as_they_were(
 def described(server: Server, name: str, owner: str, member: str) -> dict[str, object]:
     """Return everything about the database and its roles that the two scripts have to bring back."""
     with server.connect() as admin:
-        properties = admin.row(sql.load("database_properties"), {"database": name})
+        properties = read_properties(admin, name) or {}
         found: dict[str, object] = {
             **properties,
             "acl": sorted(map(str, properties["acl"])),

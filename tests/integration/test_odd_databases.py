@@ -147,3 +147,21 @@ def test_rows_may_be_any_bytes_but_names_must_be_written_down(
     )
     with pytest.raises(PreconditionError, match=r"public\.\\xe9t.*not UTF-8.*rename"):
         back_up(target)
+
+
+@pytest.mark.parametrize("encoded", ["LATIN1"], indirect=True)
+def test_what_another_encoding_wrote_about_the_database_is_in_the_way_of_a_swap_only(
+    encoded: Database, copy: Database, tmp_path: Path
+) -> None:
+    """Comments and settings are kept in a catalog of all databases, and in the bytes of this one."""
+    name = identifier(encoded.dbname)
+    encoded.execute(compose("COMMENT ON DATABASE {} IS 'Größe'", name))
+    encoded.execute(compose("ALTER DATABASE {} SET app.title = 'Größe'", name))
+    encoded.execute("CREATE TABLE t AS SELECT 'é' AS a".encode())
+    target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    assert restore(target, into=copy.dbname).status == "ok"
+    with pytest.raises(
+        PreconditionError, match=r"its comment, app\.title of .*another encoding.*set them again"
+    ):
+        restore(target, replace=True, confirm_database=encoded.dbname)
