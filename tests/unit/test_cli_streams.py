@@ -124,3 +124,17 @@ def test_an_unknown_error_of_a_small_command_is_one_object_too(
     ended = CliRunner().invoke(app, ["--config", str(config), "init", "--conninfo", "dbname=a", "--json"])
     assert ended.exit_code == 1
     assert json.loads(ended.stdout)["error"] == "AttributeError"
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(config: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from pgsteward.__main__ import main\nmain()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
