@@ -38,6 +38,7 @@ ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED})
 REWRITTEN = "truncated or rewritten before it was examined; the dump has its rows, the proof has not"
 LARGE_OBJECTS = "large objects"
 CONTENT = "content"
+OTHER_CONTENT = "content differs"
 
 SETTINGS = {
     "search_path": "",
@@ -451,7 +452,7 @@ def _compare_relations(expected: Proof, actual: Proof, *, exactly: bool) -> Iter
         elif wanted.rows != found.rows:
             yield Difference(name, f"has {found.rows} rows, the backup has {wanted.rows}")
         elif exactly and (wanted.hash_a, wanted.hash_b) != (found.hash_a, found.hash_b):
-            yield Difference(name, f"content differs ({wanted.rows} rows in both)")
+            yield Difference(name, f"{OTHER_CONTENT} ({wanted.rows} rows in both)")
     for key in sorted(present):
         yield Difference(postgres.quote_name(*key), "is not in the backup")
 
@@ -491,4 +492,4 @@ def _compare_large_objects(
             != (actual.size_bytes, actual.hash_a, actual.hash_b)
         )
     ):
-        yield Difference(LARGE_OBJECTS, f"content differs ({expected.count} in both)")
+        yield Difference(LARGE_OBJECTS, f"{OTHER_CONTENT} ({expected.count} in both)")

@@ -10,7 +10,7 @@ import pytest
 
 from pgsteward import postgres
 from pgsteward.backup.dump import back_up
-from pgsteward.errors import PreconditionError
+from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import compose, identifier, raw
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target, stored_manifest
@@ -165,3 +165,41 @@ def test_what_another_encoding_wrote_about_the_database_is_in_the_way_of_a_swap_
         PreconditionError, match=r"its comment, app\.title of .*another encoding.*set them again"
     ):
         restore(target, replace=True, confirm_database=encoded.dbname)
+
+
+BROKEN = {
+    "TABLE DATA a.bad: .* violates check .*reads other tables": """
+        CREATE SCHEMA a; CREATE FUNCTION ok(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n > 0';
+        CREATE TABLE a.bad (n int CHECK (ok(n))); CREATE TABLE bad (n int); INSERT INTO a.bad VALUES (1);
+        INSERT INTO bad VALUES (1);
+        CREATE OR REPLACE FUNCTION ok(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n > 10'""",
+    "TABLE DATA public.uses: .*does not exist.*relies on search_path.*SET": """
+        CREATE TABLE lookup AS SELECT 1 AS k;
+        CREATE FUNCTION known(n int) RETURNS bool LANGUAGE sql STABLE AS
+            'SELECT EXISTS (SELECT FROM lookup WHERE k = n)';
+        CREATE TABLE uses (n int CHECK (known(n))); INSERT INTO uses VALUES (1)""",
+    "FK CONSTRAINT public.c c_p_fk: .*triggers were off.*mend them there": """
+        CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int CONSTRAINT c_p_fk REFERENCES p);
+        SET session_replication_role = replica; INSERT INTO c VALUES (99)""",
+    "INDEX public.u_id: .*pg_amcheck": """
+        CREATE TABLE u (id int); INSERT INTO u VALUES (1); CREATE UNIQUE INDEX u_id ON u (id);
+        UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'u_id'::regclass;
+        INSERT INTO u VALUES (1);
+        UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'u_id'::regclass""",
+    "public.g: content differs .2 rows in both.; a restore computes b anew": """
+        CREATE TABLE config AS SELECT 5 AS v;
+        CREATE FUNCTION v() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT v FROM public.config';
+        CREATE TABLE g (a int, b int GENERATED ALWAYS AS (a + v()) STORED); INSERT INTO g VALUES (1), (2);
+        UPDATE config SET v = 7""",
+}
+
+
+@pytest.mark.parametrize("says", BROKEN, ids=["check", "search-path", "foreign-key", "index", "generated"])
+def test_what_is_broken_in_the_original_is_named_with_what_to_do_there(
+    database: Database, tmp_path: Path, says: str
+) -> None:
+    database.execute(BROKEN[says].encode())
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1", "jobs": 2})
+    assert back_up(target).status == "ok"
+    with pytest.raises(VerificationFailed, match=says):
+        restore(target)
