@@ -38,6 +38,12 @@ class Said:
 
 Outcome = StewardError | StepResult | Said
 Fault = Callable[["Scene"], Outcome]
+TABLES = b"""
+CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 3) AS filler FROM generate_series(1, 90000) AS g;
+CREATE TABLE small AS SELECT 1 AS a
+"""
+"""The first is larger than what may lie in the buffers of a connection."""
+
 FAULTS: dict[str, Fault] = {}
 """Every fault of the matrix by its name; test_matrix.py compares them with the documentation."""
 
@@ -246,14 +252,8 @@ def until(fact: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
 
 @contextmanager
 def made_scene(database: Database, folder: Path, mode: str) -> Iterator[Scene]:
-    """Give a scene with its proxy, and end the proxy afterwards.
-
-    The table is larger than what may lie in the buffers of a connection.
-    """
-    database.execute(
-        "CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 3) AS filler"
-        " FROM generate_series(1, 90000) AS g; CREATE TABLE small AS SELECT 1 AS a"
-    )
+    """Give a scene with its proxy, and end the proxy afterwards."""
+    database.execute(TABLES)
     with through_proxy(database.login) as proxy:
         yield Scene(database, proxy, folder, mode, {}, {})
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
-from tests.faults import test_disk, test_dumping, test_locks, test_refused, test_stopped
+from tests.faults import (
+    test_disk,
+    test_dumping,
+    test_locks,
+    test_refused,
+    test_server,
+    test_standby,
+    test_stopped,
+)
 from tests.faults.scene import DOCS, FAULTS, matrix
 
-MODULES = (test_disk, test_dumping, test_locks, test_refused, test_stopped)
+MODULES = (test_disk, test_dumping, test_locks, test_refused, test_server, test_standby, test_stopped)
 
 
 def test_the_documentation_names_each_fault_and_no_other() -> None:
