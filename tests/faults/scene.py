@@ -221,8 +221,8 @@ class Scene:
         assert nothing_left(target)
 
 
-def tools_of(dbname: str) -> list[int]:
-    """Return the processes of PostgreSQL's tools that work on a database, orphans too."""
+def tools_of(dbname: str, program: str | None = None) -> list[int]:
+    """Return the processes of PostgreSQL's tools, or of one of them, that work on a database, orphans too."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -230,16 +230,16 @@ def tools_of(dbname: str) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if Path(words[0].decode(errors="replace")).name.startswith("pg_") and any(
-                dbname.encode() in word for word in words
-            ):
+            name = Path(words[0].decode(errors="replace")).name
+            wanted = name == program if program else name.startswith("pg_")
+            if wanted and any(dbname.encode() in word for word in words):
                 found.append(int(entry.name))
     return found
 
 
 def leader_of(dbname: str) -> int:
     """Return the process of pg_dump that has started the others."""
-    return min(tools_of(dbname), key=lambda pid: os.getsid(pid) != pid)
+    return min(tools_of(dbname, "pg_dump"), key=lambda pid: os.getsid(pid) != pid)
 
 
 def until(fact: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

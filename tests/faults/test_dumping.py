@@ -55,7 +55,7 @@ def connection_cut(scene: Scene) -> Outcome:
 def worker_killed(scene: Scene) -> Outcome:
     def blow() -> None:
         leader = leader_of(scene.database.dbname)
-        for pid in set(tools_of(scene.database.dbname)) - {leader}:
+        for pid in set(tools_of(scene.database.dbname, "pg_dump")) - {leader}:
             os.kill(pid, signal.SIGKILL)
 
     return scene.strike(scene.hold_the_dump(), blow)

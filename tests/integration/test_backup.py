@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -19,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pgsteward import postgres
 from pgsteward.backup import archive, home
 from pgsteward.backup.dump import back_up
+from pgsteward.backup.globals_sql import globals_sql
 from pgsteward.backup.manifest import MANIFEST, MARK
 from pgsteward.backup.proof import compare, read_sequences, take_proof
 from pgsteward.errors import PreconditionError, StewardError, TransientError
@@ -122,11 +124,53 @@ def test_what_the_archive_says_is_in_the_manifest(database: Database, tmp_path: 
     assert manifest.proof.schema_sha256 is not None
     assert manifest.snapshot_lsn
     assert str(database.password) not in manifest.to_bytes().decode()
-    dump = backup_folder(target, manifest.backup_id) / "dump"
+    folder = backup_folder(target, manifest.backup_id) / "dump"
     client = choose_client(find_clients(target.settings.client_dirs), manifest.server.version_num)
-    entries = archive.entries(client, dump)
-    assert b"SET work_mem TO '7MB'" in archive.database_sql(client, dump, entries)
-    assert archive.schema_sha256(client, dump) == manifest.proof.schema_sha256
+    entries = archive.entries(client, folder)
+    assert b"SET work_mem TO '7MB'" in archive.database_sql(client, folder, entries)
+    assert archive.schema_sha256(client, folder) == manifest.proof.schema_sha256
+
+
+def test_contents_that_were_written_again_are_read_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(HARD)
+    target = make_target(database, tmp_path, backup={"proof": "counts"})
+    real, reads = archive.read, 0
+
+    def read(*args: Any) -> archive.Contents:
+        nonlocal reads
+        reads += 1
+        contents = real(*args)
+        os.utime(Path(args[1]) / "toc.dat", ns=(reads, reads))
+        return contents
+
+    monkeypatch.setattr(archive, "read", read)
+    assert back_up(target).status == "ok"
+    assert reads == 2
+
+
+def test_roles_are_asked_for_after_the_dump_where_no_session_is_left(
+    database: Database, role: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    name = postgres.identifier(role.conninfo.split("'")[1])
+    database.execute(postgres.compose("GRANT pg_read_all_data TO {}", name))
+    threads: list[str] = []
+    real = globals_sql
+
+    def watched(*args: Any, **options: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return real(*args, **options)
+
+    monkeypatch.setattr("pgsteward.backup.dump.globals_sql", watched)
+    for limit in (50, 6):  # our own session that holds the lock, four, and one worker
+        database.execute(
+            postgres.compose("ALTER ROLE {} CONNECTION LIMIT {}", name, postgres.raw(str(limit)))
+        )
+        result = back_up(make_target(database, tmp_path, login=role, backup={"jobs": 1}))
+        assert result.status == "ok", result.summary
+    assert threads == ["globals", threading.main_thread().name]
 
 
 @pytest.mark.contrib
