@@ -261,7 +261,8 @@ def _summary(parts: Parts, found: Found) -> str:
         "failed": failed,
         "unknown": [name for name, part in parts if part.status == "unknown"]
         + [note.object for note in found.unknown],
-        "with nothing to do": [name for name, part in parts if part.status == "skipped"],
+        "skipped": [name for name, part in parts if part.status == "skipped" and _lacks(part)],
+        "with nothing to do": [name for name, part in parts if part.status == "skipped" and not _lacks(part)],
     }
     clauses = [
         f"{len(names)} {word}" + ("" if word in ("done", "with nothing to do") else f" ({', '.join(names)})")
@@ -270,6 +271,11 @@ def _summary(parts: Parts, found: Found) -> str:
     ]
     total = len(parts) + len(found.failed) + len(found.unknown)
     return f"{plural(total, 'database')}: {', '.join(clauses)}" if clauses else "No database was found"
+
+
+def _lacks(part: StepResult) -> bool:
+    """Tell whether a step was kept from a database by what went wrong before."""
+    return any("failed" in note.reason or note.reason == NEW for note in part.skipped)
 
 
 def _nothing(target: str) -> Note:

@@ -273,7 +273,7 @@ def proof_facts(proof: Proof) -> dict[str, Any]:
         "rows": proof.rows,
         "sequences": len(proof.sequences),
         "large_objects": proof.large_objects.count,
-        "not_examined": len(not_examined(proof)),
+        "not_examined": sum(reason not in ON_PURPOSE for _, reason in not_examined(proof)),
         "seconds": proof.seconds,
     }
 
