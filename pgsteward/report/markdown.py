@@ -13,11 +13,11 @@ SIGNS: Mapping[Shown, str] = {
     "partial": "⚠️",
     "failed": "❌",
     "skipped": "⏭️",
-    "unknown": "❔",
+    "unknown": "❓",
 }
 
 
-_NAMES = frozenset({"object", "index", "matview", "backup id"})
+_NAMES = frozenset({"object", "index", "matview", "backup id", "database"})
 """Captions of columns that hold names, which are set as code."""
 
 
@@ -79,7 +79,7 @@ def _remarks(remarks: Iterable[Remark], *, name_step: bool = True) -> list[str]:
 
 
 def _figure(text: str) -> str:
-    """Return a number that is not parted from its unit at the end of a line."""
+    """Return a figure, or a status with its sign, that is not parted at the end of a line."""
     return escape(text).replace(" ", "\u00a0")
 
 
@@ -95,6 +95,7 @@ def _signed(table: Table) -> Iterable[tuple[str, ...]]:
 
 
 def _table(table: Table) -> list[str]:
+    whole = table.right | {i for i, column in enumerate(table.columns) if column == "status"}
     first_is_name = table.columns[0] in _NAMES
     lines = [
         "| " + " | ".join(escape(column) for column in table.columns) + " |",
@@ -102,7 +103,7 @@ def _table(table: Table) -> list[str]:
     ]
     for row in _signed(table):
         cells = [
-            code(c) if i == 0 and first_is_name else _figure(c) if i in table.right else escape(c)
+            code(c) if i == 0 and first_is_name else _figure(c) if i in whole else escape(c)
             for i, c in enumerate(row)
         ]
         lines.append("| " + " | ".join(cells) + " |")
