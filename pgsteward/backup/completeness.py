@@ -34,6 +34,14 @@ def absent(relations: list[Row], data_oids: set[int], in_recovery: bool) -> list
     return notes
 
 
+def hidden_mappings(session: Connection) -> list[Note]:
+    """Name the user mappings whose options this role may not read: pg_dump leaves them out without a word."""
+    why = "its options, if any, can only be read by a superuser: they are not in the backup"
+    rows = session.rows(load("hidden_user_mappings"))
+    names = [(postgres.quote_name(row["role_name"]), postgres.quote_name(row["server_name"])) for row in rows]
+    return [Note(f"user mapping of {role} for {server}", why) for role, server in names]
+
+
 def unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:
     """Name the tables in which extensions keep what users set: dumped, but mixed with rows of their own."""
     return [

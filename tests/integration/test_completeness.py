@@ -54,6 +54,25 @@ def test_a_table_that_is_suddenly_empty_is_a_finding_and_the_backup_is_made(
     assert result.details["anomalies"] == list(manifest.anomalies)
 
 
+def test_options_that_a_role_may_not_read_are_named(database: Database, tmp_path: Path, role: str) -> None:
+    """pg_dump writes such a mapping without its user and password, and says nothing."""
+    quoted = identifier(role)
+    database.execute("CREATE FOREIGN DATA WRAPPER w")
+    database.execute('CREATE SERVER "Far away" FOREIGN DATA WRAPPER w')
+    database.execute("CREATE USER MAPPING FOR PUBLIC SERVER \"Far away\" OPTIONS (password 'x')")
+    database.execute(compose('GRANT USAGE ON FOREIGN SERVER "Far away" TO {}', quoted))
+    database.execute(compose("CREATE USER MAPPING FOR {} SERVER \"Far away\" OPTIONS (password 'y')", quoted))
+    assert back_up(make_target(database, tmp_path)).skipped == ()
+    target = make_target(database, tmp_path, login=Login(f"{database.conninfo} user='{role}'", "reader pw"))
+    made = back_up(target)
+    assert made.status == "ok"
+    (note,) = made.skipped
+    assert note.object == 'user mapping of public for "Far away"'
+    assert "not in the backup" in note.reason
+    said = f"{note.object}: {note.reason}"
+    assert stored_manifest(target, made.details["backup_id"]).not_in_dump == (said,)
+
+
 def test_databases_that_no_target_covers_are_named(database: Database, tmp_path: Path) -> None:
     with servers.private_database(database.server) as other:
         result = back_up(make_target(database, tmp_path))
