@@ -80,6 +80,12 @@ class Relation(_Model):
         None, description="Order-free sum of the rows' hashes, as decimal text; null at level `counts`."
     )
     hash_b: str | None = Field(None, description="The same under another seed.")
+    generated_a: str | None = Field(
+        None,
+        description="The same of its stored generated columns alone, which are not in `hash_a`, as a restore"
+        " computes them anew; null where there are none.",
+    )
+    generated_b: str | None = Field(None, description="The same under another seed.")
     not_examined: str | None = Field(None, description="Why it was not examined; null where it was.")
     moves_within: tuple[str, str] | None = Field(
         None,

@@ -7,14 +7,12 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
 from typing import Any
 
-from pgsteward import capacity, sql
+from pgsteward import capacity
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import (
-    OTHER_CONTENT,
     Difference,
     compare,
     compared_level,
@@ -235,8 +233,6 @@ def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
     for difference in compare(expected, actual):
         is_empty = _split(difference.object) in empty
         (explained if is_empty else differences).append(difference)
-    if any(difference.what.startswith(OTHER_CONTENT) for difference in differences):
-        differences = _generated(login, differences)
     return Comparison(
         compared_level(expected, actual),
         len(expected.relations),
@@ -245,21 +241,6 @@ def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
         tuple(explained),
         tuple(not_compared(expected, actual)),
     )
-
-
-def _generated(login: Login, differences: list[Difference]) -> list[Difference]:
-    """Add what is generated in the tables that differ: a restore computes it anew, which may be why."""
-    with connect(login, purpose=STEP) as inside:
-        rows = inside.rows(sql.load("generated_columns"))
-    columns = {(row["schema_name"], row["name"]): row["columns"] for row in rows}
-    return [
-        replace_fields(
-            each, what=f"{each.what}; a restore computes {columns[key]} anew: has its expression changed?"
-        )
-        if (key := _split(each.object)) in columns and each.what.startswith(OTHER_CONTENT)
-        else each
-        for each in differences
-    ]
 
 
 def _split(name: str) -> tuple[str, str] | None:
