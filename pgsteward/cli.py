@@ -180,7 +180,7 @@ def backup(
 def backups(
     ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
 ) -> None:
-    """List the complete backups in all stores, newest first."""
+    """List the complete backups in all stores: what each is worth, and why it is kept."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.backup.catalog import backups as list_backups

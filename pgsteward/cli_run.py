@@ -51,7 +51,11 @@ Database = Annotated[
 ]
 FromStore = Annotated[
     str | None,
-    typer.Option("--from", metavar="STORE", help="Read from this store. By default the first that has it."),
+    typer.Option(
+        "--from",
+        metavar="STORE",
+        help="Read from this store. By default the first that has it; verify reads all.",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")

@@ -93,7 +93,7 @@ def doctor(
 
 
 def validate(ctx: typer.Context, json: Json = False) -> None:
-    """Check prefect.yaml without a server: entrypoints, parameters, schedules, time zones, unknown keys."""
+    """Check prefect.yaml without a server: entrypoints, parameters, targets, schedules, unknown keys."""
     _run_module(ctx, "validate", as_json=json)
 
 
