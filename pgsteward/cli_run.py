@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISUSE = 2
+_AGAIN_S = 0.05
+"""After how long an exception that was swallowed is raised again: what swallowed it is over by then."""
 BACKUP_WORDS = ("latest",)
 
 TargetName = Annotated[
@@ -160,8 +162,9 @@ def run_operation(
     result: Result
     code: int | None = None
     broke = True
+    stopping = Stopping()
     try:
-        with signals(), TerminalProgress(step) as progress:
+        with signals() as stopping, TerminalProgress(step) as progress:
             config = load_config(ctx)
             chosen = choose_target(config, target)
             if across == "itself":
@@ -182,8 +185,11 @@ def run_operation(
         error = exc if isinstance(exc, Terminated) else Terminated(signal.SIGINT)
         result, code = failed(error), 128 + error.number
     except Exception as exc:
-        log.exception("an error that pgsteward does not know; please report it")
+        if not stopping.number:
+            log.exception("an error that pgsteward does not know; please report it")
         result = failed(exc)
+    if broke and stopping.number:  # whatever became of the exception on its way
+        result, code = failed(Terminated(stopping.number)), 128 + stopping.number
     if remember and config is not None and chosen is not None and not result.dry_run:
         _remember(config, chosen, result, database)
     if broke and isinstance(result, StepResult) and not as_json:
@@ -228,31 +234,59 @@ def guarded(step: str = "", target: str = "", *, as_json: bool = False) -> Itera
         leave(exc, EXIT_STATUS["failed"])
 
 
+@dataclass(slots=True)
+class Stopping:
+    """Whether we were told to end.
+
+    Attributes:
+        number: The first signal that said so; 0 while there was none.
+    """
+
+    number: int = 0
+
+
 @contextmanager
-def signals() -> Iterator[None]:
+def signals() -> Iterator[Stopping]:
     """Make SIGINT, SIGTERM and SIGHUP end the operation by an exception, once; the next ones are ignored.
 
-    A second Ctrl-C would break the clean-up that the first one started.
+    A second Ctrl-C would break the clean-up that the first one started. An exception that is swallowed, as
+    Python does where it falls into a fork or a ``__del__``, is raised once more.
     """
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    stopping = Stopping()
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
+        stopping.number = number
         print_line("Stopping; cleaning up ...")
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(number)
+        leave(number, frame)
 
-    before = {number: signal.getsignal(number) for number in caught}
+    def leave(number: int, frame: FrameType | None) -> None:
+        if stopping.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(stopping.number)
+
+    def swallowed(lost: sys.UnraisableHookArgs) -> None:
+        if stopping.number and issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        else:
+            hook(lost)
+
+    before = {number: signal.getsignal(number) for number in (*caught, signal.SIGALRM)}
+    hook = sys.unraisablehook
+    signal.signal(signal.SIGALRM, leave)
+    sys.unraisablehook = swallowed
     for number in caught:
         # nohup is respected. SIGINT is not left ignored: a shell's background job is born that way, and
         # whoever sends it one means it.
         if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        yield
+        yield stopping
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,3 +139,53 @@ def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(config: Path) -> Non
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    "swallows",
+    [
+        pytest.param(
+            "os.register_at_fork(after_in_parent=end)\n    subprocess.run(['true'], preexec_fn=int)",
+            id="fork",
+        ),
+        pytest.param("type('Gone', (), {'__del__': end})()", id="del"),
+    ],
+)
+def test_a_signal_is_not_lost_where_python_swallows_exceptions(swallows: str) -> None:
+    """A terminal that was closed while pg_dump was being started ended nothing: the backup went on."""
+    code = (
+        "import os, signal, subprocess, time\n"
+        "from pgsteward.cli_run import Terminated, signals\n"
+        "def end(*_): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "def work():\n"
+        f"    {swallows}\n"
+        "    time.sleep(60)\n"
+        "try:\n"
+        "    with signals() as stopping: work()\n"
+        "except Terminated as exc:\n"
+        "    print(exc.number, stopping.number, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=50)
+    assert ended.stdout == b"15 15 True\n", ended.stderr.decode()
+    assert ended.stderr == b"Stopping; cleaning up ...\n"
+
+
+def test_an_exception_that_changes_its_kind_on_the_way_is_a_signal_still(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python turns what is raised in ``__set_name__``, in the middle of an import, into a RuntimeError."""
+    from typer.testing import CliRunner
+
+    from pgsteward.cli import app
+
+    class Wraps:
+        def __set_name__(self, owner: type, name: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def verify(*_: object, **__: object) -> None:
+        type("Owner", (), {"wraps": Wraps()})
+
+    monkeypatch.setattr("pgsteward.backup.catalog.verify", verify)
+    ended = CliRunner().invoke(app, ["--config", str(config), "verify", "--json"])
+    assert ended.exit_code == 143
+    assert json.loads(ended.stdout)["summary"] == "stopped by SIGTERM"
