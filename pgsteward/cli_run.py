@@ -374,9 +374,9 @@ def _across(
 
 
 def _remember(config: Config, target: Target, result: Result, database: str | None) -> None:
-    from pgsteward import state
-
     try:
+        from pgsteward import state  # a Python may have been built without SQLite
+
         state.remember(config, result, database=database or target.scope)
     except Exception:  # an operation never fails by its history
         log.warning("this run is missing from the history", exc_info=True)
