@@ -156,7 +156,7 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
         absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
         absent += [*dumped.left_out, *roles.left_out]
         if not (target.settings.backup.tables or target.settings.backup.schemas):
-            absent += completeness.hidden_mappings(lock)
+            absent += [*completeness.hidden_mappings(lock), *completeness.never_dumped(lock)]
         unknown += _not_watched(dumped)
         warnings = (
             *plan.warnings,

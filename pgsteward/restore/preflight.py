@@ -157,6 +157,9 @@ def _versions(manifest: Manifest, server: Row) -> Check:
 
 def _rights(server: Row) -> Check:
     role = quote_name(server["role_name"])
+    if server["read_only"]:
+        says = f"sessions of {role} are read-only: a standby, or default_transaction_read_only is on"
+        return Check("rights", "no-go", f"{says} (ALTER ROLE ... RESET)")
     if server["may_create"]:
         return Check("rights", "go", f"{role} may create databases")
     return Check("rights", "no-go", f"{role} may not create databases: ALTER ROLE {role} CREATEDB")

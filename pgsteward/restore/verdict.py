@@ -51,7 +51,8 @@ _BENIGN = (
 _BROKEN = (
     (
         re.compile("violates foreign key constraint"),
-        "the original holds these rows too, written while its triggers were off: mend them there",
+        "unless their table failed too, the original holds these rows, written while triggers were off:"
+        " mend them there",
     ),
     (
         re.compile("could not create unique index|violates exclusion constraint|create exclusion constraint"),

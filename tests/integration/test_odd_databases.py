@@ -11,7 +11,7 @@ import pytest
 from pgsteward import postgres
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import PreconditionError, VerificationFailed
-from pgsteward.postgres import compose, identifier, raw
+from pgsteward.postgres import Login, compose, identifier, raw
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
@@ -198,3 +198,35 @@ def test_what_is_broken_in_the_original_is_named_with_what_to_do_there(
     assert back_up(target).status == "ok"
     with pytest.raises(VerificationFailed, match=says):
         restore(target)
+
+
+def test_what_pg_dump_leaves_out_without_a_word_is_named(database: Database, tmp_path: Path) -> None:
+    name = f"left_out_{uuid.uuid4().hex[:8]}"
+    database.execute(
+        compose(
+            "CREATE FUNCTION pg_catalog.{}(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+            " CREATE TABLE t (a int); CREATE UNIQUE INDEX fine ON t (a); CREATE UNIQUE INDEX broken ON t (a)",
+            identifier(name),
+        )
+    )
+    database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass")
+    made = back_up(make_target(database, tmp_path))
+    assert made.status == "ok"
+    reasons = {note.object: note.reason for note in made.skipped}
+    assert reasons.keys() == {"index public.broken", f"function pg_catalog.{name}(integer)"}
+    assert "CONCURRENTLY" in reasons["index public.broken"]
+
+
+def test_a_role_whose_sessions_are_read_only_is_told_so_before_a_restore(
+    database: Database, tmp_path: Path
+) -> None:
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    database.execute(compose("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'pw'", identifier(role)))
+    try:
+        database.execute(compose("ALTER ROLE {} SET default_transaction_read_only = on", identifier(role)))
+        target = make_target(database, tmp_path, login=Login(f"{database.conninfo} user={role}", "pw"))
+        assert back_up(target).status == "ok"
+        with pytest.raises(PreconditionError, match="read-only.*default_transaction_read_only"):
+            restore(target)
+    finally:
+        database.execute(compose("DROP ROLE {}", identifier(role)))
