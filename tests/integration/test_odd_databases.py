@@ -48,10 +48,10 @@ IN_THE_WAY = (
     "row_security = off",
     "DateStyle = 'SQL, DMY'",
     "bytea_output = escape",
-    "statement_timeout = '30ms'",
+    "statement_timeout = '3s'",
     "lock_timeout = '1ms'",
-    "idle_session_timeout = '30ms'",
-    "idle_in_transaction_session_timeout = '30ms'",
+    "idle_session_timeout = '3s'",
+    "idle_in_transaction_session_timeout = '3s'",
     "search_path = nowhere",
 )
 
@@ -226,7 +226,7 @@ def test_a_role_whose_sessions_are_read_only_is_told_so_before_a_restore(
         database.execute(compose("ALTER ROLE {} SET default_transaction_read_only = on", identifier(role)))
         target = make_target(database, tmp_path, login=Login(f"{database.conninfo} user={role}", "pw"))
         assert back_up(target).status == "ok"
-        with pytest.raises(PreconditionError, match="read-only.*default_transaction_read_only"):
+        with pytest.raises(PreconditionError, match=r"read-only.*default_transaction_read_only"):
             restore(target)
     finally:
         database.execute(compose("DROP ROLE {}", identifier(role)))
