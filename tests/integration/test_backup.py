@@ -21,7 +21,8 @@ from pgsteward import postgres
 from pgsteward.backup import archive, home
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.globals_sql import globals_sql
-from pgsteward.backup.manifest import MANIFEST, MARK
+from pgsteward.backup.listing import read_manifest
+from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
 from pgsteward.backup.proof import compare, read_sequences, take_proof
 from pgsteward.errors import PreconditionError, StewardError, TransientError
 from pgsteward.pgtools import choose_client, find_clients, run_tool
@@ -148,6 +149,24 @@ def test_contents_that_were_written_again_are_read_again(
     monkeypatch.setattr(archive, "read", read)
     assert back_up(target).status == "ok"
     assert reads == 2
+
+
+def test_no_more_earlier_backups_are_read_than_the_estimate_needs(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    target = make_target(database, tmp_path, backup={"proof": "none"})
+    made = [back_up(target).details["backup_id"] for _ in range(4)]
+    read: list[str] = []
+
+    def watched(*args: Any) -> Manifest:
+        read.append(args[3])
+        return read_manifest(*args)
+
+    monkeypatch.setattr("pgsteward.backup.plan.read_manifest", watched)
+    told = back_up(target, dry_run=True).details
+    assert read == sorted(made, reverse=True)[:3]
+    assert "3 newest backups" in told["estimated"]
 
 
 def test_roles_are_asked_for_after_the_dump_where_no_session_is_left(
