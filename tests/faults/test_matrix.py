@@ -12,10 +12,20 @@ from tests.faults import (
     test_server,
     test_standby,
     test_stopped,
+    test_store,
 )
 from tests.faults.scene import DOCS, FAULTS, matrix
 
-MODULES = (test_disk, test_dumping, test_locks, test_refused, test_server, test_standby, test_stopped)
+MODULES = (
+    test_disk,
+    test_dumping,
+    test_locks,
+    test_refused,
+    test_server,
+    test_standby,
+    test_stopped,
+    test_store,
+)
 
 
 def test_the_documentation_names_each_fault_and_no_other() -> None:
