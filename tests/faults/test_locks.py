@@ -152,6 +152,7 @@ def time_limits(scene: Scene) -> Outcome:
     for limit in limits:
         names = (identifier(scene.database.dbname), identifier(limit))
         scene.database.execute(compose("ALTER DATABASE {} SET {} = '400ms'", *names))
+        scene.database.execute(compose("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = '400ms'", *names))
     hold = scene.proxy.hold("pgsteward dump", asked=b"SET TRANSACTION SNAPSHOT")
     with connect(
         scene.database.login,
