@@ -32,7 +32,7 @@ from pgsteward.errors import (
     StewardError,
     TransientError,
 )
-from pgsteward.postgres_settings import ADVICE, FATAL_FOR_GOOD, REFUSED, SESSION, with_catalog_first
+from pgsteward.postgres_settings import SESSION, advice, in_one_line, with_catalog_first
 from pgsteward.sql import load
 
 Row = dict[str, Any]
@@ -482,9 +482,8 @@ def _is_local(host: str) -> bool:
 
 def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:
     message = _sentence(exc)
-    if any(words in message for words in FATAL_FOR_GOOD) and "starting up" not in message:
-        fix = next((advice for words, advice in ADVICE.items() if words in message), REFUSED)
-        return PreconditionError(f"the server refuses the login: {message}; {fix}")
+    if (todo := advice(message)) is not None:
+        return PreconditionError(f"the server refuses the login: {message}; {todo}")
     full = "too many" in message or "connection slots" in message
     fix = "; raise max_connections or the CONNECTION LIMIT, or wait until others have left" if full else ""
     return DatabaseUnavailable(f"no connection to database {login.dbname!r}: {message}{fix}")
@@ -495,4 +494,4 @@ def _sentence(exc: psycopg.Error) -> str:
     if diagnostic.message_primary:
         extra = [f"{t}" for t in (diagnostic.message_detail, diagnostic.message_hint) if t]
         return "; ".join([diagnostic.message_primary, *extra])
-    return " ".join(str(exc).split())
+    return in_one_line(str(exc))
