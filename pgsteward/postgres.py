@@ -32,7 +32,7 @@ from pgsteward.errors import (
     StewardError,
     TransientError,
 )
-from pgsteward.postgres_settings import SESSION, advice, in_one_line, with_catalog_first
+from pgsteward.postgres_settings import READ_ONLY, SESSION, advice, in_one_line, with_catalog_first
 from pgsteward.sql import load
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ for _type in ("text", "name", "varchar"):
     _ADAPTERS.register_loader(_type, _Text)
 set_json_loads(lambda data: json.loads(str(data, "utf-8", "replace")), _ADAPTERS)  # type: ignore[arg-type]
 
-_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01", "25006"})
+_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +408,8 @@ def translate(exc: psycopg.Error) -> StewardError:
         return LockTimeout(message)
     if state is None and isinstance(exc, psycopg.OperationalError):
         return DatabaseUnavailable(message)
+    if state == "25006":
+        return DatabaseUnavailable(f"{message}; {READ_ONLY}")
     if state is not None and (state in _UNAVAILABLE or state.startswith("08")):
         return DatabaseUnavailable(message)
     if state == "42501":

@@ -16,6 +16,7 @@ SESSION: Mapping[str, str] = {
     "transform_null_equals": "off",
     "array_nulls": "on",
 }
+READ_ONLY = "the server is a standby, or default_transaction_read_only is on: for this role, or by PGOPTIONS"
 REFUSED = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
 ADVICE: Mapping[str, str] = {
     "could not access file": "install the library there, or take it out of session_preload_libraries or"
