@@ -18,12 +18,14 @@ from prefect.states import Completed, Failed
 from deployments import validate as validator
 from deployments.check import check_pins
 from deployments.project_file import Deployment, deployments_of, read_file
+from flows.conclusion import last_state
 from flows.nightly import LOOKING_TASKS, STEP_TASKS, nightly, scheduled_for
 from pgsteward.config import load
 from pgsteward.errors import (
     ConfigError,
     DatabaseUnavailable,
     LockTimeout,
+    PartialFailure,
     PreconditionError,
     StoreUnavailable,
     ToolFailed,
@@ -34,6 +36,7 @@ from pgsteward.prefect_project import HOME_ENV, find_project, project_env
 from tasks import retry_if_transient
 from tasks.backup import back_up
 from tasks.restore import restore_backup
+from tests.unit.test_report_several import TWELVE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = deployments_of(read_file(ROOT / "prefect.yaml"))
@@ -126,6 +129,19 @@ def _run(scheduled: datetime | None, run_count: int) -> FlowRun:
         run_count=run_count,
         state=Completed(),
     )
+
+
+def test_a_night_over_several_databases_fails_with_each_reason_once() -> None:
+    with pytest.raises(PartialFailure) as failed:
+        last_state(TWELVE.steps, ["history not kept"], TWELVE)
+    said = str(failed.value)
+    assert said.startswith(
+        "history not kept; fleet: 13 databases: 2 failed (identity, mailing), 1 unknown (payroll)"
+    )
+    assert said.count("GRANT CONNECT ON DATABASE payroll") == 1
+    assert "backup failed (identity, mailing: this role can't dump the whole database" in said
+    assert "every step unknown (payroll: may not be connected to" in said
+    assert failed.value.report is TWELVE
 
 
 def test_a_run_that_is_started_again_by_hand_is_never_late() -> None:
