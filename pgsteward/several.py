@@ -40,6 +40,9 @@ _LOOKS_AT: Mapping[str, str] = {
     "analyze": "tables",
 }
 
+_JOINED = frozenset({"backups", "decisions", "indexes", "bloated", "order", "lock_waiters"})
+"""Lists of objects, which are joined also where they are empty: a reader finds them in one place."""
+
 Call = Callable[[Target], StepResult]
 Parts = list[tuple[str, StepResult]]
 
@@ -195,7 +198,7 @@ def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence
             entry["skipped_because"] = part.skipped[0].reason
         entry |= {"examined": part.examined, "seconds": round(part.seconds, 3)}
         for key, value in part.details.items():
-            if _is_list_of_objects(value):
+            if key in _JOINED or _is_list_of_objects(value):
                 joined.setdefault(key, []).extend({"database": name, **each} for each in value)
             elif key not in entry:
                 entry[key] = value

@@ -125,6 +125,10 @@ def test_a_list_tells_age_proof_restores_and_why_each_backup_is_kept(shell: Shel
     assert set(made) == documented("Every command") | documented("`backup`")
     backup_id = made["backup_id"]
 
+    status, planned = shell.call("backup", "--dry-run")
+    assert (status, planned["dry_run"]) == (0, True)
+    assert set(planned) == documented("Every command") | documented("`backup --dry-run`")
+
     status, listed = shell.call("backups")
     assert (status, listed["status"]) == (0, "ok")
     assert set(listed) == documented("Every command") | documented("`backups`")
