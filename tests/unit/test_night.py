@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pgsteward import results
+from pgsteward.databases import Found
 from pgsteward.errors import DatabaseUnavailable, QueryFailed
 from pgsteward.night import NIGHT, NightStep, judge_lateness, run_night
 from pgsteward.results import NightResult, Note, StepResult
 from pgsteward.retries import call_with_retries
+from pgsteward.several import merge
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -62,6 +64,17 @@ def test_without_a_good_backup_nothing_is_pruned_or_deleted_but_the_rest_goes_on
 def test_a_failed_upload_keeps_old_backups_but_not_the_session_cleanup() -> None:
     statuses = {step.step: step.status for step in night({"upload": OSError("gone")}).steps}
     assert (statuses["prune"], statuses["sessions"]) == ("skipped", "ok")
+
+
+def test_an_upload_that_broke_before_it_reached_any_database_keeps_all_their_old_backups() -> None:
+    def call(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
+        if step.name == "upload":
+            raise OSError("gone")
+        return merge(step.name, "app", [(name, ok(step.name)) for name in ("a", "b")], Found(("a", "b")))
+
+    steps = {step.step: step for step in run_night("app", "a, b", call, started_at=TWO).steps}
+    assert steps["prune"].skipped == (Note("app", "upload failed"),)
+    assert steps["sessions"].status == "ok"
 
 
 def test_a_step_with_nothing_configured_is_no_obstacle() -> None:
