@@ -16,9 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -29,6 +27,9 @@ from pydantic import (
 
 from pgsteward import config_checks as checks
 from pgsteward.config_errors import explain
+from pgsteward.config_retention import RetentionConfig as RetentionConfig
+from pgsteward.config_types import Model as Model
+from pgsteward.config_types import Number, Switch, Whole, Zone
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
 from pgsteward.postgres_names import split_qualified
@@ -44,12 +45,6 @@ _secret_resolvers: dict[str, Callable[[str], str]] = {}
 def register_secret_resolver(kind: Literal["prefect_secret"], resolve: Callable[[str], str]) -> None:
     """Tell how a kind of secret is looked up that pgsteward can't reach itself (Prefect blocks)."""
     _secret_resolvers[kind] = resolve
-
-
-class Model(BaseModel):
-    """Frozen, and refuses keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Secret(Model):
@@ -130,11 +125,7 @@ class Secret(Model):
 
 Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
 TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo_with_database)]
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Switch = Annotated[bool, Field(strict=True)]
 Pattern = Annotated[str, AfterValidator(checks.table_pattern)]
-Zone = Annotated[str, AfterValidator(checks.time_zone)]
 StateUrl = Annotated[
     Annotated[str, AfterValidator(checks.state_url), Tag("<url>")] | Annotated[Secret, Tag("<secret>")],
     Discriminator(lambda value: "<secret>" if isinstance(value, dict | Secret) else "<url>"),
@@ -249,23 +240,6 @@ class RestoreConfig(LoginConfig):
     identity: Secret | None = None
 
 
-class RetentionConfig(Model):
-    """Which backups are kept; restic's words, ORed. Calendar periods are those of `time_zone`."""
-
-    keep_last: Whole = Field(0, ge=0)
-    keep_daily: Whole = Field(0, ge=0)
-    keep_weekly: Whole = Field(0, ge=0)
-    keep_monthly: Whole = Field(0, ge=0)
-    keep_min: Whole = Field(2, ge=1)
-    time_zone: Zone = "UTC"
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not (self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
-            raise ValueError("an empty policy would remove everything; give at least keep_last")
-        return self
-
-
 class SessionTable(Model):
     """A table whose rows expire.
 
@@ -339,6 +313,7 @@ class TargetConfig(Model):
     Attributes:
         databases: Names, or ``"*"`` for all of the server, found at run time; None means the conninfo's own.
         exclude_databases: With ``"*"``: names, and patterns with ``*``, ``?`` and ``[...]``.
+        store_retention: The policy of a store that has one of its own; it replaces `retention` there.
     """
 
     conninfo: TargetConninfo
@@ -351,6 +326,7 @@ class TargetConfig(Model):
     restore: RestoreConfig = RestoreConfig()
     maintenance: LoginConfig = LoginConfig()
     retention: RetentionConfig = RetentionConfig(keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=6)
+    store_retention: Mapping[str, RetentionConfig] = Field(default_factory=dict)
     sessions: tuple[SessionTable, ...] = ()
     index_bloat: IndexBloatConfig = IndexBloatConfig()
     index_audit: IndexAuditConfig = IndexAuditConfig()
@@ -376,6 +352,18 @@ class TargetConfig(Model):
         if "" in patterns:
             raise ValueError("an empty pattern matches nothing; take it out")
         return patterns
+
+    @model_validator(mode="after")
+    def _retention_of_own_stores(self) -> Self:
+        for name in self.store_retention:
+            if name not in self.stores:
+                known = ", ".join(self.stores)
+                raise ValueError(f"store_retention.{name}: this target has no such store; it has: {known}")
+        return self
+
+    def retention_in(self, store: str) -> RetentionConfig:
+        """Return the policy for the backups in one of the target's stores."""
+        return self.store_retention.get(store, self.retention)
 
     @model_validator(mode="after")
     def _excluded_from_all(self) -> Self:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import available_timezones
+
+from pgsteward.spans import Span
 
 _PAIR = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)\s*", re.DOTALL)
 _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
@@ -196,17 +199,32 @@ def endpoint_url(url: str) -> str:
     raise ValueError("write https://...; http is for loopback addresses only")
 
 
+@functools.cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())  # walks a folder, which takes its time
+
+
 def time_zone(zone: str) -> str:
     """Return the name of a time zone.
 
     Raises:
         ValueError: There is none of that name.
     """
-    if zone not in available_timezones():
-        near = difflib.get_close_matches(zone, available_timezones(), n=1)
+    if zone not in _time_zones():
+        near = difflib.get_close_matches(zone, _time_zones(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else 'write a name such as "UTC" or "Europe/Warsaw"'
         raise ValueError(f"{zone!r} is not a time zone; {hint}")
     return zone
+
+
+def span(text: str) -> str:
+    """Return a span as restic writes it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    Span.parse(text)
+    return text
 
 
 def recipient(text: str) -> str:

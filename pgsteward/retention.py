@@ -1,26 +1,25 @@
-"""Which backups are kept, and why; and the deletion of the others.
+"""The deletion of backups that no rule keeps.
 
-The decision is pure and has restic's semantics. The deletion walks each store's own catalog of one target
-and database, and touches nothing but the exact keys that a manifest there names.
+`pgsteward.keep_rules` decides about each store's own catalog of one target and database, and nothing is
+touched but the exact keys that a manifest there names.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from pgsteward import results, sql
 from pgsteward.backup.home import mark
 from pgsteward.backup.listing import list_manifests, missing_file
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix, catalog_prefix
 from pgsteward.backup.receipts import Receipt, proven, read_receipts
-from pgsteward.config import RetentionConfig
 from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable
+from pgsteward.keep_rules import Backup, Decision, apply_policy
 from pgsteward.postgres import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import Item, Note, StepResult
@@ -28,105 +27,6 @@ from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """One complete backup, as far as retention cares."""
-
-    backup_id: str
-    started_at: datetime
-    proven: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of one backup; a kept one names every rule that keeps it."""
-
-    backup_id: str
-    keep: bool
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    name: str
-    count: int
-    period: Callable[[datetime], object] | None
-    """What a backup's local time is grouped by; None counts each backup on its own."""
-
-
-def apply_policy(backups: Sequence[Backup], policy: RetentionConfig, now: datetime) -> list[Decision]:
-    """Decide about every backup of one database in one store.
-
-    The rules are ORed and work as restic's: each keeps the newest backup of each of the last N periods that
-    have one, and, as long as it has not found N, the oldest of all. Periods are those of the calendar in the
-    policy's time zone; weeks are ISO weeks. Three things no rule can turn off: the `keep_min` newest stay,
-    the newest proven one stays, and one dated after `now` stays and takes nobody's place.
-
-    Args:
-        backups: Complete backups, in any order.
-        policy: The rules.
-        now: Aware instant.
-
-    Returns:
-        One decision per backup, newest first.
-
-    Raises:
-        ValueError: `now` is naive.
-        PreconditionError: The policy is empty, which would remove everything.
-    """
-    if now.tzinfo is None:
-        raise ValueError("now must be an aware datetime")
-    rules = _rules(policy)
-    if not any(rule.count for rule in rules):
-        raise PreconditionError(
-            "an empty retention policy would remove every backup; give at least keep_last"
-        )
-    ordered = sorted(backups, key=lambda b: (b.started_at, b.backup_id), reverse=True)
-    present = [backup for backup in ordered if backup.started_at <= now]
-    reasons: dict[str, list[str]] = {backup.backup_id: [] for backup in ordered}
-    for backup in ordered[: len(ordered) - len(present)]:
-        reasons[backup.backup_id].append("dated in the future")
-    zone = ZoneInfo(policy.time_zone)
-    for rule in rules:
-        for backup_id, why in _kept_by(rule, present, zone):
-            reasons[backup_id].append(why)
-    for backup in present[: policy.keep_min]:
-        reasons[backup.backup_id].append(f"one of the {policy.keep_min} newest (keep_min)")
-    newest_proven = next((backup for backup in present if backup.proven), None)
-    if newest_proven is not None:
-        reasons[newest_proven.backup_id].append("newest proven")
-    return [
-        Decision(
-            b.backup_id, bool(reasons[b.backup_id]), tuple(reasons[b.backup_id]) or ("no rule keeps it",)
-        )
-        for b in ordered
-    ]
-
-
-def _rules(policy: RetentionConfig) -> tuple[_Rule, ...]:
-    return (
-        _Rule("last", policy.keep_last, None),
-        _Rule("daily", policy.keep_daily, lambda at: (at.year, at.month, at.day)),
-        _Rule("weekly", policy.keep_weekly, lambda at: tuple(at.isocalendar())[:2]),
-        _Rule("monthly", policy.keep_monthly, lambda at: (at.year, at.month)),
-    )
-
-
-def _kept_by(rule: _Rule, newest_first: Sequence[Backup], zone: ZoneInfo) -> list[tuple[str, str]]:
-    kept: list[tuple[str, str]] = []
-    before: object = None
-    for number, backup in enumerate(newest_first):
-        if len(kept) == rule.count:
-            break
-        period = rule.period(backup.started_at.astimezone(zone)) if rule.period else number
-        if period != before:
-            kept.append((backup.backup_id, f"{rule.name} {len(kept) + 1} of {rule.count}"))
-        elif number == len(newest_first) - 1:
-            kept.append((backup.backup_id, f"oldest, as {rule.name} has found only {len(kept)}"))
-        before = period
-    return kept
 
 
 def prune(target: Target, *, dry_run: bool = False, now: datetime | None = None) -> StepResult:
@@ -242,10 +142,9 @@ def survey(target: Target, store: Store, now: datetime) -> Holding:
     why = "it counts for no rule and is left alone; remove its manifest if it is of no use"
     protected = {note.object for note in unreadable}
     shown = proven(receipts) - protected
-    decisions = _decide(
-        whole,
-        [Backup(m.backup_id, m.started_at, m.backup_id in shown) for m in whole],
-        target.settings.retention,
+    decisions = apply_policy(
+        [Backup(m.backup_id, m.started_at, m.backup_id in shown, m.partial) for m in whole],
+        target.settings.retention_in(store.name),
         now,
     )
     return Holding(
@@ -290,28 +189,6 @@ def _prune_store(
         log.info("Removed backup %s from store %s", decision.backup_id, store.name)
         changed.append(Item(decision.backup_id, "removed", facts))
     return _Catalog(store.name, held.decisions, tuple(changed), unknown=held.unknown, failed=tuple(failed))
-
-
-def _decide(
-    manifests: Sequence[Manifest], backups: Sequence[Backup], policy: RetentionConfig, now: datetime
-) -> list[Decision]:
-    """Apply the policy to whole backups, and to each kind of partial ones by itself: none replaces another.
-
-    Args:
-        manifests: Of the backups, in the same order.
-        backups: Complete backups.
-        policy: The rules.
-        now: Aware instant.
-
-    Returns:
-        One decision per backup, newest first.
-    """
-    kinds: dict[tuple[str, ...], list[Backup]] = {}
-    for manifest, backup in zip(manifests, backups, strict=True):
-        kinds.setdefault(manifest.partial, []).append(backup)
-    decisions = {each.backup_id: each for kind in kinds.values() for each in apply_policy(kind, policy, now)}
-    ordered = sorted(backups, key=lambda b: (b.started_at, b.backup_id), reverse=True)
-    return [decisions[backup.backup_id] for backup in ordered]
 
 
 def _whole(

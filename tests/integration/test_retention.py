@@ -25,7 +25,7 @@ from tests.integration.backup_targets import make_target
 from tests.servers import Bucket, Database
 
 NOW = datetime.now(UTC)
-POLICY = {"keep_last": 1, "keep_min": 1}
+POLICY = {"keep_last": 1, "keep_min": 1, "keep_proven": 1}
 
 
 @pytest.fixture(autouse=True)

@@ -208,6 +208,21 @@ WRONG_VALUES = [
     ('"full"', '"ful"', "targets.app.backup.proof", '"full", "counts" or "none"'),
     ("keep_last = 3", "keep_last = 2.5", "targets.app.retention.keep_last", "a whole number"),
     ("keep_min = 2", "keep_min = 0", "targets.app.retention.keep_min", "1 or more"),
+    ("keep_min = 2", "keep_proven = 0", "targets.app.retention.keep_proven", "1 or more"),
+    ("keep_min = 2", 'keep_within = "2w"', "targets.app.retention.keep_within", "a week is 7d"),
+    ("keep_min = 2", "keep_within_daily = 7", "targets.app.retention.keep_within_daily", "in quotes"),
+    (
+        "[targets.app.retention]",
+        "[targets.app.store_retention.s4]\nkeep_last = 1\n[targets.app.retention]",
+        "targets.app",
+        "store_retention.s4: this target has no such store; it has: disk, s3",
+    ),
+    (
+        "[targets.app.retention]",
+        "[targets.app.store_retention.s3]\nkeep_min = 9\n[targets.app.retention]",
+        "targets.app.store_retention.s3",
+        "empty policy",
+    ),
     ("[[targets.app.sessions]]", "[targets.app.sessions]", "targets.app.sessions", "double brackets"),
     (
         'expires = "expires"',

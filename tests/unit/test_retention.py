@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from pgsteward.backup.listing import list_manifests
 from pgsteward.backup.manifest import MANIFEST, Manifest, Proof, Server, StoredFile, backup_prefix
 from pgsteward.config import RetentionConfig, StoreConfig
 from pgsteward.errors import PreconditionError
-from pgsteward.retention import Backup, apply_policy, remove_backup
+from pgsteward.keep_rules import Backup, apply_policy, asks_first
+from pgsteward.retention import remove_backup
+from pgsteward.spans import Span
 from pgsteward.storage.folder import FolderStore
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -95,6 +98,100 @@ def test_the_day_on_which_clocks_go_back_is_one_day() -> None:
     }
 
 
+def test_the_hour_that_comes_twice_is_one_hour_and_the_one_left_out_is_none() -> None:
+    berlin = policy(time_zone="Europe/Berlin", keep_hourly=2)
+    autumn = ["2026-10-25T01:30", "2026-10-25T00:45", "2026-10-25T00:15", "2026-10-24T23:50"]
+    assert kept([at(text) for text in autumn], berlin) == {"2026-10-25T01:30", "2026-10-24T23:50"}
+    spring = ["2026-03-29T01:10", "2026-03-29T00:50", "2026-03-29T00:10"]  # 03:10, 01:50, 01:10
+    assert kept([at(text) for text in spring], berlin) == {"2026-03-29T01:10", "2026-03-29T00:50"}
+
+
+def test_a_day_that_was_left_out_is_no_day() -> None:
+    apia = [at("2011-12-31T02:00"), at("2011-12-30T02:00"), at("2011-12-29T02:00")]  # 31, 29 and 28 there
+    assert kept(apia, policy(keep_daily=2, time_zone="Pacific/Apia")) == {
+        "2011-12-31T02:00",
+        "2011-12-30T02:00",
+    }
+
+
+def test_weeks_belong_to_iso_years() -> None:
+    # Monday 30 December 2024 is in week 1 of 2025, Sunday 29 December in week 52 of 2024.
+    days = [at("2025-01-05T02:00"), at("2024-12-30T02:00"), at("2024-12-29T02:00"), at("2024-12-22T02:00")]
+    assert kept(days, policy(keep_weekly=2)) == {"2025-01-05T02:00", "2024-12-29T02:00"}
+    assert kept(days, policy(keep_yearly=2)) == {"2025-01-05T02:00", "2024-12-30T02:00"}
+
+
+@pytest.mark.parametrize(
+    "span, expected",
+    [
+        pytest.param("1d", 2, id="exactly-at-the-edge-is-kept"),
+        pytest.param("23h", 1, id="hours"),
+        pytest.param("7d", 8, id="a-week"),
+        pytest.param("1m", 31, id="a-month-of-the-calendar"),
+        pytest.param("1m1d", 32, id="a-month-and-a-day"),
+        pytest.param("1y", 60, id="all-of-them"),
+    ],
+)
+def test_a_span_counts_back_from_the_newest_backup(span: str, expected: int) -> None:
+    newest = NOW - timedelta(days=400)  # long ago: a source that has stopped
+    history = [Backup(str(n), newest - timedelta(days=n)) for n in range(60)]
+    assert len(kept(history, policy(keep_within=span))) == expected
+
+
+def test_of_the_periods_in_a_span_the_newest_stay_and_the_oldest_backup_where_it_reaches_that_far() -> None:
+    history = nightly(40)
+    days = {name[5:10] for name in kept(history, policy(keep_within_weekly="20d"))}
+    assert days == {"11-23", "11-22", "11-15", "11-08"}
+    days = {name[5:10] for name in kept(history, policy(keep_within_monthly="1y"))}
+    assert days == {"11-23", "10-31", "10-15"}
+    oldest = apply_policy(history, policy(keep_within_monthly="1y"), NOW)[-1]
+    assert oldest.reasons == ("oldest, as all are within 1y (monthly)",)
+
+
+@pytest.mark.parametrize(
+    "instant, span, begun",
+    [
+        ("2026-03-31T22:00", "1m", "2026-03-01T00:00"),
+        ("2026-04-01T00:00", "1m", "2026-03-01T00:00"),
+        ("2024-03-30T22:00", "1m", "2024-03-01T00:00"),
+        ("2024-03-29T22:00", "1m", "2024-02-29T22:00"),
+        ("2024-02-29T12:00", "1y", "2023-03-01T00:00"),
+        ("2026-01-15T01:00", "1y2m3d4h", "2024-11-11T21:00"),
+        ("2026-01-01T00:00", "9999y", "0001-01-01T00:00"),
+        ("0001-02-01T00:00", "40d", "0001-01-01T00:00"),
+    ],
+)
+def test_a_span_begins_where_the_calendar_says(instant: str, span: str, begun: str) -> None:
+    end, start = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (instant, begun))
+    assert Span.parse(span).before(end) == start
+
+
+@pytest.mark.parametrize("text", ["", "7", "7w", "1d1d", "d", "-1d", "0d", "1.5d", " 7d", "7d3", "12345d"])
+def test_what_is_no_span_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="a week is 7d"):
+        Span.parse(text)
+
+
+def test_so_many_proven_ones_stay_and_a_damaged_one_is_none_of_them() -> None:
+    backups = [Backup(str(n), NOW - timedelta(days=n), proven=n in (4, 6, 8, 9)) for n in range(12)]
+    backups[6] = replace(backups[6], left_alone="its newest receipt is red")
+    decided = {d.backup_id: d for d in apply_policy(backups, policy(keep_last=1, keep_proven=2), NOW)}
+    assert [d for d in decided if decided[d].keep] == ["0", "4", "6", "8"]
+    assert decided["4"].reasons == ("newest proven",)
+    assert decided["8"].reasons == ("one of the 2 newest proven (keep_proven)",)
+    assert decided["6"].reasons == ("its newest receipt is red",)
+
+
+def test_what_can_not_be_judged_pushes_nothing_out_and_makes_no_half_smaller() -> None:
+    backups = [
+        Backup(str(n), NOW - timedelta(days=n), left_alone="damaged" if n < 3 else "") for n in range(6)
+    ]
+    decided = apply_policy(backups, policy(keep_last=1), NOW)
+    assert [decision.backup_id for decision in decided if decision.keep] == ["0", "1", "2", "3"]
+    assert asks_first(decided, backups), "2 of 3 that could be judged"
+    assert not asks_first(decided[:5], backups[:5]), "1 of 2"
+
+
 def test_instants_of_other_zones_are_the_same_instants() -> None:
     east = Backup("east", datetime(2026, 11, 23, 1, 0, tzinfo=timezone(timedelta(hours=9))))
     assert kept([east, at("2026-11-22T15:00")], policy(keep_last=1)) == {"east"}
@@ -107,7 +204,7 @@ def test_a_stalled_source_keeps_its_last_backups_for_ever() -> None:
 
 def test_the_newest_proven_backup_stays_whatever_its_age() -> None:
     backups = [*nightly(5), at("2024-01-01T02:00", proven=True), at("2023-01-01T02:00", proven=True)]
-    decided = {d.backup_id: d for d in apply_policy(backups, policy(keep_last=1), NOW)}
+    decided = {d.backup_id: d for d in apply_policy(backups, policy(keep_last=1, keep_proven=1), NOW)}
     assert decided["2024-01-01T02:00"].reasons == ("newest proven",)
     assert not decided["2023-01-01T02:00"].keep
 
