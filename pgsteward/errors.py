@@ -13,6 +13,7 @@
     |- ToolFailed             pg_dump and friends ended with a non-zero status
     |- StoreFailed            the store said no (rights, missing bucket)
     |- VerificationFailed     the artefact is not what was written
+    |  `- DamagedBackup       stored bytes of a backup were read, and they are other ones
     |- StateFailed            the history could not be read or written; never fails an operation
     `- PartialFailure         some items failed; `report` holds the result
 
@@ -77,6 +78,10 @@ class StoreFailed(StewardError):
 
 class VerificationFailed(StewardError):
     """A stored or restored thing differs from what the manifest says; the text names which."""
+
+
+class DamagedBackup(VerificationFailed):
+    """Stored bytes of a backup are not what was written, or are missing; never a network failure."""
 
 
 class StateFailed(StewardError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, Manifest, backup_prefix, catalog_prefix
-from pgsteward.errors import VerificationFailed
+from pgsteward.errors import DamagedBackup, VerificationFailed
 from pgsteward.results import Note
 from pgsteward.storage import Store
 
@@ -71,7 +71,7 @@ def read_manifest(store: Store, target_name: str, database: str, backup_id: str)
     where = f"{key} in store {store.name!r}"
     manifest = Manifest.from_bytes(store.get_bytes(key), where)
     if (manifest.backup_id, manifest.database) != (backup_id, database):
-        raise VerificationFailed(
+        raise DamagedBackup(
             f"{where} is damaged: it says that it belongs to backup {manifest.backup_id} of database"
             f" {manifest.database!r}"
         )

@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from pgsteward.errors import VerificationFailed
+from pgsteward.errors import DamagedBackup, VerificationFailed
 
 FORMAT_VERSION = 2
 """The newest that is understood. Plain directories are written as 1, which older versions read too."""
@@ -224,32 +224,33 @@ class Manifest(_Model):
         """Read a stored manifest.
 
         Raises:
-            VerificationFailed: It is not a manifest, was changed since it was written, or is of a newer
-                format than this version reads.
+            DamagedBackup: It is not a manifest, or was changed since it was written.
+            VerificationFailed: It is of a newer format than this version reads.
         """
         try:
             fields = json.loads(data)
         except ValueError as exc:
-            raise VerificationFailed(f"{where} is damaged: the whole file: {exc}") from None
+            raise DamagedBackup(f"{where} is damaged: the whole file: {exc}") from None
+        written = fields.get("format_version") if isinstance(fields, dict) else None
+        if isinstance(written, int) and written > FORMAT_VERSION:
+            raise VerificationFailed(
+                f"{where} has format {written}, this pgsteward reads up to {FORMAT_VERSION};"
+                " use the version that wrote it, or RESTORE.md beside it"
+            )
         try:
             manifest = cls.model_validate(fields)
         except ValidationError as exc:
             first = exc.errors()[0]
             key = ".".join(map(str, first["loc"])) or "the whole file"
-            raise VerificationFailed(f"{where} is damaged: {key}: {first['msg']}") from None
-        if manifest.format_version > FORMAT_VERSION:
-            raise VerificationFailed(
-                f"{where} has format {manifest.format_version}, this pgsteward reads up to {FORMAT_VERSION};"
-                " use the version that wrote it, or RESTORE.md beside it"
-            )
+            raise DamagedBackup(f"{where} is damaged: {key}: {first['msg']}") from None
         as_written = _as_laid_out(data, fields)
         said = fields.pop(SEAL, None)
         if said != seal(fields):
-            raise VerificationFailed(
+            raise DamagedBackup(
                 f"{where} is damaged: it is not what was written, its own SHA-256 ({SEAL}) differs"
             )
         if not as_written:
-            raise VerificationFailed(
+            raise DamagedBackup(
                 f"{where} is damaged: it says what was written, but in other bytes than pgsteward writes"
             )
         for file in manifest.files:

@@ -23,6 +23,7 @@ from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import (
+    DamagedBackup,
     PreconditionError,
     StewardError,
     StoreFailed,
@@ -129,15 +130,16 @@ def check_presence(store: Store, prefix: str, manifest: Manifest) -> None:
     before the ``4711.dat.zst`` that was checked.
 
     Raises:
-        VerificationFailed: The text names the file.
+        DamagedBackup: A file is missing or has another size; the text names it.
+        VerificationFailed: There is one too many.
     """
     there = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
     for file in manifest.files:
         size = there.pop(file.path, None)
         if size is None:
-            raise VerificationFailed(f"{_name(store, manifest, file.path)} is missing")
+            raise DamagedBackup(f"{_name(store, manifest, file.path)} is missing")
         if size != file.size_bytes:
-            raise VerificationFailed(
+            raise DamagedBackup(
                 f"{_name(store, manifest, file.path)} has {size} bytes, the manifest says {file.size_bytes}"
             )
     extra = next((path for path in there if path.startswith(f"{DUMP}/")), None)
@@ -181,7 +183,12 @@ def identities_for(target: Target, store: Store, prefix: str, manifest: Manifest
 def fetch_head(
     store: Store, prefix: str, manifest: Manifest, identities: Identities | None, head: ArchiveHead
 ) -> None:
-    """Read a streamed archive until its table of contents is complete; its bytes are checked by `fetch`."""
+    """Read a streamed archive until its table of contents is complete; its bytes are checked by `fetch`.
+
+    Raises:
+        DamagedBackup: It can't be read, because it is not what was written.
+        VerificationFailed: It can't be read, and is what was written.
+    """
     path = manifest.contents
     what = _name(store, manifest, path)
     try:
@@ -193,8 +200,9 @@ def fetch_head(
                     for chunk in chunks:
                         _HeadOnly(head).write(chunk)
         head.end()
-    except ToolFailed as exc:
-        raise VerificationFailed(f"{what} is damaged: its table of contents can't be read: {exc}") from exc
+    except (ToolFailed, VerificationFailed) as exc:
+        fetch(store, prefix, manifest, [f for f in manifest.files if f.path == path], None)  # is it damaged?
+        raise VerificationFailed(f"{what}: its table of contents can't be read: {exc}") from exc
 
 
 class _Enough(Exception):
@@ -248,7 +256,7 @@ def fetch(
         identities: Open what is encrypted; it is kept as clear files, without the suffix of their names.
 
     Raises:
-        VerificationFailed: A file is missing or differs; the text names it.
+        DamagedBackup: A file is missing or differs; the text names it.
         PreconditionError: The disk of `into` is full.
     """
     total = sum(file.size_bytes for file in files)
@@ -351,7 +359,7 @@ def _reading(store: Store, prefix: str, manifest: Manifest, path: str) -> Genera
     try:
         yield from store.read(prefix + path)
     except FileNotFoundError:
-        raise VerificationFailed(f"{_name(store, manifest, path)} is missing") from None
+        raise DamagedBackup(f"{_name(store, manifest, path)} is missing") from None
 
 
 def _checked(
@@ -373,7 +381,7 @@ def _checked(
         count(len(chunk))
         yield chunk
     if (size, digest.hexdigest()) != (file.size_bytes, file.sha256):
-        raise VerificationFailed(
+        raise DamagedBackup(
             f"{_name(store, manifest, file.path)} is not what was written: {size} bytes with SHA-256"
             f" {digest.hexdigest()[:16]}..., the manifest says {file.size_bytes} and {file.sha256[:16]}...;"
             " take another backup or another store"
