@@ -16,7 +16,8 @@ def prune(target: str = "app", dry_run: bool = False, database: str = "") -> Sta
     """Delete the backups that the retention policy no longer keeps, in every store.
 
     - **Does**: ORs the keep rules, says why each kept backup is kept, never goes below `keep_min` and never
-      removes the last proven backup.
+      removes the last proven backups. Where a receipt is red, or more than half of a store would go, it
+      removes nothing and says what to answer on the command line (`--clear-freeze`, `--yes-remove`).
     - **Locks**: the backup's advisory lock.
     - **Cancel**: any time; a backup goes manifest first, so no half backup is ever listed.
     - **Undo**: **none, a deleted backup is gone.** Try `dry_run` first.

@@ -314,6 +314,8 @@ class TargetConfig(Model):
         databases: Names, or ``"*"`` for all of the server, found at run time; None means the conninfo's own.
         exclude_databases: With ``"*"``: names, and patterns with ``*``, ``?`` and ``[...]``.
         store_retention: The policy of a store that has one of its own; it replaces `retention` there.
+        previous_clusters: System identifiers of what this server was before an upgrade or a rebuild: their
+            backups are this target's too.
     """
 
     conninfo: TargetConninfo
@@ -327,6 +329,7 @@ class TargetConfig(Model):
     maintenance: LoginConfig = LoginConfig()
     retention: RetentionConfig = RetentionConfig(keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=6)
     store_retention: Mapping[str, RetentionConfig] = Field(default_factory=dict)
+    previous_clusters: tuple[Annotated[str, AfterValidator(checks.system_identifier)], ...] = ()
     sessions: tuple[SessionTable, ...] = ()
     index_bloat: IndexBloatConfig = IndexBloatConfig()
     index_audit: IndexAuditConfig = IndexAuditConfig()

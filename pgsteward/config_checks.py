@@ -227,6 +227,17 @@ def span(text: str) -> str:
     return text
 
 
+def system_identifier(text: str) -> str:
+    """Return what a cluster calls itself.
+
+    Raises:
+        ValueError: It is not such a number.
+    """
+    if text.isascii() and text.isdecimal():
+        return text
+    raise ValueError('write it as `prune` names it, in quotes: "7301234567890123456"')
+
+
 def recipient(text: str) -> str:
     """Return what may be a public key, or the path of a file of such.
 

@@ -15,6 +15,7 @@ class RetentionConfig(Model):
     Attributes:
         keep_min: So many of the newest stay, whatever the rules say.
         keep_proven: So many of the newest proven ones stay.
+        orphan_days: How long remains are left alone whose run can't be asked any more.
     """
 
     keep_last: Whole = Field(0, ge=0)
@@ -31,6 +32,7 @@ class RetentionConfig(Model):
     keep_within_yearly: Duration | None = None
     keep_min: Whole = Field(2, ge=1)
     keep_proven: Whole = Field(3, ge=1)
+    orphan_days: Whole = Field(7, ge=1)
     time_zone: Zone = "UTC"
 
     @property

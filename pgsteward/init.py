@@ -282,7 +282,11 @@ keep_last = 3
 keep_daily = 7
 keep_weekly = 4
 keep_monthly = 6
-keep_min = 2
+# keep_within = "14d"                         # and everything of the two weeks before the newest
+keep_min = 2                                  # never fewer
+keep_proven = 3                               # nor fewer that a restore has proven
+# [targets.{name}.store_retention.s3]        # a store may keep other ones
+# keep_monthly = 24
 
 # Tables whose rows expire. A timestamp column needs time_zone, an integer one unit = "s" or "ms".
 # [[targets.{name}.sessions]]

@@ -1,8 +1,10 @@
 """Remove what dead runs left behind, and nothing else.
 
 Touched is only what carries our own mark, and only when the run that made it is dead: its advisory lock is
-free. Unfinished backups and uploads belong to the runs that hold the ``backup`` lock, and the janitor holds
-it while it works; databases of unfinished restores and invalid indexes have locks of their own.
+free. Where there is no such lock any more, because the database was replaced since, only what has not changed
+for `orphan_days` is touched. Unfinished backups and uploads belong to the runs that hold the ``backup`` lock,
+and the janitor holds it while it works; databases of unfinished restores and invalid indexes have locks of
+their own.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pgsteward import postgres, results
 from pgsteward.backup.home import spool_store
@@ -22,7 +27,7 @@ from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.spool import clear_root, remove_dead
 from pgsteward.sql import load
-from pgsteward.storage import Store
+from pgsteward.storage import Store, StoredObject
 from pgsteward.targets import Target
 
 
@@ -108,8 +113,10 @@ def _clean_folder(
         mark = None
     whose = {key: mark.get(key) for key in owner} if isinstance(mark, dict) else {}
     if whose != dict(owner):
-        tally.skipped.append(Note(name, "unfinished, but its mark names another server or database"))
-        return
+        foreign = _not_ours_yet(target, store, whose, owner, keys.values())
+        if foreign:
+            tally.skipped.append(Note(name, foreign))
+            return
     if MANIFEST in keys:  # killed between manifest and mark: the backup is whole
         if not dry_run:
             store.delete(prefix + MARK)
@@ -125,6 +132,27 @@ def _clean_folder(
         if left is not None and left.is_dir():
             shutil.rmtree(left)  # partial files and empty folders, which are no objects
     tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
+
+
+def _not_ours_yet(
+    target: Target, store: Store, whose: Mapping[str, Any], owner: Row, objects: Iterable[StoredObject]
+) -> str:
+    """Say why remains stay whose mark names another database; "" when it is an earlier life of this one.
+
+    A restore that replaced the database has changed its OID, an upgrade its cluster: then no lock tells
+    whether the run is dead, and only remains that nobody has touched for days are taken for dead.
+    """
+    clusters = (owner["system_identifier"], *target.settings.previous_clusters)
+    if whose.get("system_identifier") not in clusters or whose.get("database") != owner["database"]:
+        return "unfinished, but its mark names another server or database"
+    days = target.settings.retention_in(store.name).orphan_days
+    left_at = max(stored.modified_at for stored in objects) + timedelta(days=days)
+    if left_at > datetime.now(UTC):
+        return (
+            f"unfinished, of this database before it was replaced: removed after {left_at:%Y-%m-%d %H:%M} UTC"
+            f" (orphan_days = {days})"
+        )
+    return ""
 
 
 def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:

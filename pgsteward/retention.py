@@ -7,216 +7,228 @@ touched but the exact keys that a manifest there names.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import results, sql
-from pgsteward.backup.home import mark
-from pgsteward.backup.listing import list_manifests, missing_file
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix, catalog_prefix
-from pgsteward.backup.receipts import Receipt, proven, read_receipts
-from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable
-from pgsteward.keep_rules import Backup, Decision, apply_policy
+from pgsteward.backup.home import mark, spool_store
+from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
+from pgsteward.config import RetentionConfig
+from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
+from pgsteward.keep_rules import Decision, apply_policy, asks_first
+from pgsteward.ledger import Ledger
 from pgsteward.postgres import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
-from pgsteward.results import Item, Note, StepResult
+from pgsteward.results import StepResult
+from pgsteward.retention_catalog import Catalog, newest_whole, refuse_strangers, survey
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
 
 
-def prune(target: Target, *, dry_run: bool = False, now: datetime | None = None) -> StepResult:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to become of one catalog, and why all of it stays where the policy is not asked."""
+
+    catalog: Catalog
+    decisions: tuple[Decision, ...] = ()
+    stays_because: str = ""
+
+    @property
+    def doomed(self) -> list[Manifest]:
+        """The backups that no rule keeps, oldest first."""
+        gone = [decision.backup_id for decision in self.decisions if not decision.keep]
+        return [self.catalog.manifests[backup_id] for backup_id in reversed(gone)]
+
+
+def prune(
+    target: Target, *, dry_run: bool = False, yes_remove: int | None = None, now: datetime | None = None
+) -> StepResult:
     """Delete what the policy no longer keeps, in each of the target's stores, each with its own catalog.
 
     A manifest goes first (the backup stops existing), then the files it names, by exact key; the mark laid
-    beside them before lets the janitor finish what a kill interrupts. Damaged backups are left alone.
+    beside them before lets the janitor finish what a kill interrupts. Where something is red, or more than
+    half of a catalog would go, nothing is deleted, and the result's findings say what a person can do.
 
     Args:
         target: Whose backups.
         dry_run: Decide, report, and delete nothing.
+        yes_remove: So many backups may go, in all stores together: exactly these or none.
         now: Aware instant to judge by; the clock's when None.
 
     Raises:
-        PreconditionError: No store holds a complete backup, or another run works on the backups.
+        ConfigError: `yes_remove` is not the number of backups that would go.
+        PreconditionError: No store holds a complete backup, one holds those of another cluster, or another
+            run works on the backups.
     """
-    began = time.monotonic()
+    ledger = Ledger("prune", target.name, dry_run=dry_run)
     moment = now or datetime.now(UTC)
     with operation_lock(target.login("backup"), "backup") as session:
         owner = session.row(sql.load("whose_mark"))
-        catalogs = [_prune_store(target, store, moment, dry_run, owner) for store in target.stores()]
-    examined = sum(catalog.examined for catalog in catalogs)
-    changed = tuple(item for catalog in catalogs for item in catalog.changed)
-    unknown = tuple(note for catalog in catalogs for note in catalog.unknown)
-    failed = tuple(note for catalog in catalogs for note in catalog.failed)
-    if examined == 0 and not unknown and not failed:
-        why = (
-            f"no store of target {target.name!r} holds a complete backup of {target.database!r}: nothing is"
-            " pruned before a backup has succeeded"
-        )
-        if dry_run:  # a night that is only tried out has made no backup
-            return results.skipped("prune", target.name, why)
-        raise PreconditionError(why)
-    freed = sum(int(item.facts.get("bytes", 0)) for item in changed)
-    verb = "Would remove" if dry_run else "Removed"
-    return StepResult(
-        step="prune",
-        target=target.name,
-        status=results.judge(examined=examined, failed=failed, unknown=unknown, changed=changed),
-        examined=examined,
-        changed=changed,
-        skipped=tuple(note for catalog in catalogs for note in catalog.skipped),
-        unknown=unknown,
-        failed=failed,
-        seconds=time.monotonic() - began,
-        summary=f"{verb} {len(changed)} of {plural(examined, 'backup')} in {plural(len(catalogs), 'store')}"
-        + (f" ({humanize_bytes(freed)})" if freed else ""),
-        details={
-            "decisions": [
-                {
-                    "backup_id": decision.backup_id,
-                    "store": catalog.store,
-                    "keep": decision.keep,
-                    "reasons": list(decision.reasons),
-                }
-                for catalog in catalogs
-                for decision in catalog.decisions
-            ],
-            "bytes": freed,
-        },
-        dry_run=dry_run,
-    )
+        catalogs, spooled = _look(target, ledger)
+        own = (str(owner["system_identifier"]), *target.settings.previous_clusters)
+        refuse_strangers(catalogs, target.name, own)
+        ledger.examined = sum(len(catalog.backups) for catalog in catalogs)
+        if not ledger.examined and not ledger.unknown:
+            why = (
+                f"no store of target {target.name!r} holds a complete backup of {target.database!r}: nothing"
+                " is pruned before a backup has succeeded"
+            )
+            if dry_run:  # a night that is only tried out has made no backup
+                return results.skipped("prune", target.name, why)
+            raise PreconditionError(why)
+        plans = make_plans(catalogs, target.settings.retention_in, moment, spooled)
+        for plan in plans:
+            if plan.stays_because:
+                ledger.skip(f"store {plan.catalog.store.name}", plan.stays_because)
+        stopped = _stop(target, plans, [*catalogs, *spooled], yes_remove, ledger)
+        if not stopped:
+            for plan in plans:
+                _remove(target, plan, owner, ledger)
+    return _result(ledger, plans, stopped, moment)
 
 
-@dataclass(frozen=True, slots=True)
-class _Catalog:
-    store: str
-    decisions: tuple[Decision, ...] = ()
-    changed: tuple[Item, ...] = ()
-    skipped: tuple[Note, ...] = ()
-    unknown: tuple[Note, ...] = ()
-    failed: tuple[Note, ...] = ()
+def _look(target: Target, ledger: Ledger) -> tuple[list[Catalog], list[Catalog]]:
+    """Return the catalogs of the target's stores, and that of its spool, where nothing is pruned."""
 
-    @property
-    def examined(self) -> int:
-        return len(self.decisions)
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What one store holds of one database, and what the policy decides about it.
-
-    Attributes:
-        whole: Backups whose files are all there, newest first.
-        broken: Backups that lack a file, and what they lack; they count for no rule.
-        receipts: Of all these backups, oldest first; those that can't be read are in `unknown`.
-        proven: Ids of the whole backups that a receipt shows to be equal.
-        decisions: One per whole backup, newest first.
-        unknown: What is damaged, and so left alone.
-    """
-
-    whole: tuple[Manifest, ...]
-    broken: tuple[tuple[Manifest, str], ...]
-    receipts: tuple[Receipt, ...]
-    proven: frozenset[str]
-    decisions: tuple[Decision, ...]
-    unknown: tuple[Note, ...]
-
-
-def survey(target: Target, store: Store, now: datetime) -> Holding:
-    """Find out what a store holds and what `prune` would decide; nothing is changed.
-
-    Raises:
-        StoreUnavailable: The store can't be asked now.
-        StoreFailed: The store refuses.
-    """
-    manifests, damaged = list_manifests(store, target.name, target.database)
-    ids = {manifest.backup_id for manifest in manifests}
-    receipts, unreadable = read_receipts(store, target.name, target.database, ids)
-    catalog = catalog_prefix(target.name, target.database)
-    sizes = {stored.key: stored.size_bytes for stored in store.objects(catalog)}
-    whole, broken = _whole(manifests, sizes, target)
-    why = "it counts for no rule and is left alone; remove its manifest if it is of no use"
-    protected = {note.object for note in unreadable}
-    shown = proven(receipts) - protected
-    decisions = apply_policy(
-        [Backup(m.backup_id, m.started_at, m.backup_id in shown, m.partial) for m in whole],
-        target.settings.retention_in(store.name),
-        now,
-    )
-    return Holding(
-        whole=tuple(whole),
-        broken=tuple(broken),
-        receipts=tuple(receipts),
-        proven=shown,
-        decisions=tuple(
-            _spared(decision) if decision.backup_id in protected and not decision.keep else decision
-            for decision in decisions
-        ),
-        unknown=(*damaged, *unreadable, *(Note(m.backup_id, f"{lack}: {why}") for m, lack in broken)),
-    )
-
-
-def _prune_store(
-    target: Target, store: Store, now: datetime, dry_run: bool, owner: Mapping[str, Any]
-) -> _Catalog:
-    try:
-        held = survey(target, store, now)
-    except (StoreUnavailable, StoreFailed) as exc:
-        return _Catalog(store.name, unknown=(Note(f"store {store.name}", str(exc)),))
-    if not (held.whole or held.broken):
-        why = "holds no complete backup of this database; nothing is pruned there"
-        return _Catalog(store.name, skipped=(Note(f"store {store.name}", why),), unknown=held.unknown)
-    by_id = {manifest.backup_id: manifest for manifest in held.whole}
-    changed: list[Item] = []
-    failed: list[Note] = []
-    for decision in reversed(held.decisions):  # oldest first
-        if decision.keep:
-            continue
-        manifest = by_id[decision.backup_id]
-        facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
-        if dry_run:
-            changed.append(Item(decision.backup_id, "would remove", facts))
-            continue
+    def each(store: Store, found: list[Catalog]) -> None:
         try:
-            remove_backup(store, target.name, manifest, owner)
+            catalog = survey(store, target.name, target.database)
         except (StoreUnavailable, StoreFailed) as exc:
-            failed.append(Note(f"{decision.backup_id} in store {store.name}", str(exc)))
-            break  # the store has trouble; what is left is removed next time
-        log.info("Removed backup %s from store %s", decision.backup_id, store.name)
-        changed.append(Item(decision.backup_id, "removed", facts))
-    return _Catalog(store.name, held.decisions, tuple(changed), unknown=held.unknown, failed=tuple(failed))
+            ledger.doubt(f"store {store.name}", str(exc))
+            return
+        ledger.unknown += catalog.unknown
+        found.append(catalog)
+
+    catalogs: list[Catalog] = []
+    for store in target.stores():
+        each(store, catalogs)
+    spooled: list[Catalog] = []
+    if (spool := spool_store(target)) is not None:
+        each(spool, spooled)
+    return catalogs, spooled
 
 
-def _whole(
-    manifests: Sequence[Manifest], sizes: Mapping[str, int], target: Target
-) -> tuple[list[Manifest], list[tuple[Manifest, str]]]:
-    """Tell the backups whose files are all there from the others, which may push no good one out."""
-    whole: list[Manifest] = []
-    broken: list[tuple[Manifest, str]] = []
-    for manifest in manifests:
-        prefix = backup_prefix(target.name, manifest.database, manifest.backup_id)
-        there = {key.removeprefix(prefix): size for key, size in sizes.items() if key.startswith(prefix)}
-        missing = missing_file(manifest, there)
-        if missing is None:
-            whole.append(manifest)
+def make_plans(
+    catalogs: Sequence[Catalog],
+    policy_of: Callable[[str], RetentionConfig],
+    now: datetime,
+    spooled: Sequence[Catalog] = (),
+) -> list[Plan]:
+    """Decide about each catalog.
+
+    Args:
+        catalogs: Of the target's stores.
+        policy_of: Gives the policy of a store by its name.
+        now: Aware instant to judge by.
+        spooled: Of places where backups wait for their upload.
+    """
+    newest = newest_whole([*catalogs, *spooled], now)
+    plans = []
+    for catalog in catalogs:
+        if not catalog.manifests:
+            why = "holds no complete backup of this database; nothing is pruned there"
+            plans.append(Plan(catalog, stays_because=why))
+        elif newest is not None and newest not in catalog.manifests:
+            why = f"does not hold the newest backup, {newest}; nothing is pruned there before its upload"
+            decisions = tuple(
+                Decision(each.backup_id, True, (f"the store {why}",)) for each in catalog.backups
+            )
+            plans.append(Plan(catalog, decisions, why))
         else:
-            broken.append((manifest, missing))
-    return whole, broken
+            policy = policy_of(catalog.store.name)
+            plans.append(Plan(catalog, tuple(apply_policy(catalog.backups, policy, now))))
+    return plans
 
 
-def _spared(decision: Decision) -> Decision:
-    return replace(decision, keep=True, reasons=("its receipt can't be read, so it may be proven",))
+def _stop(
+    target: Target,
+    plans: Sequence[Plan],
+    catalogs: Sequence[Catalog],
+    yes_remove: int | None,
+    ledger: Ledger,
+) -> str:
+    """Say in a few words why nothing may be removed now, with findings that tell more; "" when all may."""
+    command = f"pgsteward prune {target.name}"
+    if target.settings.databases is not None:
+        command += f" --database {target.database}"
+    frozen = [note for catalog in catalogs for note in catalog.frozen]
+    if frozen:
+        for note in frozen:
+            ledger.find(
+                note.object,
+                f"{note.reason}. Pruning is frozen until you have looked at it and say so:"
+                f" {command} --clear-freeze 'what was found out'",
+            )
+        return "pruning is frozen"
+    total = sum(len(plan.doomed) for plan in plans)
+    if yes_remove is not None:
+        if yes_remove != total:
+            raise ConfigError(
+                f"--yes-remove {yes_remove} was given and {plural(total, 'backup')} would go: nothing was"
+                f" removed. Look at `{command} --dry-run` again"
+            )
+        return ""
+    too_many = [plan for plan in plans if asks_first(plan.decisions, plan.catalog.backups)]
+    for plan in too_many:
+        ledger.find(
+            f"store {plan.catalog.store.name}",
+            f"{len(plan.doomed)} of {plural(len(plan.decisions), 'backup')} would go, more than half: nothing"
+            f" was removed. Look at `{command} --dry-run`; if that is right: {command} --yes-remove {total}",
+        )
+    return "more than half would go" if too_many else ""
+
+
+def _remove(target: Target, plan: Plan, owner: Mapping[str, Any], ledger: Ledger) -> None:
+    store = plan.catalog.store
+    for manifest in plan.doomed:
+        facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
+        if not ledger.dry_run:
+            try:
+                remove_backup(store, target.name, manifest, owner)
+            except (StoreUnavailable, StoreFailed) as exc:
+                ledger.fail(f"{manifest.backup_id} in store {store.name}", str(exc))
+                return  # the store has trouble; what is left is removed next time
+            log.info("Removed backup %s from store %s", manifest.backup_id, store.name)
+        ledger.change(manifest.backup_id, "would remove" if ledger.dry_run else "removed", **facts)
+
+
+def _result(ledger: Ledger, plans: Sequence[Plan], stopped: str, now: datetime) -> StepResult:
+    freed = sum(int(item.facts.get("bytes", 0)) for item in ledger.changed)
+    verb = "Would remove" if ledger.dry_run else "Removed"
+    there = f"{plural(ledger.examined, 'backup')} in {plural(len(plans), 'store')}"
+    summary = f"{verb} {len(ledger.changed)} of {there}"
+    if freed:
+        summary += f" ({humanize_bytes(freed)})"
+    if stopped:
+        summary += f": {stopped}"
+    decisions = [_row(plan, decision, now) for plan in plans for decision in plan.decisions]
+    return ledger.result(summary, {"decisions": decisions, "bytes": freed})
+
+
+def _row(plan: Plan, decision: Decision, now: datetime) -> dict[str, Any]:
+    manifest = plan.catalog.manifests[decision.backup_id]
+    backup = next(each for each in plan.catalog.backups if each.backup_id == decision.backup_id)
+    return {
+        "backup_id": decision.backup_id,
+        "store": plan.catalog.store.name,
+        "started_at": manifest.started_at.isoformat(),
+        "age_seconds": round((now - manifest.started_at).total_seconds()),
+        "proven": backup.proven,
+        "keep": decision.keep,
+        "action": "keep" if decision.keep else "remove",
+        "reasons": list(decision.reasons),
+    }
 
 
 def remove_backup(store: Store, target_name: str, manifest: Manifest, owner: Mapping[str, Any]) -> None:
     """Delete one backup from one store: mark, manifest, files, mark; each by exact key.
 
     From the second step on it is no backup any more. Killed in between, the mark tells the janitor whose
-    remains these are.
+    remains these are. Doing it again, or for a backup that is gone already, changes nothing.
 
     Args:
         store: Where from.

@@ -10,16 +10,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import results
+from pgsteward.backup import freeze
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.proof import proof_facts
 from pgsteward.backup.receipts import Receipt
-from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable, VerificationFailed
+from pgsteward.errors import (
+    DamagedBackup,
+    PreconditionError,
+    StoreFailed,
+    StoreUnavailable,
+    VerificationFailed,
+)
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import plural
 from pgsteward.results import Item, Note, StepResult
-from pgsteward.retention import Holding, survey
+from pgsteward.retention import Plan, make_plans
+from pgsteward.retention_catalog import Catalog, survey
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
@@ -32,8 +40,8 @@ def backups(target: Target, *, now: datetime | None = None) -> StepResult:
 
     ``details["backups"]`` holds one entry per backup. Its ``state`` is ``proven`` where a green receipt says
     that it was restored and found equal, ``differs`` where the newest receipt is red, ``damaged`` where no
-    store has all of its files, else ``complete``. Why it is kept is what `pgsteward.retention.survey` says,
-    as ``prune`` would decide now. What waits for its upload is in the store ``spool``.
+    store has all of its files, else ``complete``. Why it is kept is what `pgsteward.retention.make_plans`
+    says, as ``prune`` would decide now. What waits for its upload is in the store ``spool``.
 
     Args:
         target: Whose backups.
@@ -44,21 +52,24 @@ def backups(target: Target, *, now: datetime | None = None) -> StepResult:
     stores = target.stores()
     if (spool := spool_store(target)) is not None:
         stores = [*stores, spool]
-    found: dict[str, _Listed] = {}
     unknown: list[Note] = []
-    asked = 0
+    catalogs: list[Catalog] = []
     for store in stores:
         try:
-            held = survey(target, store, moment)
+            catalogs.append(survey(store, target.name, target.database))
         except (StoreUnavailable, StoreFailed) as exc:
             unknown.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
-            continue
-        asked += 1
-        unknown += [Note(f"{note.object} in {store.name}", note.reason) for note in held.unknown]
-        _take(found, store.name, held, waits=spool is not None and store.name == spool.name)
+    asked = len(catalogs)
+    for catalog in catalogs:
+        unknown += [Note(f"{note.object} in {catalog.store.name}", note.reason) for note in catalog.unknown]
+    found: dict[str, _Listed] = {}
+    for plan in make_plans(catalogs, target.settings.retention_in, moment):
+        _take(found, plan, waits=spool is not None and plan.catalog.store.name == spool.name)
     listed = sorted(found.values(), key=lambda each: (each.manifest.started_at, each.manifest.backup_id))
     entries = [each.as_json(moment) for each in reversed(listed)]
     findings = [Note(each.manifest.backup_id, why) for each in reversed(listed) for why in each.disproofs]
+    if any(catalog.frozen for catalog in catalogs):
+        findings.append(Note(target.database, "pruning is frozen, as prune says; look at what is red first"))
     if asked and not any(each.stores for each in listed):
         findings.append(Note(target.database, "there is no complete backup of it"))
     return StepResult(
@@ -91,7 +102,8 @@ class _Listed:
         """What the newest receipt of each store says that was not equal."""
         newest = {receipt.store: receipt for receipt in self.receipts}
         return [
-            f"a {r.what} from {r.store} was not equal ({'; '.join(r.differences) or 'it is not said where'})"
+            f"a {r.what} from {r.store} {'was not equal' if r.compared else 'found damage'}"
+            f" ({'; '.join(r.differences) or 'it is not said where'})"
             for r in newest.values()
             if r.verdict == "red"
         ]
@@ -124,24 +136,29 @@ class _Listed:
         }
 
 
-def _take(found: dict[str, _Listed], store: str, held: Holding, *, waits: bool) -> None:
+def _take(found: dict[str, _Listed], plan: Plan, *, waits: bool) -> None:
     """Add what one store holds."""
-    for manifest in held.whole:
-        found.setdefault(manifest.backup_id, _Listed(manifest)).stores.append(store)
-    for manifest, _ in held.broken:
-        found.setdefault(manifest.backup_id, _Listed(manifest)).damaged_in.append(store)
-    for backup_id in held.proven & {manifest.backup_id for manifest in held.whole}:
-        found[backup_id].proven = True
-    for receipt in held.receipts:
+    catalog = plan.catalog
+    store = catalog.store.name
+    for backup_id, manifest in catalog.manifests.items():
+        listed = found.setdefault(backup_id, _Listed(manifest))
+        (listed.damaged_in if backup_id in catalog.broken else listed.stores).append(store)
+    for backup in catalog.backups:
+        if backup.proven and backup.backup_id not in catalog.broken:
+            found[backup.backup_id].proven = True
+    for receipt in catalog.receipts:
         found[receipt.backup_id].receipts.append(receipt)
-    for decision in held.decisions:
+    for decision in plan.decisions:
+        if decision.backup_id in catalog.broken:
+            continue
         reasons = [WAITS] if waits else list(decision.reasons)
         kept = {"store": store, "keep": waits or decision.keep, "reasons": reasons}
         found[decision.backup_id].kept.append(kept)
 
 
 def _last_restore(receipts: Sequence[Receipt], now: datetime) -> dict[str, Any] | None:
-    """Return what the newest receipt of any store says; None where there is none."""
+    """Return what the newest receipt of a restore from any store says; None where there is none."""
+    receipts = [receipt for receipt in receipts if receipt.what != "verify"]
     if not receipts:
         return None
     newest = max(receipts, key=lambda receipt: receipt.written_at)
@@ -163,6 +180,8 @@ def verify(
     target: Target, backup_id: str, *, store: str | None = None, progress: Progress = silent
 ) -> StepResult:
     """Read every byte of a backup again and compare it with the manifest.
+
+    Bytes that are not what was written leave a red receipt in their store, which freezes pruning.
 
     Args:
         target: Whose backup.
@@ -201,6 +220,8 @@ def verify(
             continue
         except VerificationFailed as exc:
             failed.append(Note(f"{MANIFEST} in {place.name}", str(exc)))
+            if isinstance(exc, DamagedBackup):
+                unknown += freeze.leave_damage(place, target, wanted, "verify", [str(exc)])
             continue
         except (StoreUnavailable, StoreFailed) as exc:
             silent_stores.append(exc)
@@ -208,6 +229,7 @@ def verify(
             continue
         read += len(manifest.files)
         failed += [Note(f"{note.object} in {place.name}", note.reason) for note in problems]
+        unknown += _leave_evidence(place, target, manifest, problems)
         if not problems:
             facts = {"files": len(manifest.files), "bytes": manifest.size_bytes}
             changed.append(Item(f"{wanted} in {place.name}", "verified", facts))
@@ -230,6 +252,15 @@ def verify(
         summary=_verdict(wanted, read, verified, failed),
         details={"backup_id": wanted, "files": read, "stores": verified},
     )
+
+
+def _leave_evidence(place: Store, target: Target, manifest: Manifest, problems: Sequence[Note]) -> list[Note]:
+    """Leave a receipt of damage, or of its end; a file too many is no damage to the others."""
+    known = {file.path for file in manifest.files}
+    damage = [f"{note.object} {note.reason}" for note in problems if note.object in known]
+    if damage:
+        return freeze.leave_damage(place, target, manifest.backup_id, "verify", damage)
+    return [] if problems else freeze.leave_repair(place, target, manifest.backup_id)
 
 
 def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> str:

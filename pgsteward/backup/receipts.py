@@ -1,13 +1,16 @@
 """Receipts: who restored what, and was it equal. One hash chain per database and store, never pruned.
 
 A backup is *proven* when a green receipt in the same store says that it was restored from there and that
-the whole database was equal to the proof in its manifest.
+the whole database was equal to the proof in its manifest. A *red* one says that it was not equal, or that
+stored bytes are not what was written: from then on nothing of this database is pruned, until somebody says in
+a receipt of its own why that may go on.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -21,7 +24,8 @@ RECEIPTS = "receipts/"
 FORMAT_VERSION = 1
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
-Verdict = Literal["green", "red"]
+What = Literal["restore", "drill", "verify", "clear-freeze"]
+Verdict = Literal["green", "red", "cleared"]
 
 
 class _Model(BaseModel):
@@ -38,12 +42,14 @@ class Compared(_Model):
 
 
 class Receipt(_Model):
-    """Evidence of one restore.
+    """Evidence of one restore, of damage that was found, or of a freeze that somebody cleared.
 
     Attributes:
         previous_sha256: SHA-256 of the stored bytes of the receipt before this one; None in the first.
-        what: Which work it was: ``restore``.
-        differences: What was not equal, in sentences; empty in a green one.
+        what: Which work it was.
+        differences: What was not equal or is damaged, in sentences; empty in a green one.
+        reason: Of a cleared freeze: why pruning may go on.
+        by: Of a cleared freeze: the user and the machine that said so.
     """
 
     format_version: int = FORMAT_VERSION
@@ -53,14 +59,21 @@ class Receipt(_Model):
     target: str
     database: str
     store: str
-    what: Literal["restore", "drill"]
-    into: str
-    server_version: str
+    what: What
+    into: str = ""
+    server_version: str = ""
     pgsteward_version: str
     proof: Compared
     differences: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     verdict: Verdict
+    reason: str = ""
+    by: str = ""
+
+    @property
+    def compared(self) -> bool:
+        """True for a restore that came as far as comparing rows; damage is found before."""
+        return self.proof.level != "none"
 
     def to_bytes(self) -> bytes:
         """Return the JSON that is stored."""
@@ -85,6 +98,47 @@ def write_receipt(store: Store, receipt: Receipt) -> str:
     return key
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One link of the chain; without a receipt where it can't be read, and then `trouble` says why."""
+
+    key: str
+    backup_id: str
+    receipt: Receipt | None
+    trouble: str = ""
+
+    @property
+    def note(self) -> Note:
+        return Note(self.backup_id, self.trouble)
+
+
+def read_chain(
+    store: Store, target_name: str, database: str, backup_ids: Collection[str] | None = None
+) -> list[Entry]:
+    """Return the receipts of one database in one store, oldest first, those that can't be read too.
+
+    Args:
+        store: Where to look.
+        target_name: Name of the target.
+        database: Name of the database.
+        backup_ids: Read only the receipts of these backups; the chain grows for ever.
+    """
+    chain: list[Entry] = []
+    for key in _receipt_keys(store, catalog_prefix(target_name, database) + RECEIPTS):
+        backup_id = _backup_id(key)
+        if backup_ids is not None and backup_id not in backup_ids:
+            continue
+        receipt, trouble = None, ""
+        try:
+            receipt = Receipt.model_validate_json(store.get_bytes(key))
+        except ValidationError:
+            trouble = f"its receipt {key} in store {store.name!r} is damaged"
+        if receipt is not None and (receipt.backup_id, receipt.database) != (backup_id, database):
+            receipt, trouble = None, f"the receipt {key} in store {store.name!r} is of another backup"
+        chain.append(Entry(key, backup_id, receipt, trouble))
+    return chain
+
+
 def read_receipts(
     store: Store, target_name: str, database: str, backup_ids: Collection[str] | None = None
 ) -> tuple[list[Receipt], list[Note]]:
@@ -99,32 +153,29 @@ def read_receipts(
     Returns:
         Receipts, and one note per receipt that can't be read; its object is the **backup id**.
     """
-    receipts: list[Receipt] = []
-    damaged: list[Note] = []
-    for key in _receipt_keys(store, catalog_prefix(target_name, database) + RECEIPTS):
-        backup_id = _backup_id(key)
-        if backup_ids is not None and backup_id not in backup_ids:
-            continue
-        try:
-            receipt = Receipt.model_validate_json(store.get_bytes(key))
-        except ValidationError:
-            damaged.append(Note(backup_id, f"its receipt {key} in store {store.name!r} is damaged"))
-            continue
-        if (receipt.backup_id, receipt.database) != (backup_id, database):
-            damaged.append(Note(backup_id, f"the receipt {key} in store {store.name!r} is of another backup"))
-            continue
-        receipts.append(receipt)
-    return receipts, damaged
+    chain = read_chain(store, target_name, database, backup_ids)
+    receipts = [entry.receipt for entry in chain if entry.receipt is not None]
+    return receipts, [entry.note for entry in chain if entry.receipt is None]
 
 
 def proven(receipts: Collection[Receipt]) -> frozenset[str]:
     """Return the ids that the receipts prove: the newest receipt of a backup decides."""
-    newest = {receipt.backup_id: receipt for receipt in sorted(receipts, key=lambda r: r.written_at)}
     return frozenset(
         backup_id
-        for backup_id, receipt in newest.items()
+        for backup_id, receipt in _newest(receipts).items()
         if receipt.verdict == "green" and receipt.proof.equal and receipt.proof.level != "none"
     )
+
+
+def red(receipts: Collection[Receipt]) -> dict[str, Receipt]:
+    """Return the newest receipts of those backups for which that is a red one, by id."""
+    return {id_: receipt for id_, receipt in _newest(receipts).items() if receipt.verdict == "red"}
+
+
+def _newest(receipts: Collection[Receipt]) -> dict[str, Receipt]:
+    """Return the newest evidence on each backup; a cleared freeze is none."""
+    evidence = [receipt for receipt in receipts if receipt.verdict != "cleared"]
+    return {receipt.backup_id: receipt for receipt in sorted(evidence, key=lambda r: r.written_at)}
 
 
 def _receipt_keys(store: Store, prefix: str) -> list[str]:

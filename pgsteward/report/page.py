@@ -32,6 +32,11 @@ _IN_EVERY_NIGHT = frozenset({"lock waiters"})
 _HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
 """Details that say again what stands elsewhere on the page."""
 
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons")
+}
+"""Tables of which people see these columns only; the JSON has all of them."""
+
 
 def shown(result: NightResult | StepResult) -> Shown:
     """Return the status as people read it."""
@@ -327,7 +332,7 @@ def _details(
         rows = _rows_of(value)
         if rows is not None:
             found = dict.fromkeys(name for row in rows for name in row)
-            keys = list(found)
+            keys = [name for name in _COLUMNS.get(key, found) if name in found]
             cells = [tuple(row.get(name) for name in keys) for row in rows]
             table = _table(keys, cells, label(key), most)
             if key == "lock_waiters":  # these seconds are not what something took

@@ -11,7 +11,7 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB")
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:")
 
-_CAPTIONS: Mapping[str, str] = {"bytes": "size", "seconds": "took"}
+_CAPTIONS: Mapping[str, str] = {"bytes": "size", "seconds": "took", "reasons": "why"}
 
 NONE = "–"
 """Stands for "no such figure", never for zero."""

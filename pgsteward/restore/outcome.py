@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pgsteward import results
 from pgsteward.backup.encryption import Identities
@@ -27,7 +27,7 @@ from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.targets import Target
 
-STEP = "restore"
+STEP: Final = "restore"
 
 
 @dataclass(slots=True)
@@ -106,8 +106,8 @@ class Comparison:
 def leave_receipt(
     order: Order, session: Connection, compared: Comparison, verdict: Verdict
 ) -> dict[str, Any]:
-    """Leave evidence in the store, good or bad; what was not compared as a whole is no evidence."""
-    if compared.equal is None or compared.not_examined:
+    """Leave evidence in the store, good or bad; what was not compared as a whole is never good."""
+    if compared.equal is None or (compared.equal and compared.not_examined):
         return {"receipt": None, "receipt_error": None}
     manifest = order.manifest
     said = (*compared.differences, *compared.explained, *verdict.degraded)

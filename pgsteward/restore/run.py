@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import capacity
+from pgsteward.backup import freeze
+from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import (
     Difference,
@@ -21,7 +24,7 @@ from pgsteward.backup.proof import (
     take_proof,
 )
 from pgsteward.backup.stream_dump import ArchiveHead
-from pgsteward.errors import PreconditionError, StewardError, VerificationFailed
+from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, VerificationFailed
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
@@ -33,7 +36,10 @@ from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import StepResult
+from pgsteward.storage import Store
 from pgsteward.targets import Target
+
+log = logging.getLogger(__name__)
 
 
 def restore(
@@ -76,7 +82,7 @@ def restore(
     final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
     phases = Phases()
     progress("looking for the backup")
-    with phases.phase("preflight"):
+    with phases.phase("preflight"), _evidence_of_manifest(target, what, store, dry_run):
         found = fetch.find_backup(target, what, store)
         if replace:
             refuse_replacing(found.manifest)
@@ -97,7 +103,7 @@ def restore(
         progress=progress,
         phases=phases,
     )
-    with ExitStack() as stack:
+    with _evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         with phases.phase("preflight"):
@@ -105,6 +111,42 @@ def restore(
         if dry_run:
             return planned(order, ready, time.monotonic() - began)
         return _restore(order, ready, lock, session, keep_failed, began)
+
+
+@contextlib.contextmanager
+def _evidence_of_damage(order: Order, dry_run: bool) -> Iterator[None]:
+    """Leave a red receipt where stored bytes are not what was written; a dry run leaves nothing anywhere."""
+    try:
+        yield
+    except DamagedBackup as exc:
+        store, manifest = order.found.store, order.manifest
+        with contextlib.suppress(FileNotFoundError):  # pruned meanwhile is not damaged
+            read_manifest(store, order.target.name, manifest.database, manifest.backup_id)
+            if not dry_run:
+                _leave_damage(store, order.target, manifest.backup_id, exc)
+        raise
+
+
+def _leave_damage(store: Store, target: Target, backup_id: str, exc: DamagedBackup) -> None:
+    for note in freeze.leave_damage(store, target, backup_id, STEP, [str(exc)]):
+        log.warning("%s %s", note.object, note.reason)
+
+
+@contextlib.contextmanager
+def _evidence_of_manifest(target: Target, what: str, store: str | None, dry_run: bool) -> Iterator[None]:
+    """The same for the manifest of a backup that was named by its id."""
+    try:
+        yield
+    except DamagedBackup:
+        for place in [target.store(store)] if store is not None else target.stores():
+            try:
+                read_manifest(place, target.name, target.database, what)
+            except DamagedBackup as exc:
+                if not dry_run:
+                    _leave_damage(place, target, what, exc)
+            except (StewardError, FileNotFoundError):
+                continue
+        raise
 
 
 def _affordable_jobs(admin: Login) -> int:

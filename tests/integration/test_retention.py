@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
-from pgsteward.backup.receipts import Compared, Receipt, write_receipt
+from pgsteward.backup.manifest import MANIFEST, Manifest, backup_prefix
 from pgsteward.backup.upload import upload
-from pgsteward.errors import PreconditionError, StoreFailed
-from pgsteward.janitor import clean_up
+from pgsteward.errors import (
+    ConfigError,
+    PreconditionError,
+    StoreFailed,
+)
 from pgsteward.postgres import operation_lock
 from pgsteward.retention import prune, remove_backup
-from pgsteward.sql import load
-from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
+from tests.integration.old_backups import POLICY, age, keys, newest, of_cluster, receipt
 from tests.servers import Bucket, Database
-
-NOW = datetime.now(UTC)
-POLICY = {"keep_last": 1, "keep_min": 1, "keep_proven": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -42,36 +41,15 @@ def target(database: Database, bucket: Bucket, tmp_path: Path) -> Target:
     return target
 
 
-def newest(target: Target) -> str:
-    return str(backups(target).details["backups"][0]["backup_id"])
-
-
-def age(target: Target, store: Store, days: int, target_name: str = "app") -> str:
-    """Copy the newest backup within a store as one that is `days` old."""
-    source = backup_prefix(target.name, target.database, newest(target))
-    manifest = Manifest.from_bytes(store.get_bytes(source + MANIFEST), "it")
-    then = NOW - timedelta(days=days)
-    backup_id = f"{then:%Y%m%dT%H%M%SZ}-00{days % 10_000:04}"
-    prefix = backup_prefix(target_name, target.database, backup_id)
-    for file in manifest.files:
-        store.put_bytes(prefix + file.path, store.get_bytes(source + file.path))
-    old = manifest.model_copy(update={"backup_id": backup_id, "started_at": then, "target": target_name})
-    store.put_bytes(prefix + MANIFEST, old.to_bytes())
-    return backup_id
-
-
-def keys(store: Store) -> list[str]:
-    return [stored.key for stored in store.objects("")]
-
-
 def test_what_no_rule_keeps_goes_from_every_store_and_the_rest_stays_whole(target: Target) -> None:
     kept = newest(target)
     old = {store.name: age(target, store, days) for days, store in enumerate(target.stores(), 1)}
-    planned = prune(target, dry_run=True)
+    now = datetime.now(UTC)
+    planned = prune(target, dry_run=True, now=now)
     assert {(item.object, item.action, item.facts["store"]) for item in planned.changed} == {
         (backup_id, "would remove", store) for store, backup_id in old.items()
     }
-    result = prune(target)
+    result = prune(target, now=now)
     assert result.status == "ok"
     assert result.details["decisions"] == planned.details["decisions"]
     assert [(i.object, i.facts) for i in result.changed] == [(i.object, i.facts) for i in planned.changed]
@@ -94,30 +72,17 @@ def test_decisions_name_store_and_reasons(target: Target) -> None:
     old = age(target, target.store("disk"), 3)
     decisions = prune(target, dry_run=True).details["decisions"]
     json.dumps(decisions)
-    assert {"backup_id": old, "store": "disk", "keep": False, "reasons": ["no rule keeps it"]} in decisions
+    told = {key: decisions[1][key] for key in ("backup_id", "store", "keep", "action", "proven", "reasons")}
+    assert told == {
+        "backup_id": old,
+        "store": "disk",
+        "keep": False,
+        "action": "remove",
+        "proven": False,
+        "reasons": ["no rule keeps it"],
+    }
+    assert 0 <= decisions[1]["age_seconds"] - 3 * 86_400 < 600
     assert [decision["store"] for decision in decisions] == ["disk", "disk", "s3"]
-
-
-def receipt(target: Target, store: Store, backup_id: str, verdict: str = "green") -> str:
-    return write_receipt(
-        store,
-        Receipt.model_validate(
-            {
-                "previous_sha256": None,
-                "written_at": NOW,
-                "backup_id": backup_id,
-                "target": target.name,
-                "database": target.database,
-                "store": store.name,
-                "what": "restore",
-                "into": "x",
-                "server_version": "17.1",
-                "pgsteward_version": "0",
-                "proof": Compared(level="full", relations=1, rows=1, equal=verdict == "green"),
-                "verdict": verdict,
-            }
-        ),
-    )
 
 
 def test_the_newest_proven_backup_of_each_store_stays(target: Target) -> None:
@@ -130,13 +95,67 @@ def test_the_newest_proven_backup_of_each_store_stays(target: Target) -> None:
     assert gone == {(older, "disk"), (on_s3, "s3")}
 
 
-def test_a_red_receipt_takes_the_proof_back(target: Target) -> None:
-    disk = target.store("disk")
-    old = age(target, disk, 5)
-    receipt(target, disk, old)
-    assert not prune(target, dry_run=True).changed
-    receipt(target, disk, old, "red")
-    assert [item.object for item in prune(target, dry_run=True).changed] == [old]
+def test_more_than_half_of_a_catalog_goes_only_when_a_person_names_the_number(target: Target) -> None:
+    disk, s3 = target.stores()
+    on_disk = [age(target, disk, days) for days in (3, 4)]
+    on_s3 = age(target, s3, 5)
+    before = [keys(store) for store in target.stores()]
+    for dry_run in (True, False):
+        stopped = prune(target, dry_run=dry_run)
+        assert (stopped.status, stopped.changed, stopped.only_findings) == ("partial", (), True)
+        (found,) = stopped.findings
+        assert found.object == "store disk"
+        assert "2 of 3 backups would go" in found.reason
+        assert "--yes-remove 3" in found.reason
+        doomed = {d["backup_id"] for d in stopped.details["decisions"] if d["action"] == "remove"}
+        assert doomed == {*on_disk, on_s3}
+    for wrong in (1, 2, 4):
+        with pytest.raises(ConfigError, match="3 backups would go"):
+            prune(target, yes_remove=wrong)
+    assert [keys(store) for store in target.stores()] == before
+    result = prune(target, yes_remove=3)
+    assert result.status == "ok"
+    assert {item.object for item in result.changed} == {*on_disk, on_s3}
+    with pytest.raises(ConfigError, match="0 backups would go"):
+        prune(target, yes_remove=3)
+
+
+def test_exactly_half_of_a_catalog_may_go(target: Target) -> None:
+    old = age(target, target.store("disk"), 3)
+    assert [item.object for item in prune(target).changed] == [old]
+
+
+def test_a_store_that_lacks_the_newest_backup_is_not_pruned(target: Target) -> None:
+    disk, s3 = target.stores()
+    old = [age(target, s3, days) for days in (3, 4)]
+    gone = Manifest.from_bytes(
+        s3.get_bytes(backup_prefix(target.name, target.database, newest(target)) + MANIFEST), "it"
+    )
+    remove_backup(s3, target.name, gone, {})
+    older = age(target, disk, 5)
+    result = prune(target)
+    assert [(item.object, item.facts["store"]) for item in result.changed] == [(older, "disk")]
+    (note,) = result.skipped
+    assert note.object == "store s3"
+    assert gone.backup_id in note.reason
+    assert all(any(backup_id in key for key in keys(s3)) for backup_id in old)
+
+
+def test_a_store_may_have_a_policy_of_its_own(database: Database, bucket: Bucket, tmp_path: Path) -> None:
+    database.execute('CREATE TABLE "Order Lines" AS SELECT 1 AS a')
+    longer = {"s3": {"keep_within": "30d", "keep_min": 1}}
+    stores = ("disk", "s3")
+    target = make_target(
+        database, tmp_path, bucket=bucket, stores=stores, retention=POLICY, store_retention=longer
+    )
+    back_up(target)
+    upload(target)
+    disk, s3 = target.stores()
+    on_disk, young, old = age(target, disk, 5), age(target, s3, 6), age(target, s3, 40)
+    result = prune(target)
+    assert {(item.object, item.facts["store"]) for item in result.changed} == {(on_disk, "disk"), (old, "s3")}
+    (why,) = (d["reasons"] for d in result.details["decisions"] if d["backup_id"] == young)
+    assert why == ["within 30d of the newest"]
 
 
 def test_a_receipt_that_can_not_be_read_protects_its_backup(target: Target) -> None:
@@ -174,8 +193,10 @@ def test_a_backup_without_all_its_files_pushes_no_good_one_out(target: Target, h
     assert [note.object for note in result.unknown] == [broken]
     assert "dump/toc.dat" in result.unknown[0].reason
     assert keys(disk) == before
-    decided = [each["backup_id"] for each in result.details["decisions"] if each["store"] == "disk"]
-    assert decided == [good]
+    decided = {d["backup_id"]: d for d in result.details["decisions"] if d["store"] == "disk"}
+    assert set(decided) == {good, broken}
+    assert "counts for no rule" in decided[broken]["reasons"][0]
+    assert decided[good]["reasons"][0] == "last 1 of 1"
 
 
 def test_a_receipt_that_can_not_be_read_is_no_proof(target: Target) -> None:
@@ -237,51 +258,6 @@ def test_two_runs_at_once_are_refused(target: Target) -> None:
             prune(target)
 
 
-class Killed(BaseException):
-    """The process dies here."""
-
-
-@pytest.mark.parametrize("after", [0, 1, 2, 3])
-def test_a_removal_that_dies_leaves_a_whole_backup_or_what_the_janitor_clears(
-    target: Target, after: int
-) -> None:
-    store = target.store("disk")
-    kept, old = newest(target), age(target, store, 5)
-    manifest = Manifest.from_bytes(
-        store.get_bytes(backup_prefix(target.name, target.database, old) + MANIFEST), "it"
-    )
-    deleted = 0
-
-    class Dying:
-        """The store, until the process dies."""
-
-        name = store.name
-
-        def put_bytes(self, key: str, data: bytes) -> None:
-            store.put_bytes(key, data)
-
-        def delete(self, key: str) -> None:
-            nonlocal deleted
-            if deleted == after:
-                raise Killed
-            deleted += 1
-            store.delete(key)
-
-    with operation_lock(target.login("backup"), "backup") as session:
-        owner = session.row(load("whose_mark"))
-    with pytest.raises(Killed):
-        remove_backup(Dying(), target.name, manifest, owner)  # type: ignore[arg-type]
-    listed = {entry["backup_id"] for entry in backups(target).details["backups"]}
-    assert listed == ({kept, old} if after == 0 else {kept})
-    clean_up(target)
-    left = [key for key in keys(store) if old in key]
-    assert not any(key.endswith(MARK) for key in left)
-    if after == 0:
-        assert verify(target, old, store="disk").status == "ok"
-    else:
-        assert left == []
-
-
 def test_a_store_that_refuses_to_delete_is_failed_and_named(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,3 +270,29 @@ def test_a_store_that_refuses_to_delete_is_failed_and_named(
     result = prune(target)
     assert result.status == "partial"
     assert result.failed[0].object == f"{old} in store disk"
+
+
+def test_two_clusters_that_share_a_name_never_prune_each_others_backups(target: Target) -> None:
+    disk, s3 = target.stores()
+    theirs, ours = age(target, disk, 5), age(target, s3, 6)
+    of_cluster(target, disk, theirs, "7301234567890123456")
+    before = [keys(store) for store in target.stores()]
+    for dry_run in (True, False):
+        with pytest.raises(PreconditionError, match="1 backup of cluster 7301234567890123456") as refused:
+            prune(target, dry_run=dry_run, yes_remove=2)
+        for told in ("store disk", 'previous_clusters = ["7301234567890123456"]', "[targets.app]"):
+            assert told in str(refused.value)
+    assert [keys(store) for store in target.stores()] == before
+
+    settings = target.settings.model_copy(update={"previous_clusters": ("7301234567890123456",)})
+    upgraded = replace(target, settings=settings)
+    assert {item.object for item in prune(upgraded).changed} == {theirs, ours}
+
+
+def test_a_backup_of_nobody_knows_which_cluster_is_left_alone(target: Target) -> None:
+    disk = target.store("disk")
+    old = age(target, disk, 5)
+    of_cluster(target, disk, old, None)
+    result = prune(target)
+    assert (result.status, result.changed) == ("partial", ())
+    assert [note.object for note in result.unknown] == [old]

@@ -211,6 +211,7 @@ WRONG_VALUES = [
     ("keep_min = 2", "keep_proven = 0", "targets.app.retention.keep_proven", "1 or more"),
     ("keep_min = 2", 'keep_within = "2w"', "targets.app.retention.keep_within", "a week is 7d"),
     ("keep_min = 2", "keep_within_daily = 7", "targets.app.retention.keep_within_daily", "in quotes"),
+    ("keep_min = 2", "orphan_days = 0", "targets.app.retention.orphan_days", "1 or more"),
     (
         "[targets.app.retention]",
         "[targets.app.store_retention.s4]\nkeep_last = 1\n[targets.app.retention]",
@@ -222,6 +223,12 @@ WRONG_VALUES = [
         "[targets.app.store_retention.s3]\nkeep_min = 9\n[targets.app.retention]",
         "targets.app.store_retention.s3",
         "empty policy",
+    ),
+    (
+        "client_dirs = []",
+        'previous_clusters = ["old"]',
+        "targets.app.previous_clusters.0",
+        "7301234567890123456",
     ),
     ("[[targets.app.sessions]]", "[targets.app.sessions]", "targets.app.sessions", "double brackets"),
     (
