@@ -155,7 +155,7 @@ def _stop(
     command = f"pgsteward prune {target.name}"
     if target.settings.databases is not None:
         command += f" --database {target.database}"
-    frozen = [note for catalog in catalogs for note in catalog.frozen]
+    frozen = list(dict.fromkeys(note for catalog in catalogs for note in catalog.frozen))
     if frozen:
         for note in frozen:
             ledger.find(

@@ -90,9 +90,9 @@ def survey(store: Store, target_name: str, database: str) -> Catalog:
         {manifest.backup_id: manifest for manifest in manifests},
         tuple(backups),
         frozenset(broken),
-        tuple(each for each in receipts if each.backup_id in here and each.verdict != "cleared"),
+        tuple(each for each in receipts if each.backup_id in here and each.is_evidence),
         tuple(unknown),
-        tuple(why_frozen(entry, store.name) for entry in freezing(chain)),
+        tuple(why_frozen(entry) for entry in freezing(chain)),
     )
 
 

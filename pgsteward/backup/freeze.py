@@ -1,8 +1,9 @@
 """Red receipts freeze the pruning of their database until a person clears that; both are in the store.
 
-What is wrong with one backup may be wrong with all of them, and then the old ones are what is left. A network
-failure is no evidence: only bytes that were read and are not those that were written, and rows that were
-restored and are not those of the proof.
+What is wrong with one backup may be wrong with all of them, and then the old ones are what is left. All
+stores of the target are told, so that one which can't be asked does not hide it. A network failure is no
+evidence: only bytes that were read and are not those that were written, and rows that were restored and are
+not those of the proof.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def freezing(chain: Sequence[Entry]) -> list[Entry]:
     return found
 
 
-def why_frozen(entry: Entry, store_name: str) -> Note:
+def why_frozen(entry: Entry) -> Note:
     """Say for people why pruning is frozen."""
     receipt = entry.receipt
     if receipt is None:
@@ -61,7 +62,7 @@ def why_frozen(entry: Entry, store_name: str) -> Note:
     first = f": {receipt.differences[0]}" if receipt.differences else ""
     more = f" and {len(receipt.differences) - 1} more" if len(receipt.differences) > 1 else ""
     when = f"{receipt.written_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return Note(entry.backup_id, f"red {receipt.what} from store {store_name}, {when}{first}{more}")
+    return Note(entry.backup_id, f"red {receipt.what} from store {receipt.store}, {when}{first}{more}")
 
 
 def leave_damage(
@@ -70,7 +71,7 @@ def leave_damage(
     """Leave a red receipt beside a backup whose stored bytes are not what was written.
 
     Returns:
-        A note when it could not be written: then nothing is frozen by it.
+        A note when it could not be written there; the target's other stores get a copy all the same.
     """
     return _leave(store, target, backup_id, what, "red", problems)
 
@@ -115,13 +116,26 @@ def _leave(
         reason=reason,
         by=_whoever() if reason else "",
     )
+    trouble: list[Note] = []
     try:
         write_receipt(store, receipt)
     except StewardError as exc:
-        return [Note(f"receipt in {store.name}", f"could not be written: {exc}")]
+        trouble = [Note(f"receipt in {store.name}", f"could not be written: {exc}")]
     if verdict == "red":
         log.warning("pruning of %s is frozen: backup %s is damaged", target.database, backup_id)
-    return []
+        tell_others(target, receipt)
+    return trouble
+
+
+def tell_others(target: Target, receipt: Receipt) -> None:
+    """Leave a copy of a red receipt in the target's other stores, which freezes them by itself."""
+    for store in target.stores():
+        if store.name == receipt.store:
+            continue
+        try:
+            write_receipt(store, receipt.model_copy(update={"copy_of": receipt.store}))
+        except StewardError as exc:
+            log.warning("the red receipt could not be told to store %s: %s", store.name, exc)
 
 
 def clear_freeze(target: Target, reason: str, *, dry_run: bool = False) -> StepResult:

@@ -48,6 +48,7 @@ class Receipt(_Model):
         previous_sha256: SHA-256 of the stored bytes of the receipt before this one; None in the first.
         what: Which work it was.
         differences: What was not equal or is damaged, in sentences; empty in a green one.
+        copy_of: Of a red one that is told in the target's other stores as well: the store it is about.
         reason: Of a cleared freeze: why pruning may go on.
         by: Of a cleared freeze: the user and the machine that said so.
     """
@@ -67,8 +68,14 @@ class Receipt(_Model):
     differences: tuple[str, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     verdict: Verdict
+    copy_of: str = ""
     reason: str = ""
     by: str = ""
+
+    @property
+    def is_evidence(self) -> bool:
+        """True when it is about the copy of a backup that lies in the same store."""
+        return self.verdict != "cleared" and not self.copy_of
 
     @property
     def compared(self) -> bool:
@@ -173,8 +180,8 @@ def red(receipts: Collection[Receipt]) -> dict[str, Receipt]:
 
 
 def _newest(receipts: Collection[Receipt]) -> dict[str, Receipt]:
-    """Return the newest evidence on each backup; a cleared freeze is none."""
-    evidence = [receipt for receipt in receipts if receipt.verdict != "cleared"]
+    """Return the newest evidence on each backup."""
+    evidence = [receipt for receipt in receipts if receipt.is_evidence]
     return {receipt.backup_id: receipt for receipt in sorted(evidence, key=lambda r: r.written_at)}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pgsteward import results
 from pgsteward.backup.encryption import Identities
+from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import Difference
 from pgsteward.backup.receipts import Compared, Receipt, write_receipt
@@ -132,6 +133,8 @@ def leave_receipt(
         seconds=order.phases.seconds,
         verdict="green" if compared.equal else "red",
     )
+    if receipt.verdict == "red":
+        tell_others(order.target, receipt)
     try:
         return {"receipt": write_receipt(order.found.store, receipt), "receipt_error": None}
     except StewardError as exc:

@@ -106,7 +106,10 @@ def test_verify_leaves_evidence_of_damage_and_of_its_repair(target: Target, stor
     chain, _ = read_receipts(place, target.name, target.database)
     assert [(each.what, each.verdict, each.backup_id) for each in chain] == [("verify", "red", backup_id)]
     (other,) = (each for each in target.stores() if each.name != store)
-    assert read_receipts(other, target.name, target.database) == ([], [])
+    (copy,), _ = read_receipts(other, target.name, target.database)
+    assert (copy.verdict, copy.store, copy.copy_of) == ("red", store, store)
+    (theirs,) = (d for d in prune(target).details["decisions"] if d["store"] == other.name)
+    assert theirs["reasons"][0] == "last 1 of 1", "it is not about the copy there"
 
     place.put_bytes(key, right)
     clear_freeze(target, "put back from the other store")
@@ -130,6 +133,19 @@ def test_a_file_too_many_and_a_store_that_is_down_are_no_evidence(target: Target
         restore(target, backup_id, store="s3")
     assert read_receipts(disk, target.name, target.database) == ([], [])
     assert prune(target).findings == ()
+
+
+def test_a_store_that_is_down_does_not_hide_what_is_red_there(target: Target, tmp_path: Path) -> None:
+    disk, s3 = target.stores()
+    old = age(target, disk, 5)
+    toc = backup_prefix(target.name, target.database, newest(target)) + "dump/toc.dat"
+    s3.put_bytes(toc, b"x" * len(s3.get_bytes(toc)))
+    assert verify(target, newest(target), store="s3").status == "failed"
+    (tmp_path / "secret").write_text("NotTheSecretNotTheSecretNotTheSecret0000")
+    frozen = prune(target)
+    assert [note.object for note in frozen.unknown] == ["store s3"]
+    assert "red verify from store s3" in frozen.findings[0].reason
+    assert any(old in key for key in keys(disk))
 
 
 @pytest.mark.parametrize("store, how", [("s3", "changed"), ("disk", "missing"), ("disk", "manifest")])
