@@ -28,6 +28,7 @@ from pgsteward.state import open_history
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, sealed
 from tests.integration.old_backups import POLICY, age, as_toml, keys, newest, of_cluster, receipt
+from tests.integration.test_listing import documented
 from tests.servers import Bucket, Database
 
 
@@ -194,6 +195,8 @@ def test_the_command_line_asks_and_its_exit_status_says_how_it_went(target: Targ
     assert (status, stopped["status"], stopped["changed"]) == (3, "partial", [])
     assert call("prune", "--yes-remove", "1")[0] == 2
     assert {d["backup_id"] for d in stopped["decisions"] if d["action"] == "remove"} == set(old)
+    assert set(stopped) == documented("Every command") | documented("`prune`")
+    assert set(stopped["decisions"][0]) == documented("Each of `decisions`")
 
     receipt(target, disk, newest(target), "red")
     assert call("prune", "--yes-remove", "2")[0] == 3, "frozen"
