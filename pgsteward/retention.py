@@ -22,7 +22,7 @@ from pgsteward.ledger import Ledger
 from pgsteward.postgres import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
-from pgsteward.retention_catalog import Catalog, newest_whole, refuse_strangers, survey
+from pgsteward.retention_catalog import Catalog, newest_id, refuse_strangers, survey
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
@@ -126,7 +126,7 @@ def make_plans(
         now: Aware instant to judge by.
         spooled: Of places where backups wait for their upload.
     """
-    newest = newest_whole([*catalogs, *spooled], now)
+    newest = newest_id([*catalogs, *spooled], now)
     plans = []
     for catalog in catalogs:
         if not catalog.manifests:

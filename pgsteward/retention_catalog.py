@@ -131,12 +131,12 @@ def refuse_strangers(catalogs: Sequence[Catalog], target_name: str, own: Collect
             )
 
 
-def newest_whole(catalogs: Sequence[Catalog], now: datetime) -> str | None:
-    """Return the id of the newest whole backup that can be judged, in any of some stores."""
+def newest_id(catalogs: Sequence[Catalog], now: datetime) -> str | None:
+    """Return the id of the newest backup that can be judged, in any of some stores, partial or whole."""
     found = [
         (backup.started_at, backup.backup_id)
         for catalog in catalogs
         for backup in catalog.backups
-        if not backup.partial and not backup.left_alone and backup.started_at <= now
+        if not backup.left_alone and backup.started_at <= now
     ]
     return max(found)[1] if found else None

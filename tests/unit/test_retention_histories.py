@@ -362,6 +362,36 @@ def test_partial_backups_never_push_out_or_save_a_whole_one() -> None:
             assert of_all[decision.backup_id] == decision, number
 
 
+def test_a_store_is_behind_when_it_lacks_the_newest_backup_of_any_kind() -> None:
+    now = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+    partial = KINDS[-1]
+    whole = Made("20261101T020000Z-000001", now - 22 * DAY)
+    parts = [
+        Made(f"202611{n}T020000Z-00000{n - 18}", now - (23 - n) * DAY, kind=partial) for n in (20, 21, 22)
+    ]
+    disk, s3, spool = MemoryStore("disk"), MemoryStore("s3"), MemoryStore("spool")
+    for store, held in ((disk, [whole, *parts]), (s3, parts), (spool, [])):
+        for made in held:
+            put_backup(store, "prod", "app", made, Random(0))
+
+    def plans(*stores: MemoryStore, waiting: MemoryStore = spool) -> list[Plan]:
+        policy = RetentionConfig(keep_last=1, keep_min=1)
+        catalogs = [survey(store, "prod", "app") for store in stores]
+        return make_plans(catalogs, lambda name: policy, now, [survey(waiting, "prod", "app")])
+
+    assert [names(plan, keep=False) for plan in plans(disk, s3)] == [{p.name for p in parts[:2]}] * 2
+    newer = Made("20261123T020000Z-00000a", now - timedelta(hours=1))
+    put_backup(disk, "prod", "app", newer, Random(0))
+    first, second = plans(disk, s3)
+    assert names(first, keep=False) == {whole.name, *(p.name for p in parts[:2])}
+    assert newer.name in second.stays_because
+    assert not second.doomed
+    assert names(second, keep=True) == {p.name for p in parts}
+    (waits,) = plans(s3, waiting=disk)
+    assert newer.name in waits.stays_because, "it is still to be uploaded"
+    assert plans(spool)[0].decisions == ()
+
+
 def test_the_beginning_of_a_span_never_goes_back_in_time() -> None:
     random = Random(SEED)
     for border, span in ((b, s) for b in BORDERS for s in SPANS):
