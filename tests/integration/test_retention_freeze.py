@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +27,7 @@ from pgsteward.errors import (
     ConfigError,
     DamagedBackup,
     StewardError,
+    StoreUnavailable,
     VerificationFailed,
 )
 from pgsteward.restore.run import restore
@@ -133,6 +141,69 @@ def test_a_file_too_many_and_a_store_that_is_down_are_no_evidence(target: Target
     with pytest.raises(StewardError):
         restore(target, backup_id, store="s3")
     assert read_receipts(disk, target.name, target.database) == ([], [])
+    assert prune(target).findings == ()
+
+
+@contextlib.contextmanager
+def cut_off(endpoint_url: str, asked: bytes, after_bytes: int) -> Iterator[str]:
+    """Stand before a store, and cut each answer to what was asked after so many bytes; yield the address."""
+    there = urlsplit(endpoint_url)
+
+    def pass_on(source: socket.socket, to: socket.socket, cut: threading.Event, *, down: bool) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not down and asked in data:
+                    cut.set()
+                    passed = 0
+                if down and cut.is_set():
+                    data = data[: max(0, after_bytes - passed)]
+                    passed += len(data)
+                to.sendall(data)
+                if down and cut.is_set() and passed >= after_bytes:
+                    break
+        for end in (source, to):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            cut = threading.Event()
+            with socket.create_connection((str(there.hostname), there.port or 80)) as server:
+                up = threading.Thread(
+                    target=pass_on, args=(self.request, server, cut), kwargs={"down": False}
+                )
+                up.start()
+                pass_on(server, self.request, cut, down=True)
+                up.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Between) as between:
+        between.daemon_threads = True
+        serving = threading.Thread(target=between.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{between.server_address[1]}"
+        finally:
+            between.shutdown()
+            serving.join()
+
+
+def test_an_answer_that_is_cut_off_is_no_evidence(target: Target) -> None:
+    backup_id, s3 = newest(target), target.store("s3")
+    toc = backup_prefix(target.name, target.database, backup_id) + "dump/toc.dat"
+    half = len(s3.get_bytes(toc)) // 2
+    endpoint_url = target.config.stores["s3"].endpoint_url
+    assert endpoint_url
+    with cut_off(endpoint_url, b"dump/toc.dat", 600 + half) as address:
+        behind = target.config.stores["s3"].model_copy(update={"endpoint_url": address})
+        stores = {**target.config.stores, "s3": behind}
+        cut = replace(target, config=target.config.model_copy(update={"stores": stores}))
+        with pytest.raises(StoreUnavailable):
+            verify(cut, backup_id, store="s3")
+        with pytest.raises(StoreUnavailable):
+            restore(cut, backup_id, store="s3")
+    for store in target.stores():
+        assert read_receipts(store, target.name, target.database) == ([], [])
     assert prune(target).findings == ()
 
 
