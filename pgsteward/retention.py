@@ -7,6 +7,7 @@ touched but the exact keys that a manifest there names.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +52,7 @@ def prune(
 
     A manifest goes first (the backup stops existing), then the files it names, by exact key; the mark laid
     beside them before lets the janitor finish what a kill interrupts. Where something is red, or more than
-    half of a catalog would go, nothing is deleted, and the result's findings say what a person can do.
+    half of a catalog would go, nothing is deleted, and the result's `failed` says what a person can do.
 
     Args:
         target: Whose backups.
@@ -151,14 +152,14 @@ def _stop(
     yes_remove: int | None,
     ledger: Ledger,
 ) -> str:
-    """Say in a few words why nothing may be removed now, with findings that tell more; "" when all may."""
+    """Say why nothing may be removed now, in a few words; the ledger has all of them. "" when all may go."""
     command = f"pgsteward prune {target.name}"
     if target.settings.databases is not None:
-        command += f" --database {target.database}"
+        command += f" --database {shlex.quote(target.database)}"
     frozen = list(dict.fromkeys(note for catalog in catalogs for note in catalog.frozen))
     if frozen:
         for note in frozen:
-            ledger.find(
+            ledger.fail(
                 note.object,
                 f"{note.reason}. Pruning is frozen until you have looked at it and say so:"
                 f" {command} --clear-freeze 'what was found out'",
@@ -174,7 +175,7 @@ def _stop(
         return ""
     too_many = [plan for plan in plans if asks_first(plan.decisions, plan.catalog.backups)]
     for plan in too_many:
-        ledger.find(
+        ledger.fail(
             f"store {plan.catalog.store.name}",
             f"{len(plan.doomed)} of {plural(len(plan.decisions), 'backup')} would go, more than half: nothing"
             f" was removed. Look at `{command} --dry-run`; if that is right: {command} --yes-remove {total}",
@@ -206,7 +207,9 @@ def _result(ledger: Ledger, plans: Sequence[Plan], stopped: str, now: datetime) 
     if stopped:
         summary += f": {stopped}"
     decisions = [_row(plan, decision, now) for plan in plans for decision in plan.decisions]
-    return ledger.result(summary, {"decisions": decisions, "bytes": freed})
+    return ledger.result(
+        summary, {"decisions": decisions, "bytes": freed}, status="partial" if stopped else None
+    )
 
 
 def _row(plan: Plan, decision: Decision, now: datetime) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def test_a_red_receipt_takes_the_proof_back_and_freezes_pruning_until_somebody_c
     before = [keys(store) for store in target.stores()]
     for dry_run in (True, False):
         frozen = prune(target, dry_run=dry_run, yes_remove=None if dry_run else 1)
-        assert (frozen.status, frozen.changed, frozen.only_findings) == ("partial", (), True)
+        assert (frozen.status, frozen.changed, frozen.only_findings) == ("partial", (), False)
         assert "frozen" in frozen.summary
-        (found,) = frozen.findings
+        (found,) = frozen.failed
         assert found.object == old
         assert "prune app --clear-freeze" in found.reason
         assert {d["backup_id"] for d in frozen.details["decisions"]} >= {old, older}  # and says what it knows
@@ -76,7 +76,7 @@ def test_a_red_receipt_takes_the_proof_back_and_freezes_pruning_until_somebody_c
     with pytest.raises(ConfigError, match="say why"):
         clear_freeze(target, "  ")
     assert clear_freeze(target, "tried out", dry_run=True).changed[0].action == "would clear"
-    assert prune(target).findings
+    assert prune(target).failed
     cleared = clear_freeze(target, "the disk was changed")
     assert (cleared.status, [item.facts["store"] for item in cleared.changed]) == ("ok", ["disk"])
     chain, _ = read_receipts(disk, target.name, target.database)
@@ -89,7 +89,7 @@ def test_a_red_receipt_takes_the_proof_back_and_freezes_pruning_until_somebody_c
     reasons = {d["backup_id"]: d["reasons"][0] for d in pruned.details["decisions"]}
     assert "newest receipt is red" in reasons[old]  # known to be bad: no rule, and nobody deletes it
     receipt(target, disk, old, "red")
-    assert prune(target).findings, "what is red after that freezes again"
+    assert prune(target).failed, "what is red after that freezes again"
 
 
 def test_what_a_frozen_store_that_is_down_says_is_unknown(target: Target, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_verify_leaves_evidence_of_damage_and_of_its_repair(target: Target, stor
     wrong = {"changed": right[:-1] + bytes([right[-1] ^ 1]), "cut off": right[:-1], "manifest": right[:-9]}
     place.delete(key) if how == "missing" else place.put_bytes(key, wrong[how])
     assert verify(target, backup_id).status == "failed"
-    assert [note.object for note in prune(target).findings] == [backup_id]
+    assert [note.object for note in prune(target).failed] == [backup_id]
     chain, _ = read_receipts(place, target.name, target.database)
     assert [(each.what, each.verdict, each.backup_id) for each in chain] == [("verify", "red", backup_id)]
     (other,) = (each for each in target.stores() if each.name != store)
@@ -141,7 +141,7 @@ def test_a_file_too_many_and_a_store_that_is_down_are_no_evidence(target: Target
     with pytest.raises(StewardError):
         restore(target, backup_id, store="s3")
     assert read_receipts(disk, target.name, target.database) == ([], [])
-    assert prune(target).findings == ()
+    assert prune(target).failed == ()
 
 
 @contextlib.contextmanager
@@ -204,7 +204,7 @@ def test_an_answer_that_is_cut_off_is_no_evidence(target: Target) -> None:
             restore(cut, backup_id, store="s3")
     for store in target.stores():
         assert read_receipts(store, target.name, target.database) == ([], [])
-    assert prune(target).findings == ()
+    assert prune(target).failed == ()
 
 
 def test_a_store_that_is_down_does_not_hide_what_is_red_there(target: Target, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_store_that_is_down_does_not_hide_what_is_red_there(target: Target, tm
     (tmp_path / "secret").write_text("NotTheSecretNotTheSecretNotTheSecret0000")
     frozen = prune(target)
     assert [note.object for note in frozen.unknown] == ["store s3"]
-    assert "red verify from store s3" in frozen.findings[0].reason
+    assert "red verify from store s3" in frozen.failed[0].reason
     assert any(old in key for key in keys(disk))
 
 
@@ -234,7 +234,7 @@ def test_a_restore_that_meets_damage_freezes_pruning(target: Target, store: str,
         restore(target, backup_id, store=store)
     (left,), _ = read_receipts(place, target.name, target.database)
     assert (left.what, left.verdict, left.store) == ("restore", "red", store)
-    assert [note.object for note in prune(target).findings] == [backup_id]
+    assert [note.object for note in prune(target).failed] == [backup_id]
 
 
 def test_a_restore_that_is_not_equal_freezes_pruning(target: Target) -> None:
@@ -245,7 +245,7 @@ def test_a_restore_that_is_not_equal_freezes_pruning(target: Target) -> None:
     disk.put_bytes(key, sealed(disk.get_bytes(key), proof=proof))
     with pytest.raises(VerificationFailed, match="not what backup"):
         restore(target, backup_id, store="disk", into="never_there")
-    (note,) = prune(target).findings
+    (note,) = prune(target).failed
     assert note.object == backup_id
     assert "red restore from store disk" in note.reason
     assert "Order Lines" in note.reason
