@@ -17,10 +17,13 @@ from prefect.client.schemas.objects import State
 from flows.analyze import analyze
 from flows.nightly import nightly
 from flows.report import report
+from flows.retention import prune
+from pgsteward.backup.dump import back_up
 from pgsteward.config import Secret
 from pgsteward.errors import ConfigError, DatabaseUnavailable, QueryFailed
 from pgsteward.prefect_stack import PrefectStack
 from pgsteward.results import NightResult, StepResult
+from pgsteward.targets import load_target
 from tasks import maintenance_task
 from tasks.matviews import refresh
 from tests.servers import Database
@@ -165,3 +168,20 @@ def test_a_night_of_several_databases_looks_after_each_and_fails_by_the_name_of_
 
     one: State[Any] = analyze(target, database=database.name, return_state=True)
     assert one.is_completed(), one.message
+
+
+def test_a_prune_that_stops_is_a_failed_run_and_the_number_lets_it_go_on(
+    in_process: PrefectStack, database: Database, new_target: NewTarget
+) -> None:
+    name = new_target(
+        database,
+        more="[targets.{name}.retention]\nkeep_last = 1\nkeep_min = 1\n[targets.{name}.backup]\njobs = 1",
+    )
+    for _ in range(3):
+        back_up(load_target(name))
+    stopped: State[Any] = prune(name, return_state=True)
+    assert stopped.is_failed()
+    assert "2 of 3 backups would go, more than half" in str(stopped.message)
+    done: State[Any] = prune(name, yes_remove=2, return_state=True)
+    assert done.name == "Completed", done.message
+    assert "Removed 2 of 3 backups" in str(done.message)
