@@ -8,6 +8,7 @@ not those of the proof.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import logging
 import socket
@@ -70,9 +71,16 @@ def leave_damage(
 ) -> list[Note]:
     """Leave a red receipt beside a backup whose stored bytes are not what was written.
 
+    What the newest receipt says already is not said again: a freeze that was cleared stays cleared.
+
     Returns:
         A note when it could not be written there; the target's other stores get a copy all the same.
     """
+    last: Receipt | None = None
+    with contextlib.suppress(StewardError):  # rather twice than never
+        last = red(read_receipts(store, target.name, target.database, {backup_id})[0]).get(backup_id)
+    if last is not None and (last.what, last.differences) == (what, tuple(problems[:_MAX_DIFFERENCES])):
+        return []
     return _leave(store, target, backup_id, what, "red", problems)
 
 

@@ -166,6 +166,7 @@ def test_a_receipt_that_can_not_be_read_protects_its_backup(target: Target) -> N
     assert result.changed == ()
     assert result.status == "partial"
     assert [note.object for note in result.unknown] == [old]
+    assert "it may be a red one. Pruning is frozen" in result.failed[0].reason
 
 
 def test_a_damaged_backup_is_unknown_and_left_alone(target: Target) -> None:
