@@ -348,7 +348,7 @@ def remove_backup(store: Store, target_name: str, manifest: Manifest, owner: Map
         owner: Server and database that the mark names.
     """
     prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at))
+    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
     store.delete(prefix + MANIFEST)
     for file in manifest.files:
         store.delete(prefix + file.path)

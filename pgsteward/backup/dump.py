@@ -16,7 +16,7 @@ from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import folder_of, unfinished
+from pgsteward.backup.home import folder_of, home_store, unfinished
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     DUMP,
@@ -30,6 +30,7 @@ from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.snapshot_dump import Dumped
+from pgsteward.backup.trust import trusted
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
@@ -63,6 +64,8 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
     began = time.monotonic()
     with postgres.operation_lock(target.login("backup"), "backup") as session:
         recipients = _recipients(target)
+        if not dry_run:
+            trusted(target, home_store(target), progress)
         plan = make_plan(target, session.pinned(), session)
         refuse_small_spool(plan, recipients)
         if dry_run:

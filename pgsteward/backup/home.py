@@ -88,7 +88,7 @@ def unfinished(
     """
     prefix = backup_prefix(target_name, database, backup_id)
     try:
-        store.put_bytes(prefix + MARK, mark(owner, backup_id, now))
+        store.put_bytes(prefix + MARK, mark(owner, backup_id, now), passing=True)
         yield prefix
         store.delete(prefix + MARK)
     except BaseException:

@@ -12,6 +12,7 @@ from pgsteward.backup.catalog import newest_id, problem_of
 from pgsteward.backup.home import home_store, mark, spool_store
 from pgsteward.backup.listing import list_manifests, missing_file, read_manifest
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.trust import trusted
 from pgsteward.errors import (
     PreconditionError,
     StewardError,
@@ -144,7 +145,8 @@ def _copy_everywhere(
                 facts = {"files": len(manifest.files), "bytes": manifest.size_bytes}
                 changed.append(Item(f"{manifest.backup_id} to {store.name}", "would upload", facts))
             else:
-                changed.append(_copy(target, source, store, manifest, lock, progress))
+                into = trusted(target, store, progress)
+                changed.append(_copy(target, source, into, manifest, lock, progress))
         except StoreUnavailable as exc:
             transient.append(exc)
             failed.append(Note(store.name, str(exc)))
@@ -205,7 +207,7 @@ def _copy(
     began = time.monotonic()
     prefix = backup_prefix(target.name, target.database, manifest.backup_id)
     owner = lock.row(load("whose_mark"))
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at))
+    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
     sizes = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
     sent = 0
     done = 0

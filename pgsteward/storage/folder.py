@@ -13,7 +13,9 @@ from typing import BinaryIO
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
-from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.progress import Progress, silent
+from pgsteward.storage import CHUNK_BYTES, ObjectVersion, Sink, StoredObject, file_size
+from pgsteward.storage.selftest import Capability, SelfTest
 
 _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -28,6 +30,7 @@ class _FolderSink:
         self, file: BinaryIO, translating: Callable[[], contextlib.AbstractContextManager[None]]
     ) -> None:
         self._file, self._translating = file, translating
+        self.confirmed = False
 
     def write(self, data: bytes) -> int:
         with self._translating():
@@ -55,7 +58,7 @@ class FolderStore:
 
             self._put(key, copy)
 
-    def put_bytes(self, key: str, data: bytes) -> None:
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         def write(to: Sink) -> None:
             to.write(data)
 
@@ -138,6 +141,50 @@ class FolderStore:
         except OSError as exc:
             raise self._translated(exc, "delete", key) from exc
         self._remove_empty(path.parent)
+
+    @property
+    def trusts_checksums(self) -> bool:
+        return False
+
+    def confirms(self, key: str, size_bytes: int, sha256: str, local: Path | None = None) -> bool | None:
+        return None
+
+    def retained_until(self, key: str) -> datetime | None:
+        return None
+
+    def keeps_versions(self) -> bool | None:
+        return False
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        return iter(())
+
+    def read_version(self, version: ObjectVersion) -> bytes:
+        raise StoreFailed(f"store {self.name!r} keeps no older versions")
+
+    def delete_version(self, version: ObjectVersion) -> datetime | None:
+        raise StoreFailed(f"store {self.name!r} keeps no older versions")
+
+    def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
+        """Put a file, read, list and delete it."""
+        key, data = f"{prefix}probe", secrets.token_bytes(1000)
+        try:
+            try:
+                self.put_bytes(key, data)
+                read = self.get_bytes(key)
+                listed = [stored.key for stored in self.objects(key)]
+            finally:
+                self.delete(key)
+            left = [stored.key for stored in self.objects(key)]
+        except (StewardError, FileNotFoundError) as exc:
+            fix = f"make the folder {self.root} writable for the user that pgsteward runs as"
+            return SelfTest((Capability("files", "broken", "fail", str(exc), fix),))
+        if read != data or listed != [key] or left:
+            message = f"{self.location} does not give back what was put there"
+            return SelfTest(
+                (Capability("files", "broken", "fail", message, "look at that disk, or use another folder"),)
+            )
+        message = f"{self.location}: put, read, listed and deleted a file"
+        return SelfTest((Capability("files", "works", "ok", message),))
 
     def local_folder(self, prefix: str) -> Path | None:
         return self._path(prefix.rstrip("/")) if prefix else self.root

@@ -106,7 +106,7 @@ def test_without_a_folder_store_the_spool_is_emptied_once_every_store_has_the_ba
     assert home.has_spool(target)
     result = back_up_everywhere(target)
     assert result.details["stores"] == ["s3"]
-    assert not [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "state" / "pgsteward" / home.SPOOL).rglob("*") if path.is_file()]
     assert upload(target).status == "skipped"
     assert verify(target, "latest").status == "ok"
 
@@ -126,7 +126,7 @@ def test_what_earlier_nights_left_in_the_spool_leaves_it_too(
     assert result.status == "ok"
     assert result.details["backup_id"] == newest
     assert {item.object for item in result.changed} == {f"{each} to s3" for each in (newest, *waiting)}
-    assert not [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "state" / "pgsteward" / home.SPOOL).rglob("*") if path.is_file()]
     listed = {each["backup_id"] for each in backups(target).details["backups"]}
     assert listed == {newest, *waiting}
 
