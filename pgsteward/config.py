@@ -25,11 +25,11 @@ from pydantic import (
 
 from pgsteward import config_checks as checks
 from pgsteward.config_errors import explain
-from pgsteward.config_stores import Model as Model
-from pgsteward.config_stores import Number, Switch, Whole
 from pgsteward.config_stores import Secret as Secret
 from pgsteward.config_stores import StoreConfig as StoreConfig
 from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
+from pgsteward.config_types import Model as Model
+from pgsteward.config_types import Number, Switch, Whole, Zone
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
 from pgsteward.postgres_names import split_qualified
@@ -41,7 +41,6 @@ Purpose = Literal["backup", "restore", "maintenance"]
 Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
 TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo_with_database)]
 Pattern = Annotated[str, AfterValidator(checks.table_pattern)]
-Zone = Annotated[str, AfterValidator(checks.time_zone)]
 StateUrl = Annotated[
     Annotated[str, AfterValidator(checks.state_url), Tag("<url>")] | Annotated[Secret, Tag("<secret>")],
     Discriminator(lambda value: "<secret>" if isinstance(value, dict | Secret) else "<url>"),

@@ -1,4 +1,4 @@
-"""What every part of a configuration is made of, and the stores with all their options."""
+"""Secrets, and the stores with all their options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
 from pgsteward import config_checks as checks
+from pgsteward.config_types import Model, Number, Switch, Whole
 from pgsteward.errors import ConfigError
-
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Switch = Annotated[bool, Field(strict=True)]
 
 _secret_resolvers: dict[str, Callable[[str], str]] = {}
 
@@ -31,12 +26,6 @@ _secret_resolvers: dict[str, Callable[[str], str]] = {}
 def register_secret_resolver(kind: Literal["prefect_secret"], resolve: Callable[[str], str]) -> None:
     """Tell how a kind of secret is looked up that pgsteward can't reach itself (Prefect blocks)."""
     _secret_resolvers[kind] = resolve
-
-
-class Model(BaseModel):
-    """Frozen, and refuses keys that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Secret(Model):

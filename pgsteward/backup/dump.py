@@ -16,7 +16,7 @@ from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import folder_of, home_store, unfinished
+from pgsteward.backup.home import folder_of, home_store, mark, unfinished
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     DUMP,
@@ -29,6 +29,7 @@ from pgsteward.backup.manifest import (
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
@@ -48,13 +49,16 @@ PAUSES_S = (2.0, 10.0)
 """How long whoever wants a lock is left alone before the next attempt."""
 
 
-def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
+def back_up(
+    target: Target, *, dry_run: bool = False, progress: Progress = silent, send_ahead: bool = False
+) -> StepResult:
     """Dump one database into its home store, with a proof taken in the dump's own snapshot.
 
     Args:
         target: Whose database.
         dry_run: Check everything that can be checked beforehand, and dump nothing.
         progress: Is told what is going on.
+        send_ahead: Files go to the other stores as soon as each is finished: an upload follows.
 
     Raises:
         PreconditionError: Refused before anything started: rights, client, pooler, another run.
@@ -73,7 +77,7 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
         retried: list[str] = []
         while True:
             try:
-                done = _attempt(plan, session, recipients, progress)
+                done = _attempt(plan, session, recipients, progress, send_ahead=send_ahead)
             except (Rewritten, LockRefused, GivenWay) as exc:
                 retried.append(str(exc))
                 if len(retried) == ATTEMPTS:
@@ -118,12 +122,19 @@ def _would_back_up(plan: Plan, session: Connection) -> StepResult:
     )
 
 
-def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progress: Progress) -> StepResult:
+def _attempt(
+    plan: Plan, lock: Connection, recipients: Recipients | None, progress: Progress, *, send_ahead: bool
+) -> StepResult:
     started_at = datetime.now(UTC)
     clock = time.monotonic()
     backup_id = new_backup_id(started_at)
     target, client = plan.target, plan.client
-    with unfinished(plan.home, target.name, target.database, backup_id, plan.owner, started_at) as prefix:
+    with (
+        unfinished(plan.home, target.name, target.database, backup_id, plan.owner, started_at) as prefix,
+        sending_ahead(
+            plan if send_ahead else None, prefix, mark(plan.owner, backup_id, started_at), progress
+        ) as ahead,
+    ):
         files = BackupFiles(plan.home, prefix, recipients)
         with make_archive(plan, files, prefix, progress) as made:
             dumped, contents = made.dumped, made.contents
@@ -204,7 +215,9 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
     found = [*completeness.findings(dumped.stderr), *odd]
     done = _result(plan, manifest, [*absent, *unproven], unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
-    return replace(done, details={**done.details, "lock_waiters": waiters})
+    return replace(
+        done, details={**done.details, "lock_waiters": waiters, "sent_ahead": ahead.bytes_by_store}
+    )
 
 
 def _still_locked(lock: Connection) -> None:

@@ -97,11 +97,12 @@ def unfinished(
             if folder is not None:
                 discard(folder)
             else:
-                _discard_objects(store, prefix)
+                discard_objects(store, prefix)
         raise
 
 
-def _discard_objects(store: Store, prefix: str) -> None:
+def discard_objects(store: Store, prefix: str) -> None:
+    """Remove a backup from a store that is no folder of this machine: the manifest first, the mark last."""
     store.delete(prefix + MANIFEST)
     for stored in list(store.objects(prefix)):
         if stored.key != prefix + MARK:

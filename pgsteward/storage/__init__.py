@@ -73,6 +73,9 @@ class Store(Protocol):
     name: str
     """Name of the entry in the configuration."""
 
+    largest_object_bytes: int
+    """No object can be larger."""
+
     @property
     def location(self) -> str:
         """The store's URL, without secrets, for people."""

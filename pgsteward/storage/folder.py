@@ -14,7 +14,8 @@ from typing import BinaryIO
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.progress import Progress, silent
-from pgsteward.storage import CHUNK_BYTES, ObjectVersion, Sink, StoredObject, file_size
+from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.storage.plain import Plain
 from pgsteward.storage.selftest import Capability, SelfTest
 
 _PARTIAL = ".partial"
@@ -37,7 +38,7 @@ class _FolderSink:
             return self._file.write(data)
 
 
-class FolderStore:
+class FolderStore(Plain):
     """Files below one root folder; they and new folders are readable by their owner alone."""
 
     def __init__(self, name: str, config: StoreConfig) -> None:
@@ -141,28 +142,6 @@ class FolderStore:
         except OSError as exc:
             raise self._translated(exc, "delete", key) from exc
         self._remove_empty(path.parent)
-
-    @property
-    def trusts_checksums(self) -> bool:
-        return False
-
-    def confirms(self, key: str, size_bytes: int, sha256: str, local: Path | None = None) -> bool | None:
-        return None
-
-    def retained_until(self, key: str) -> datetime | None:
-        return None
-
-    def keeps_versions(self) -> bool | None:
-        return False
-
-    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        return iter(())
-
-    def read_version(self, version: ObjectVersion) -> bytes:
-        raise StoreFailed(f"store {self.name!r} keeps no older versions")
-
-    def delete_version(self, version: ObjectVersion) -> datetime | None:
-        raise StoreFailed(f"store {self.name!r} keeps no older versions")
 
     def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
         """Put a file, read, list and delete it."""

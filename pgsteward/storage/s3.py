@@ -37,6 +37,8 @@ class S3Store:
     A client is made at the first use and shared by all threads.
     """
 
+    largest_object_bytes = MAX_OBJECT_BYTES
+
     def __init__(
         self,
         name: str,

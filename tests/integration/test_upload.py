@@ -17,7 +17,7 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, sealed
 from tests.servers import Bucket, Database
 
-upload_module = importlib.import_module("pgsteward.backup.upload")
+copying = importlib.import_module("pgsteward.backup.copying")
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_upload_whose_lock_is_gone_publishes_nothing(
 ) -> None:
     """A janitor may have taken it for dead and removed what it had copied."""
     backup_id = back_up(target).details["backup_id"]
-    real = upload_module.problem_of
+    real = copying.problem_of
 
     def lose_the_lock(*args: Any) -> Any:
         database.execute(
@@ -161,7 +161,7 @@ def test_an_upload_whose_lock_is_gone_publishes_nothing(
         )
         return real(*args)
 
-    monkeypatch.setattr(upload_module, "problem_of", lose_the_lock)
+    monkeypatch.setattr(copying, "problem_of", lose_the_lock)
     with pytest.raises(DatabaseUnavailable):
         upload(target)
     assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]
