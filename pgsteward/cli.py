@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pgsteward import cli_setup
+from pgsteward import cli_prune, cli_setup
 from pgsteward.cli_output import print_result, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
@@ -245,24 +245,7 @@ def upload(
     run_operation(ctx, "upload", target, operation, as_json=json, remember=True, database=database)
 
 
-@app.command(rich_help_panel=BACKUPS)
-def prune(
-    ctx: typer.Context,
-    target: TargetName = None,
-    database: Database = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
-    """Remove the backups that no rule of the retention keeps; says why each other one is kept."""
-
-    def operation(chosen: Target, progress: Progress) -> StepResult:
-        from pgsteward.retention import prune as prune_backups
-
-        return prune_backups(chosen, dry_run=dry_run)
-
-    run_operation(
-        ctx, "prune", target, operation, as_json=json, remember=True, database=database, across="server"
-    )
+app.command(rich_help_panel=BACKUPS)(cli_prune.prune)
 
 
 @app.command(rich_help_panel=BACKUPS)

@@ -21,6 +21,7 @@ from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix, c
 from pgsteward.backup.receipts import Receipt, proven, read_receipts
 from pgsteward.config import RetentionConfig
 from pgsteward.errors import PreconditionError, StoreFailed, StoreUnavailable
+from pgsteward.old_versions import hidden_only, retained
 from pgsteward.postgres import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import Item, Note, StepResult
@@ -274,22 +275,35 @@ def _prune_store(
     by_id = {manifest.backup_id: manifest for manifest in held.whole}
     changed: list[Item] = []
     failed: list[Note] = []
+    skipped: list[Note] = []
     for decision in reversed(held.decisions):  # oldest first
         if decision.keep:
             continue
         manifest = by_id[decision.backup_id]
         facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
-        if dry_run:
-            changed.append(Item(decision.backup_id, "would remove", facts))
-            continue
         try:
+            if (locked := retained(store, target.name, manifest)) is not None:
+                skipped.append(Note(f"{decision.backup_id} in store {store.name}", locked))
+                continue
+            if dry_run:
+                changed.append(Item(decision.backup_id, "would remove", facts))
+                continue
             remove_backup(store, target.name, manifest, owner)
         except (StoreUnavailable, StoreFailed) as exc:
             failed.append(Note(f"{decision.backup_id} in store {store.name}", str(exc)))
             break  # the store has trouble; what is left is removed next time
         log.info("Removed backup %s from store %s", decision.backup_id, store.name)
         changed.append(Item(decision.backup_id, "removed", facts))
-    return _Catalog(store.name, held.decisions, tuple(changed), unknown=held.unknown, failed=tuple(failed))
+    if changed and (hides := hidden_only(store, target)) is not None:
+        skipped.append(Note(f"store {store.name}", hides))
+    return _Catalog(
+        store.name,
+        held.decisions,
+        tuple(changed),
+        skipped=tuple(skipped),
+        unknown=held.unknown,
+        failed=tuple(failed),
+    )
 
 
 def _decide(

@@ -162,6 +162,10 @@ class Store(Protocol):
         """Return a small object as it once was."""
         ...
 
+    def version_retained_until(self, version: ObjectVersion) -> datetime | None:
+        """Return until when a version can't be deleted, or None."""
+        ...
+
     def delete_version(self, version: ObjectVersion) -> datetime | None:
         """Delete one version for good, or return until when it is retained."""
         ...

@@ -34,5 +34,8 @@ class Plain:
     def read_version(self, version: ObjectVersion) -> bytes:
         raise StoreFailed(f"there is no older version of {version.key!r}: this store keeps none")
 
+    def version_retained_until(self, version: ObjectVersion) -> datetime | None:
+        return None
+
     def delete_version(self, version: ObjectVersion) -> datetime | None:
         raise StoreFailed(f"there is no older version of {version.key!r}: this store keeps none")

@@ -11,7 +11,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +192,7 @@ class S3Store:
 
     def retained_until(self, key: str) -> datetime | None:
         there = self._head(key)
-        if there is None:
-            return None
-        if there.get("ObjectLockLegalHoldStatus") == "ON":
-            return datetime.max.replace(tzinfo=UTC)
-        until: datetime | None = there.get("ObjectLockRetainUntilDate")
-        return until if until is not None and until > datetime.now(UTC) else None
+        return None if there is None else s3_versions.lock_in(there)
 
     def keeps_versions(self) -> bool | None:
         try:
@@ -223,9 +218,20 @@ class S3Store:
             )
             return bytes(answer["Body"].read())
 
+    def version_retained_until(self, version: ObjectVersion) -> datetime | None:
+        with self._translating("ask for the lock of", version.key):
+            return s3_versions.locked_until(
+                self._client,
+                self._where(version.key),
+                version.version_id,
+                **self._arguments.customer_key(),
+            )
+
     def delete_version(self, version: ObjectVersion) -> datetime | None:
         with self._translating("delete an old version of", version.key):
-            return s3_versions.delete(self._client, self._where(version.key), version)
+            return s3_versions.delete(
+                self._client, self._where(version.key), version, **self._arguments.customer_key()
+            )
 
     def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
         """Try out all that is relied on; see `pgsteward.storage.s3_probe`."""

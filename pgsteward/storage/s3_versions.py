@@ -38,32 +38,32 @@ def listed(client: Any, bucket: str, root: str, prefix: str) -> Iterator[ObjectV
                     )
 
 
-def delete(client: Any, where: dict[str, str], version: ObjectVersion) -> datetime | None:
+def delete(client: Any, where: dict[str, str], version: ObjectVersion, **key: Any) -> datetime | None:
     """Delete one version for good, and return None; or return until when its lock forbids that."""
     try:
         client.delete_object(**where, VersionId=version.version_id)
     except boto.ClientError as exc:
         if code_of(exc) in {"NoSuchKey", "NoSuchVersion"}:
             return None
-        until = locked_until(client, where, version.version_id) if code_of(exc) in _LOCKED else None
+        until = locked_until(client, where, version.version_id, **key) if code_of(exc) in _LOCKED else None
         if until is None:
             raise
         return until
     return None
 
 
-def locked_until(client: Any, where: dict[str, str], version_id: str) -> datetime | None:
+def locked_until(client: Any, where: dict[str, str], version_id: str, **key: Any) -> datetime | None:
     """Return until when a version is locked; None where it is not, or nobody says."""
     try:
-        hold = client.get_object_legal_hold(**where, VersionId=version_id)["LegalHold"].get("Status")
-        if hold == "ON":
-            return datetime.max.replace(tzinfo=UTC)
-    except (boto.ClientError, KeyError):
-        pass
-    try:
-        until: datetime = client.get_object_retention(**where, VersionId=version_id)["Retention"][
-            "RetainUntilDate"
-        ]
-    except (boto.ClientError, KeyError):
+        there = client.head_object(**where, VersionId=version_id, **key)
+    except boto.ClientError:
         return None
-    return until if until > datetime.now(UTC) else None
+    return lock_in(there)
+
+
+def lock_in(there: dict[str, Any]) -> datetime | None:
+    """Return until when the object of an answer is locked, or None."""
+    if there.get("ObjectLockLegalHoldStatus") == "ON":
+        return datetime.max.replace(tzinfo=UTC)
+    until: datetime | None = there.get("ObjectLockRetainUntilDate")
+    return until if until is not None and until > datetime.now(UTC) else None

@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from moto.server import ThreadedMotoServer
 
-from pgsteward.config import StoreConfig
+from pgsteward.config import Config, StoreConfig
 from pgsteward.storage import Store, open_store
+from pgsteward.targets import Target
 from tests.faults_store.proxy import Proxy
-from tests.servers import Bucket
+from tests.integration.backup_targets import make_target
+from tests.servers import Bucket, Database
 
 MakeStore = Callable[..., tuple[Store, StoreConfig]]
 
@@ -112,6 +114,30 @@ def rclone_store(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
             }
         )
         return open_store("s3", config), config
+
+    return make
+
+
+@pytest.fixture
+def moto_target(
+    database: Database, tmp_path: Path, moto: str, moto_bucket: Callable[..., str]
+) -> Callable[..., Target]:
+    """Makes a target with a folder and a bucket of moto."""
+
+    def make(bucket: str, *, store: dict[str, Any] | None = None, **settings: Any) -> Target:
+        plain = make_target(database, tmp_path, backup={"proof": "none", "jobs": 1}, **settings)
+        s3 = {
+            "url": f"s3://{bucket}/night",
+            "endpoint_url": moto,
+            "access_key_id": {"env": "MOTO_KEY"},
+            "secret_access_key": {"env": "MOTO_SECRET"},
+            **(store or {}),
+        }
+        data = plain.config.model_dump(mode="json")
+        data["stores"]["s3"] = s3
+        data["targets"]["app"]["stores"] = ["disk", "s3"]
+        config = Config.model_validate(data)
+        return Target("app", config.target("app"), config)
 
     return make
 
