@@ -21,8 +21,11 @@ from prefect.exceptions import ParameterBindError, ParameterTypeError
 from pydantic import ValidationError
 
 from deployments.project_file import Deployment, default_file, deployments_of, read_file
+from pgsteward.config import Config, load
+from pgsteward.databases import bind_covered
 from pgsteward.errors import ConfigError
 from pgsteward.prefect_project import find_project
+from pgsteward.targets import Target
 
 # The keys that Prefect 3.8 and 3.9 read; what they don't know they ignore without a word.
 _FILE_KEYS = {"name", "prefect-version", "build", "push", "pull", "definitions", "deployments"}
@@ -56,8 +59,13 @@ class Finding:
     level: Literal["error", "hint"] = "error"
 
 
-def validate(file: Path) -> list[Finding]:
+def validate(file: Path, config: Config | None = None) -> list[Finding]:
     """Return everything that is wrong with a file.
+
+    Args:
+        file: The file.
+        config: A configuration whose targets and databases the parameters name. The workers may have another
+            one, so what does not fit is a hint.
 
     Raises:
         ConfigError: It can't be read at all, or there is no project whose flows it could name.
@@ -70,6 +78,8 @@ def validate(file: Path) -> list[Finding]:
     deployments = deployments_of(data)
     for deployment in deployments:
         found += _check_deployment(deployment)
+        if config is not None:
+            found += _check_target(deployment, config)
     names: Counter[str] = Counter()
     for deployment in deployments:
         try:
@@ -148,6 +158,36 @@ def _check_parameters(deployment: Deployment, where: str, parameters: Any) -> It
             yield Finding(where, " ".join(str(exc).split()))
     except ParameterBindError as exc:
         yield Finding(where, " ".join(str(exc).split()))
+
+
+def _check_target(deployment: Deployment, config: Config) -> Iterator[Finding]:
+    """Look for the target, and the database, in the configuration of this machine."""
+    try:
+        known = deployment.flow.parameters.properties
+    except ConfigError:  # reported by its entrypoint
+        return
+    parameters = deployment.settings.get("parameters") or {}
+    sets = [(f"{deployment.where}.parameters", parameters)]
+    sets += [
+        (f"{deployment.where}.schedules[{number}].parameters", {**parameters, **schedule["parameters"]})
+        for number, schedule in enumerate(deployment.schedules)
+        if isinstance(schedule.get("parameters"), Mapping) and isinstance(parameters, Mapping)
+    ]
+    for where, given in sets:
+        if not isinstance(given, Mapping):
+            continue
+        name, database = (
+            str(given.get(key, known.get(key, {}).get("default")) or "") for key in ("target", "database")
+        )
+        if not name or "{{" in name + database:
+            continue
+        try:
+            target = Target(name, config.target(name), config)
+            if database:
+                bind_covered(target, database)
+        except ConfigError as exc:
+            key = "database" if name in config.targets else "target"
+            yield Finding(f"{where}.{key}", f"by the configuration of this machine: {exc}", "hint")
 
 
 def _parameter_errors(where: str, exc: ValidationError) -> Iterator[Finding]:
@@ -272,6 +312,15 @@ def _near(word: Any, known: Iterable[str]) -> str:
     return f"; write {near[0]}" if near else f"; remove it (known: {', '.join(sorted(known))})"
 
 
+def _config() -> tuple[Config | None, list[Finding]]:
+    """Return the configuration of this machine; where there is none, that nobody has looked is a hint."""
+    try:
+        return load(), []
+    except ConfigError as exc:
+        said = f"names of targets and databases were not looked at: {exc}"
+        return None, [Finding("deployments", said, "hint")]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run from a shell."""
     parser = argparse.ArgumentParser(prog="python -m deployments.validate", description=__doc__)
@@ -280,7 +329,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         file = options.file or default_file()
-        found = validate(file)
+        config, problem = _config()
+        found = [*validate(file, config), *problem]
     except ConfigError as exc:
         print(json.dumps({"ok": False, "error": str(exc), "findings": []}) if options.json else exc)
         return 2

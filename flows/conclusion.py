@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from pgsteward import results
 from pgsteward.errors import PartialFailure, StewardError
-from pgsteward.report import headline
+from pgsteward.report import headline, troubles
 from pgsteward.results import NightResult, StepResult
 from tasks.report import publish_report, record_history
 
@@ -75,7 +75,8 @@ def last_state(
     odd = [step for step in done if step.status in {"failed", "partial", "unknown"}]
     wrong = [_what_is_wrong(step) for step in odd if not step.only_findings]
     if wrong or not done:
-        said = "; ".join([*notes, *wrong]) or "nothing was done"
+        of_several = [each[:_LONGEST_REASON] for each in troubles(night)] if night else []
+        said = "; ".join([*notes, *(of_several or wrong)]) or "nothing was done"
         raise PartialFailure(said, night or tuple(done))
     if all(step.status == "skipped" for step in done):
         reasons = [f"{step.step}: {step.skipped[0].reason}" for step in done if step.skipped]

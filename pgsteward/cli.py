@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pgsteward import cli_prune, cli_setup
-from pgsteward.cli_output import print_result, set_up_logging
+from pgsteward.cli_output import print_result, print_text, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
     Database,
@@ -25,7 +25,7 @@ from pgsteward.cli_run import (
     choose_target,
     guarded,
     load_config,
-    quicken,
+    run_command_line,
     run_operation,
     split_target,
 )
@@ -143,7 +143,7 @@ def report(
             print_result(nothing, as_json=json)
             raise typer.Exit(EXIT_STATUS["unknown"])
         if form == "markdown" and not json:
-            typer.echo(markdown(night), nl=False)
+            print_text(markdown(night))
         else:
             print_result(night, as_json=json)
 
@@ -180,7 +180,7 @@ def backup(
 def backups(
     ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
 ) -> None:
-    """List the complete backups in all stores, newest first."""
+    """List the complete backups in all stores: what each is worth, and why it is kept."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.backup.catalog import backups as list_backups
@@ -475,8 +475,7 @@ for panel, commands in (
 
 def main() -> None:
     """Run the command line; the console script."""
-    quicken()
-    app()
+    run_command_line(app)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ On a terminal in colour and tables; into a file or a pipe as the plain text of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from pgsteward.cli_streams import printing
 from pgsteward.results import NightResult, StepResult
 
 if TYPE_CHECKING:
@@ -26,8 +28,18 @@ _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
 
 def print_json(data: Mapping[str, Any]) -> None:
     """Print one object; what has no place in JSON is printed as its text."""
-    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    text = json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n"
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # of another locale, or a name that is no text
+        text = json.dumps(data, indent=2, default=str) + "\n"
+    print_text(text)
+
+
+def print_text(text: str) -> None:
+    """Print a text on standard output, as it is."""
+    with printing():
+        sys.stdout.write(text)
 
 
 def print_result(result: StepResult | NightResult, *, as_json: bool) -> None:
@@ -42,10 +54,10 @@ def print_result(result: StepResult | NightResult, *, as_json: bool) -> None:
     if sys.stdout.isatty():
         from pgsteward.cli_terminal import print_page
 
-        print_page(page)
+        with printing():
+            print_page(page)
     else:
-        sys.stdout.write(plain.render(page))
-        sys.stdout.flush()
+        print_text(plain.render(page))
 
 
 def print_error(message: str) -> None:
@@ -53,15 +65,17 @@ def print_error(message: str) -> None:
     if has_terminal():
         from pgsteward import cli_terminal
 
-        cli_terminal.print_error(message)
+        with contextlib.suppress(OSError):
+            cli_terminal.print_error(message)
     else:
         print_line(f"Error: {message}")
 
 
 def print_line(text: str) -> None:
-    """Print a line on standard error, as it is."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Print a line on standard error, as it is; the terminal may be gone."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def has_terminal() -> bool:
@@ -117,7 +131,8 @@ class TerminalProgress:
         with self._lock:
             self._state = ("", 0, 0)
             if self._bar is not None:
-                self._bar.stop()
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    self._bar.stop()
 
     def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
         """Take note of a state; see `pgsteward.progress.Progress`."""

@@ -10,18 +10,20 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from pgsteward import results
 from pgsteward.cli_output import TerminalProgress, print_error, print_line, print_result
+from pgsteward.cli_streams import steady
 from pgsteward.errors import ConfigError, PartialFailure, StewardError
 from pgsteward.progress import Progress
 from pgsteward.results import EXIT_STATUS, NightResult, StepResult
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISUSE = 2
+_AGAIN_S = 0.05
+"""After how long an exception that was swallowed is raised again: what swallowed it is over by then."""
 BACKUP_WORDS = ("latest",)
 
 TargetName = Annotated[
@@ -49,7 +53,11 @@ Database = Annotated[
 ]
 FromStore = Annotated[
     str | None,
-    typer.Option("--from", metavar="STORE", help="Read from this store. By default the first that has it."),
+    typer.Option(
+        "--from",
+        metavar="STORE",
+        help="Read from this store. By default the first that has it; verify reads all.",
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")
@@ -59,13 +67,42 @@ Result = StepResult | NightResult
 Operation = Callable[["Target", Progress], Result]
 
 
-def quicken() -> None:
+def run_command_line(app: Callable[..., Any]) -> None:
+    """Run the command line; what it prints and how it starts and ends is seen to first."""
+    steady()
+    _quicken()
+    if "--json" in sys.argv:
+        sys.exit(_run_for_json(app))
+    app()
+
+
+def _quicken() -> None:
     """Spare a process that lives for one command the search for garbage among what it has imported.
 
     That took a third of the start and nearly all of the end. Garbage is still looked for, less often.
     """
     gc.set_threshold(50_000, 20, 100)
     atexit.register(gc.freeze)
+
+
+def _run_for_json(command: Callable[..., Any]) -> int:
+    """Run the command line for a program: a misuse of it is told as one object too.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        return int(command(standalone_mode=False) or 0)
+    except typer.Abort:
+        return 128 + signal.SIGINT
+    except Exception as exc:
+        told = getattr(exc, "format_message", None)  # of click, which typer keeps to itself
+        if told is None:
+            raise
+        where = getattr(exc, "ctx", None)
+        step = where.info_name if where is not None and where.parent is not None else ""
+        print_result(results.failure(step, "", ConfigError(told())), as_json=True)
+        return MISUSE
 
 
 class Terminated(BaseException):
@@ -125,8 +162,9 @@ def run_operation(
     result: Result
     code: int | None = None
     broke = True
+    stopping = Stopping()
     try:
-        with signals(), TerminalProgress(step) as progress:
+        with signals() as stopping, TerminalProgress(step) as progress:
             config = load_config(ctx)
             chosen = choose_target(config, target)
             if across == "itself":
@@ -147,8 +185,11 @@ def run_operation(
         error = exc if isinstance(exc, Terminated) else Terminated(signal.SIGINT)
         result, code = failed(error), 128 + error.number
     except Exception as exc:
-        log.exception("an error that pgsteward does not know; please report it")
+        if not stopping.number:
+            log.exception("an error that pgsteward does not know; please report it")
         result = failed(exc)
+    if broke and stopping.number:  # whatever became of the exception on its way
+        result, code = failed(Terminated(stopping.number)), 128 + stopping.number
     if remember and config is not None and chosen is not None and not result.dry_run:
         _remember(config, chosen, result, database)
     if broke and isinstance(result, StepResult) and not as_json:
@@ -181,37 +222,71 @@ def guarded(step: str = "", target: str = "", *, as_json: bool = False) -> Itera
         leave(exc, MISUSE)
     except StewardError as exc:
         leave(exc, EXIT_STATUS["failed"])
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
-    except Terminated as exc:
-        raise typer.Exit(128 + exc.number) from None
+    except (KeyboardInterrupt, Terminated) as exc:
+        ended = exc if isinstance(exc, Terminated) else Terminated(signal.SIGINT)
+        if as_json:
+            leave(ended, 128 + ended.number)
+        raise typer.Exit(128 + ended.number) from None
+    except typer.Exit:
+        raise
+    except Exception as exc:
+        log.exception("an error that pgsteward does not know; please report it")
+        leave(exc, EXIT_STATUS["failed"])
+
+
+@dataclass(slots=True)
+class Stopping:
+    """Whether we were told to end.
+
+    Attributes:
+        number: The first signal that said so; 0 while there was none.
+    """
+
+    number: int = 0
 
 
 @contextmanager
-def signals() -> Iterator[None]:
+def signals() -> Iterator[Stopping]:
     """Make SIGINT, SIGTERM and SIGHUP end the operation by an exception, once; the next ones are ignored.
 
-    A second Ctrl-C would break the clean-up that the first one started.
+    A second Ctrl-C would break the clean-up that the first one started. An exception that is swallowed, as
+    Python does where it falls into a fork or a ``__del__``, is raised once more.
     """
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    stopping = Stopping()
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
+        stopping.number = number
         print_line("Stopping; cleaning up ...")
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Terminated(number)
+        leave(number, frame)
 
-    before = {number: signal.getsignal(number) for number in caught}
+    def leave(number: int, frame: FrameType | None) -> None:
+        if stopping.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Terminated(stopping.number)
+
+    def swallowed(lost: sys.UnraisableHookArgs) -> None:
+        if stopping.number and issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        else:
+            hook(lost)
+
+    before = {number: signal.getsignal(number) for number in (*caught, signal.SIGALRM)}
+    hook = sys.unraisablehook
+    signal.signal(signal.SIGALRM, leave)
+    sys.unraisablehook = swallowed
     for number in caught:
         # nohup is respected. SIGINT is not left ignored: a shell's background job is born that way, and
         # whoever sends it one means it.
         if number != signal.SIGHUP or before[number] is not signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        yield
+        yield stopping
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -299,9 +374,9 @@ def _across(
 
 
 def _remember(config: Config, target: Target, result: Result, database: str | None) -> None:
-    from pgsteward import state
-
     try:
+        from pgsteward import state  # a Python may have been built without SQLite
+
         state.remember(config, result, database=database or target.scope)
     except Exception:  # an operation never fails by its history
         log.warning("this run is missing from the history", exc_info=True)

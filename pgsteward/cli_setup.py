@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgsteward.cli_output import print_result
+from pgsteward.cli_output import print_line, print_result, print_text
 from pgsteward.cli_run import (
     Database,
     Json,
@@ -69,11 +69,10 @@ def init(
         if json:
             print_result(written.result(), as_json=True)
             return
-        typer.echo(written.sql)
-        typer.echo(
+        print_text(f"{written.sql}\n")
+        print_line(
             f"{written.file} is written. Next: run the SQL above in that database as a superuser, give the"
-            " role a password (\\password in psql) unless it gets in without one, then `pgsteward doctor`.",
-            err=True,
+            " role a password (\\password in psql) unless it gets in without one, then `pgsteward doctor`."
         )
 
 
@@ -94,7 +93,7 @@ def doctor(
 
 
 def validate(ctx: typer.Context, json: Json = False) -> None:
-    """Check prefect.yaml without a server: entrypoints, parameters, schedules, time zones, unknown keys."""
+    """Check prefect.yaml without a server: entrypoints, parameters, targets, schedules, unknown keys."""
     _run_module(ctx, "validate", as_json=json)
 
 

@@ -89,6 +89,8 @@ def _page(page: Page) -> RenderableType:
     parts: list[RenderableType] = [head]
     if page.attention:
         parts += [Text("Needs a person", style="bold"), _remarks(page.attention), ""]
+    if page.databases is not None:
+        parts += [_table(page.databases), ""]
     if page.steps is not None:
         parts += [_table(page.steps), ""]
     for section in page.sections:

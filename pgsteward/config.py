@@ -34,6 +34,7 @@ from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
 from pgsteward.postgres_names import split_qualified
 
+_LONGEST_NAME = 100
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Purpose = Literal["backup", "restore", "maintenance"]
@@ -260,6 +261,8 @@ class Config(Model):
     @classmethod
     def _plain_names(cls, entries: Mapping[str, Any]) -> Mapping[str, Any]:
         for name in entries:
+            if len(name) > _LONGEST_NAME:
+                raise ValueError(f"{name[:20]}...: use at most {_LONGEST_NAME} letters (it becomes a folder)")
             if not NAME_PATTERN.fullmatch(name):
                 raise ValueError(f"{name!r}: use lower-case letters, digits, - and _ (it becomes a folder)")
         return entries
@@ -272,6 +275,13 @@ class Config(Model):
                     known = ", ".join(sorted(self.stores)) or "none is defined"
                     raise ValueError(
                         f"targets.{name}.stores: there is no [stores.{store}]; known stores: {known}"
+                    )
+            places = [self.stores[store].place for store in target.stores]
+            for store, place in zip(target.stores, places, strict=True):
+                if places.count(place) > 1:
+                    raise ValueError(
+                        f"targets.{name}.stores: {store!r} is the same place as another one, so a backup"
+                        " in both is there only once; take one out"
                     )
         return self
 

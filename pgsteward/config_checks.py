@@ -168,11 +168,17 @@ def store_url(url: str) -> str:
         raise ValueError(
             'take the keys out of the URL and add access_key_id = { env = "NAME" } and its secret'
         )
-    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and len(parts.path) > 1:
+    if parts.scheme == "file" and not parts.netloc and file_path(url).startswith("/") and len(parts.path) > 1:
         return url.rstrip("/")
-    if parts.scheme == "s3" and parts.netloc and not parts.query:
+    if parts.scheme == "s3" and parts.netloc and "?" not in url and "#" not in url:
         return url.rstrip("/")
     raise ValueError('write "file:///absolute/folder" or "s3://bucket/prefix"')
+
+
+def file_path(url: str) -> str:
+    """Return the folder of a ``file:`` URL, as it is written: ``%20``, ``#`` and ``?`` may be in a name."""
+    path = url.partition(":")[2]
+    return path[2:] if path.startswith("//") else path
 
 
 def endpoint_url(url: str) -> str:

@@ -180,6 +180,14 @@ class StoreConfig(Model):
 
     @property
     def path(self) -> str:
-        """Folder for ``file``, key prefix without slashes at its ends for ``s3``."""
-        path = urlsplit(self.url).path
-        return path if self.scheme == "file" else path.strip("/")
+        """Folder for ``file``, as it is written; key prefix without slashes at its ends for ``s3``."""
+        if self.scheme == "file":
+            return checks.file_path(self.url)
+        return urlsplit(self.url).path.strip("/")
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Where it is, to be compared with others."""
+        if self.scheme == "file":
+            return os.path.normpath(self.path), None
+        return f"s3://{self.bucket}/{self.path}", self.endpoint_url

@@ -128,7 +128,7 @@ def _all(settings: TargetConfig, rows: list[Row]) -> Found:
         elif row["is_scratch"]:
             skipped.append(Note(name, "a restore that has not finished loads it"))
         elif not row["may_connect"]:
-            unknown.append(Note(name, f"{_no_right(row)}; or name it in exclude_databases"))
+            unknown.append(Note(name, f"{_no_right(row)} or name it in exclude_databases"))
         else:
             names.append(name)
     for pattern in settings.exclude_databases:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pgsteward import postgres
+from pgsteward.client_places import can_be_run
 from pgsteward.config import Purpose, SessionTable
 from pgsteward.databases import bind, find
 from pgsteward.doctor import Check, CheckStatus
@@ -174,6 +175,14 @@ def _clients(target: Target, connection: Connection) -> Check:
         )
     except PreconditionError as exc:
         return Check("clients", "warn", f"{exc}; backups would be compressed with gzip, which is slower")
+    useless = [str(folder) for folder in target.settings.client_dirs if not can_be_run(folder / "pg_dump")]
+    if useless:
+        return Check(
+            "clients",
+            "warn",
+            f"there is no pg_dump that can be run in {', '.join(useless)}; used is that of {chosen.folder}",
+            "correct client_dirs, or take it out",
+        )
     return Check("clients", "ok", f"pg_dump {chosen.text} in {chosen.folder}, with {codec} (found: {known})")
 
 

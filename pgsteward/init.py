@@ -138,6 +138,8 @@ def write_config(answers: Answers, *, force: bool = False) -> Written:
     except ValueError as exc:
         raise ConfigError(f"{file}: conninfo: {exc}") from None
     name = answers.name or default_name(answers.conninfo)
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(f"--name {name!r}: use lower-case letters, digits, - and _ (it becomes a folder)")
     text = render(replace(answers, name=name))
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)  # mode 0600

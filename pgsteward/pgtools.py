@@ -221,6 +221,11 @@ class RunningTool:
         """Return the exit status, or None while it runs."""
         return self.process.poll()
 
+    @property
+    def over(self) -> bool:
+        """Tell whether it has ended and its output has been taken."""
+        return self.process.poll() is not None and not self._is_taking()
+
     def last_words(self) -> str:
         """Return the last lines it wrote to stderr, redacted; pg_dump repeats whole statements in one."""
         return "\n".join(map(_shortened, list(self._stderr)[-_TAIL_LINES:]))

@@ -8,6 +8,7 @@ its statements along (`client_connection_check_interval`).
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from pgsteward.errors import (
     ConfigError,
@@ -30,7 +32,7 @@ from pgsteward.errors import (
     StewardError,
     TransientError,
 )
-from pgsteward.postgres_settings import ADVICE, REFUSED, SESSION, with_catalog_first
+from pgsteward.postgres_settings import READ_ONLY, SESSION, advice, in_one_line, with_catalog_first
 from pgsteward.sql import load
 
 Row = dict[str, Any]
@@ -42,25 +44,20 @@ LOCK_SPACE = 0x70677374  # "pgst": first key of every advisory lock that pgstewa
 MIN_SERVER = 150000
 """Oldest server that is tested; PostgreSQL 14 reached its end of life in November 2026."""
 
-_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01", "25006"})
-_FATAL_FOR_GOOD = (
-    "authentication failed",
-    "no password supplied",
-    "does not exist",
-    "no pg_hba.conf entry",
-    "pg_hba.conf rejects",
-    "certificate",
-    "does not support SSL",
-    "is not currently accepting connections",
-    "definition of service",
-    "service file",
-    'value: "',
-    "invalid integer value",
-    "invalid port number",
-    "not permitted to log in",
-    "permission denied for database",
-    *ADVICE,
-)
+
+class _Text(psycopg.adapt.Loader):
+    """Takes any bytes: roles and databases are named in the encoding of whichever database it was done in."""
+
+    def load(self, data: Any) -> str:
+        return str(data, "utf-8", "replace")
+
+
+_ADAPTERS = psycopg.adapt.AdaptersMap(psycopg.adapters)
+for _type in ("text", "name", "varchar"):
+    _ADAPTERS.register_loader(_type, _Text)
+set_json_loads(lambda data: json.loads(str(data, "utf-8", "replace")), _ADAPTERS)  # type: ignore[arg-type]
+
+_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +213,7 @@ def connect(
             connect_timeout=connect_timeout_s,
             application_name=f"pgsteward {purpose}"[:63],
             client_encoding="UTF8",
+            context=_ADAPTERS,
             password=login.password,
         )
     except psycopg.ProgrammingError as exc:
@@ -410,6 +408,8 @@ def translate(exc: psycopg.Error) -> StewardError:
         return LockTimeout(message)
     if state is None and isinstance(exc, psycopg.OperationalError):
         return DatabaseUnavailable(message)
+    if state == "25006":
+        return DatabaseUnavailable(f"{message}; {READ_ONLY}")
     if state is not None and (state in _UNAVAILABLE or state.startswith("08")):
         return DatabaseUnavailable(message)
     if state == "42501":
@@ -484,9 +484,8 @@ def _is_local(host: str) -> bool:
 
 def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardError:
     message = _sentence(exc)
-    if any(words in message for words in _FATAL_FOR_GOOD) and "starting up" not in message:
-        fix = next((advice for words, advice in ADVICE.items() if words in message), REFUSED)
-        return PreconditionError(f"the server refuses the login: {message}; {fix}")
+    if (todo := advice(message)) is not None:
+        return PreconditionError(f"the server refuses the login: {message}; {todo}")
     full = "too many" in message or "connection slots" in message
     fix = "; raise max_connections or the CONNECTION LIMIT, or wait until others have left" if full else ""
     return DatabaseUnavailable(f"no connection to database {login.dbname!r}: {message}{fix}")
@@ -497,4 +496,4 @@ def _sentence(exc: psycopg.Error) -> str:
     if diagnostic.message_primary:
         extra = [f"{t}" for t in (diagnostic.message_detail, diagnostic.message_hint) if t]
         return "; ".join([diagnostic.message_primary, *extra])
-    return " ".join(str(exc).split())
+    return in_one_line(str(exc))

@@ -16,14 +16,42 @@ SESSION: Mapping[str, str] = {
     "transform_null_equals": "off",
     "array_nulls": "on",
 }
+READ_ONLY = "the server is a standby, or default_transaction_read_only is on: for this role, or by PGOPTIONS"
 REFUSED = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
 ADVICE: Mapping[str, str] = {
     "could not access file": "install the library there, or take it out of session_preload_libraries or"
     " local_preload_libraries: ALTER DATABASE ... RESET, ALTER ROLE ... RESET",
+    "no password supplied": "give it by password = { env = ... } or { file = ... }, or in a .pgpass that"
+    " only its owner can read (chmod 600), else libpq passes over it",
+    "channel binding": "connect by TLS to a server with SCRAM passwords, or take channel_binding out",
+    "authentication method requirement": "change require_auth, or how the server asks (pg_hba.conf)",
+    "unrecognized configuration parameter": "correct PGOPTIONS, or options= in the conninfo",
+    "invalid value for parameter": "correct PGOPTIONS, PGTZ, PGDATESTYLE or PGCLIENTENCODING, or options= and"
+    " client_encoding= in the conninfo",
     "conversion between": "no client of this encoding is supported; dump it with pg_dump alone",
 }
 """What to do when the greeting is refused for a reason that won't heal, by words of the server's."""
 
+FATAL_FOR_GOOD = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "certificate",
+    "does not support SSL",
+    "is not currently accepting connections",
+    "definition of service",
+    "service file",
+    'value: "',
+    "invalid integer value",
+    "invalid port number",
+    "not permitted to log in",
+    "permission denied for database",
+    *ADVICE,
+)
+"""Words of a refusal that is not worth another try."""
+
+_PREFIX = re.compile(r"^connection (?:failed|is bad): ")
 _PG_CATALOG = re.compile(r'(?<![^\s,])"?pg_catalog"?(?![^\s,])')
 
 
@@ -34,3 +62,16 @@ def with_catalog_first(search_path: str) -> str | None:
     """
     named = _PG_CATALOG.search(search_path)
     return None if named is None or named.start() == 0 else f"pg_catalog, {search_path}"
+
+
+def advice(refusal: str) -> str | None:
+    """Return what to do about a connection that was refused for good; None where it may heal."""
+    if "starting up" in refusal or not any(words in refusal for words in FATAL_FOR_GOOD):
+        return None
+    return next((fix for words, fix in ADVICE.items() if words in refusal), REFUSED)
+
+
+def in_one_line(text: str) -> str:
+    """Return what libpq says of a connection, each thing once: where TLS is preferred it fails twice."""
+    lines = (_PREFIX.sub("", line.strip()) for line in text.splitlines())
+    return " ".join(" ".join(dict.fromkeys(lines)).split())

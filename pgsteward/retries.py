@@ -6,9 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
-
 from pgsteward.errors import TransientError
 from pgsteward.results import StepResult
 
@@ -17,6 +14,9 @@ log = logging.getLogger(__name__)
 
 def call_with_retries(function: Callable[..., StepResult], *args: Any, **options: Any) -> StepResult:
     """Call an operation, and call it again for what may heal by itself: twice, after about 5 and 10 s."""
+    from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt
+    from tenacity.wait import wait_exponential_jitter
+
     retrying = Retrying(
         retry=retry_if_exception_type(TransientError),
         stop=stop_after_attempt(3),

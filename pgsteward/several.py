@@ -40,6 +40,9 @@ _LOOKS_AT: Mapping[str, str] = {
     "analyze": "tables",
 }
 
+_JOINED = frozenset({"backups", "decisions", "indexes", "bloated", "order", "lock_waiters"})
+"""Lists of objects, which are joined also where they are empty: a reader finds them in one place."""
+
 Call = Callable[[Target], StepResult]
 Parts = list[tuple[str, StepResult]]
 
@@ -195,7 +198,7 @@ def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence
             entry["skipped_because"] = part.skipped[0].reason
         entry |= {"examined": part.examined, "seconds": round(part.seconds, 3)}
         for key, value in part.details.items():
-            if _is_list_of_objects(value):
+            if key in _JOINED or _is_list_of_objects(value):
                 joined.setdefault(key, []).extend({"database": name, **each} for each in value)
             elif key not in entry:
                 entry[key] = value
@@ -261,7 +264,8 @@ def _summary(parts: Parts, found: Found) -> str:
         "failed": failed,
         "unknown": [name for name, part in parts if part.status == "unknown"]
         + [note.object for note in found.unknown],
-        "with nothing to do": [name for name, part in parts if part.status == "skipped"],
+        "skipped": [name for name, part in parts if part.status == "skipped" and _lacks(part)],
+        "with nothing to do": [name for name, part in parts if part.status == "skipped" and not _lacks(part)],
     }
     clauses = [
         f"{len(names)} {word}" + ("" if word in ("done", "with nothing to do") else f" ({', '.join(names)})")
@@ -270,6 +274,11 @@ def _summary(parts: Parts, found: Found) -> str:
     ]
     total = len(parts) + len(found.failed) + len(found.unknown)
     return f"{plural(total, 'database')}: {', '.join(clauses)}" if clauses else "No database was found"
+
+
+def _lacks(part: StepResult) -> bool:
+    """Tell whether a step was kept from a database by what went wrong before."""
+    return any("failed" in note.reason or note.reason == NEW for note in part.skipped)
 
 
 def _nothing(target: str) -> Note:

@@ -39,6 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--require-postgres", action="store_true", help="fail instead of skipping when a server is missing"
     )
+    group.addoption(
+        "--rounds", type=int, default=10, help="backup-restore-compare rounds under load (tests/rounds)"
+    )
+    group.addoption("--seed", type=int, help="of the rounds; another one each time when it is not given")
 
 
 def missing(config: pytest.Config, reason: str) -> None:

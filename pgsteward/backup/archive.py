@@ -6,12 +6,15 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import LiteralString
+from types import TracebackType
+from typing import LiteralString, Self
 
 from pgsteward.backup.manifest import Sequence
 from pgsteward.errors import VerificationFailed
-from pgsteward.pgtools import Client, run_tool
+from pgsteward.pgtools import Client, run_tool, start_tool
 from pgsteward.postgres import Connection
 from pgsteward.postgres_names import split_qualified
 
@@ -21,13 +24,60 @@ _HEADER = re.compile(
     rb"^(?:--|-- (?:Name|Data for Name|TOC entry|Dumped|Started on|Completed on|PostgreSQL database).*"
     rb"|\\(?:un)?restrict .*|)$"
 )
+_DATABASE = re.compile(rb"(?:DATABASE|DATABASE PROPERTIES|(?:ACL|COMMENT|SECURITY LABEL) - DATABASE) ")
 _TOO_NEW = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What a client from 17 on begins with, and a server before 17 refuses; psql's own session needs it not."""
 
 
-def entries(client: Client, dump: Path) -> list[tuple[int, int, bytes]]:
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a backup wants to know of its archive.
+
+    Attributes:
+        entries: See `entries`.
+        sequence_script: What sets the positions of sequences; `positions` reads it.
+        schema_sha256: See `schema_sha256`.
+        database_sql: See `database_sql`.
+    """
+
+    entries: list[tuple[int, int, bytes]]
+    sequence_script: bytes
+    schema_sha256: str
+    database_sql: bytes
+
+
+def read(client: Client, dump: Path, still_wanted: Callable[[], None] | None = None) -> Contents:
+    """Return an archive's contents; all of them come before the rows, which need not be there yet.
+
+    Args:
+        client: Its pg_restore is asked.
+        dump: The archive.
+        still_wanted: Called several times a second; what it raises ends pg_restore.
+
+    Raises:
+        ToolFailed: It can't be read, or is not there as a whole yet.
+    """
+    found = entries(client, dump, still_wanted)
+    with ExitStack() as running:
+        sequences, own = (
+            running.enter_context(_Script(client, dump, numbers, *options)) if numbers else None
+            for numbers, options in ((_sequence_sets(found), ()), (_own(found), ("--create",)))
+        )
+        schema = running.enter_context(start_tool(_schema_script(client, dump), env={}))
+        return Contents(
+            found,
+            sequences.text(still_wanted) if sequences else b"",
+            _schema_sha256(schema.wait(still_wanted).stdout),
+            _TOO_NEW.sub(b"", own.text(still_wanted)) if own else b"",
+        )
+
+
+def entries(
+    client: Client, dump: Path, still_wanted: Callable[[], None] | None = None
+) -> list[tuple[int, int, bytes]]:
     """Return (dump id, oid, description) of every entry, the database's own among them."""
-    listing = run_tool([client.tool("pg_restore"), "--list", "--create", dump], env={}).stdout
+    argv: list[str | Path] = [client.tool("pg_restore"), "--list", "--create", dump]
+    listing = run_tool(argv, env={}, stop_check=still_wanted).stdout
     return [(int(m[1]), int(m[2]), m[3]) for m in _ENTRY.finditer(listing)]
 
 
@@ -50,21 +100,31 @@ def sequences(
     Raises:
         VerificationFailed: The archive's answer is not understood.
     """
-    wanted = [number for number, _, description in found if description.startswith(b"SEQUENCE SET ")]
-    if not wanted:
-        return ()
-    script = decode(script_of(client, dump, wanted))
-    positions = []
+    wanted = _sequence_sets(found)
+    return positions(script_of(client, dump, wanted) if wanted else b"", found, decode)
+
+
+def _sequence_sets(found: list[tuple[int, int, bytes]]) -> list[int]:
+    return [number for number, _, description in found if description.startswith(b"SEQUENCE SET ")]
+
+
+def positions(
+    said: bytes, found: list[tuple[int, int, bytes]], decode: Callable[[bytes], str]
+) -> tuple[Sequence, ...]:
+    """Return the sequence positions in a script; see `sequences`."""
+    wanted = _sequence_sets(found)
+    script = decode(said) if wanted else ""
+    each_position = []
     for match in _SETVAL.finditer(script):
         schema, name = split_qualified(match[1].replace("''", "'"))
-        positions.append(
+        each_position.append(
             Sequence(schema_name=schema, name=name, last_value=int(match[2]), is_called=match[3] == "true")
         )
-    if len(positions) != len(wanted):
+    if len(each_position) != len(wanted):
         raise VerificationFailed(
-            f"the archive lists {len(wanted)} sequence positions, but prints {len(positions)}"
+            f"the archive lists {len(wanted)} sequence positions, but prints {len(each_position)}"
         )
-    return tuple(sorted(positions, key=lambda each: (each.schema_name, each.name)))
+    return tuple(sorted(each_position, key=lambda each: (each.schema_name, each.name)))
 
 
 def decoder(session: Connection, encoding: str) -> Callable[[bytes], str]:
@@ -86,8 +146,15 @@ def decoder(session: Connection, encoding: str) -> Callable[[bytes], str]:
 
 def schema_sha256(client: Client, dump: Path) -> str:
     r"""Return the hash of the archive's schema script, less pg_dump's own comments and ``\restrict`` keys."""
+    return _schema_sha256(run_tool(_schema_script(client, dump), env={}).stdout)
+
+
+def _schema_script(client: Client, dump: Path) -> list[str | Path]:
+    return [client.tool("pg_restore"), "--schema-only", "--file=-", dump]
+
+
+def _schema_sha256(script: bytes) -> str:
     digest = hashlib.sha256()
-    script = run_tool([client.tool("pg_restore"), "--schema-only", "--file=-", dump], env={}).stdout
     for line in script.split(b"\n"):
         if not _HEADER.match(line):
             digest.update(line + b"\n")
@@ -96,16 +163,44 @@ def schema_sha256(client: Client, dump: Path) -> str:
 
 def database_sql(client: Client, dump: Path, found: list[tuple[int, int, bytes]]) -> bytes:
     """Return the script that makes the empty database: owner, locale, settings, rights, comment."""
-    own = re.compile(rb"(?:DATABASE|DATABASE PROPERTIES|(?:ACL|COMMENT|SECURITY LABEL) - DATABASE) ")
-    wanted = [number for number, _, description in found if own.match(description)]
+    wanted = _own(found)
     script = script_of(client, dump, wanted, "--create") if wanted else b""
     return _TOO_NEW.sub(b"", script)
 
 
+def _own(found: list[tuple[int, int, bytes]]) -> list[int]:
+    return [number for number, _, description in found if _DATABASE.match(description)]
+
+
 def script_of(client: Client, dump: Path, numbers: list[int], *options: str) -> bytes:
     """Return the SQL of some entries, chosen by dump id."""
-    with tempfile.NamedTemporaryFile(prefix="pgsteward-", suffix=".list") as listing:
-        listing.write(b"".join(b"%d;\n" % number for number in numbers))
-        listing.flush()
-        chosen = f"--use-list={listing.name}"
-        return run_tool([client.tool("pg_restore"), chosen, *options, "--file=-", dump], env={}).stdout
+    with _Script(client, dump, numbers, *options) as script:
+        return script.text()
+
+
+class _Script:
+    """pg_restore on its way to print the SQL of some entries."""
+
+    def __init__(self, client: Client, dump: Path, numbers: list[int], *options: str) -> None:
+        self._program, self._dump, self._options = client.tool("pg_restore"), dump, options
+        self._list = b"".join(b"%d;\n" % number for number in numbers)
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._held as held:
+            file = held.enter_context(tempfile.NamedTemporaryFile(prefix="pgsteward-", suffix=".list"))
+            file.write(self._list)
+            file.flush()
+            chosen = f"--use-list={file.name}"
+            argv: list[str | Path] = [self._program, chosen, *self._options, "--file=-", self._dump]
+            self._tool = held.enter_context(start_tool(argv, env={}))
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()
+
+    def text(self, still_wanted: Callable[[], None] | None = None) -> bytes:
+        return self._tool.wait(still_wanted).stdout

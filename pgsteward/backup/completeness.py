@@ -24,14 +24,32 @@ def absent(relations: list[Row], data_oids: set[int], in_recovery: bool) -> list
         if row["kind"] == "f":
             notes.append(Note(name, "a foreign table; its rows live on another server"))
         elif row["extension_name"] is not None:
-            notes.append(
-                Note(name, f"belongs to the extension {row['extension_name']}, which makes it again")
-            )
+            made = f"belongs to the extension {row['extension_name']}, which makes it again"
+            notes.append(Note(name, f"{made}, without rows that were added to it"))
         elif row["unlogged"] and in_recovery:
             notes.append(Note(name, "an unlogged table, which is empty on a standby"))
         else:
             notes.append(Note(name, "the archive holds no rows of it"))
     return notes
+
+
+def never_dumped(session: Connection) -> list[Note]:
+    """Name what pg_dump leaves out without a word."""
+    return [
+        Note(
+            f"{row['kind']} {postgres.quote_name(row['schema_name'])}.{row['name']}",
+            f"pg_dump leaves it out: {row['reason']}",
+        )
+        for row in session.rows(load("never_dumped"))
+    ]
+
+
+def hidden_mappings(session: Connection) -> list[Note]:
+    """Name the user mappings whose options this role may not read: pg_dump leaves them out without a word."""
+    why = "its options, if any, can only be read by a superuser: they are not in the backup"
+    rows = session.rows(load("hidden_user_mappings"))
+    names = [(postgres.quote_name(row["role_name"]), postgres.quote_name(row["server_name"])) for row in rows]
+    return [Note(f"user mapping of {role} for {server}", why) for role, server in names]
 
 
 def unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:

@@ -17,6 +17,10 @@ class Destination(Protocol):
         """Where pg_restore can read what has arrived of the archive."""
         ...
 
+    def contents_stamp(self) -> object:
+        """Return what is another when the contents were written again; None where they can't be."""
+        ...
+
     def arguments(self, jobs: int) -> tuple[str, ...]:
         """Return the options that choose the format; they end up in the manifest."""
         ...
@@ -51,6 +55,10 @@ class FolderDestination:
     @property
     def contents(self) -> Path:
         return self.folder
+
+    def contents_stamp(self) -> tuple[int, ...]:
+        status = (self.folder / "toc.dat").stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def arguments(self, jobs: int) -> tuple[str, ...]:
         return ("--format=directory", f"--jobs={jobs}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,15 +13,15 @@ from importlib.metadata import version
 from pgsteward import postgres, results
 from pgsteward.backup import archive, completeness, readme
 from pgsteward.backup.anomalies import history, unlikely
+from pgsteward.backup.beside import Beside
 from pgsteward.backup.dump_errors import LockRefused, Rewritten
 from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import folder_of, home_store, mark, unfinished
+from pgsteward.backup.home import home_store, mark, unfinished
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
-    DUMP,
     MANIFEST,
     Encryption,
     Manifest,
@@ -27,7 +29,7 @@ from pgsteward.backup.manifest import (
     new_backup_id,
 )
 from pgsteward.backup.moving import marked
-from pgsteward.backup.plan import Plan, make_plan
+from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
@@ -134,38 +136,39 @@ def _attempt(
         sending_ahead(
             plan if send_ahead else None, prefix, mark(plan.owner, backup_id, started_at), progress
         ) as ahead,
+        _globals_beside(plan, encrypted=recipients is not None) as globals_asked,
     ):
         files = BackupFiles(plan.home, prefix, recipients)
-        with make_archive(plan, files, prefix, progress) as made:
-            dumped, contents = made.dumped, made.contents
-            _still_locked(lock)
-            progress("reading the archive's own entries")
-            entries = archive.entries(client, contents)
-            decode = archive.decoder(lock, plan.server["encoding"])
-            proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(
-                update={
-                    "sequences": archive.sequences(client, contents, entries, decode),
-                    "schema_sha256": archive.schema_sha256(client, contents),
-                }
-            )
-            files.put(DATABASE, compress(archive.database_sql(client, contents, entries)))
-        roles = _put_globals(plan, files, encrypted=recipients is not None)
+        dumped = make_archive(plan, files, prefix, progress)
+        _still_locked(lock)
+        contents, entries = dumped.contents, dumped.contents.entries
+        decode = archive.decoder(lock, plan.server["encoding"])
+        proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(
+            update={
+                "sequences": archive.positions(contents.sequence_script, entries, decode),
+                "schema_sha256": contents.schema_sha256,
+            }
+        )
+        files.put(DATABASE, compress(contents.database_sql))
+        roles = globals_asked()
+        if roles.script is not None:
+            files.put(GLOBALS, compress(roles.script))
         unknown = list(roles.unknown)
         encryption = described(plan, recipients)
         text = _restore_md(plan, backup_id, prefix, encryption, role_passwords=roles.passwords)
         files.put_clear(readme.NAME, text)
         checking = time.monotonic()
         form = target.settings.backup.form
-        if form == "directory" and recipients is None:
-            files.hash_folder(folder_of(plan.home, prefix), DUMP, progress)
         files.read_again(progress)
         seconds = {
             **dumped.seconds,
-            "hash": round(time.monotonic() - checking, 3),
+            "hash": round(files.hashing_s + time.monotonic() - checking, 3),
             "total": round(time.monotonic() - clock, 3),
         }
         absent = completeness.absent(dumped.relations, archive.data_oids(entries), plan.server["in_recovery"])
         absent += [*dumped.left_out, *roles.left_out]
+        if not (target.settings.backup.tables or target.settings.backup.schemas):
+            absent += [*completeness.hidden_mappings(lock), *completeness.never_dumped(lock)]
         unknown += _not_watched(dumped)
         warnings = (
             *plan.warnings,
@@ -243,33 +246,44 @@ def _not_watched(dumped: Dumped) -> list[Note]:
 
 @dataclass(frozen=True, slots=True)
 class _Roles:
-    """What became of the script of roles and tablespaces."""
+    """The script of roles and tablespaces, and what became of it."""
 
+    script: bytes | None = None
     passwords: bool = False
     left_out: tuple[Note, ...] = ()
     unknown: tuple[Note, ...] = ()
 
 
-def _put_globals(plan: Plan, files: BackupFiles, *, encrypted: bool) -> _Roles:
-    """Store the script of roles and tablespaces; without passwords where the server keeps them to itself."""
+@contextmanager
+def _globals_beside(plan: Plan, *, encrypted: bool) -> Iterator[Callable[[], _Roles]]:
+    """Ask for roles and tablespaces beside the dump; after it, where the server has no session to spare."""
+    if plan.free_connections <= SESSIONS_BESIDE + plan.jobs:
+        yield lambda: _globals(plan, encrypted=encrypted)
+        return
+    with Beside("globals", lambda wanted: _globals(plan, encrypted=encrypted, still_wanted=wanted)) as asked:
+        yield asked.result
+
+
+def _globals(plan: Plan, *, encrypted: bool, still_wanted: Callable[[], None] | None = None) -> _Roles:
+    """Return the script of roles and tablespaces; without passwords where the server keeps them to itself."""
     asked_for = plan.target.settings.backup.role_passwords
     refusal = None
     if asked_for or encrypted:
         try:
-            files.put(GLOBALS, compress(globals_sql(plan.client, plan.login, passwords=True)))
+            script = globals_sql(plan.client, plan.login, passwords=True, still_wanted=still_wanted)
         except ToolFailed as exc:
             log.warning("the passwords of roles are not in the backup: %s", exc)
             refusal = Note("passwords of roles", f"not in the backup: {exc}")
         else:
-            return _Roles(passwords=True)
+            return _Roles(script, passwords=True)
     try:
-        files.put(GLOBALS, compress(globals_sql(plan.client, plan.login)))
+        script = globals_sql(plan.client, plan.login, still_wanted=still_wanted)
     except ToolFailed as exc:
         log.warning("roles and tablespaces are not in the backup: %s", exc)
         return _Roles(unknown=(Note("roles and tablespaces", f"not in the backup: {exc}"),))
     if refusal is None:
-        return _Roles()
-    return _Roles(unknown=(refusal,)) if asked_for else _Roles(left_out=(refusal,))
+        return _Roles(script)
+    return _Roles(script, unknown=(refusal,)) if asked_for else _Roles(script, left_out=(refusal,))
 
 
 def _anomalies(plan: Plan, manifest: Manifest) -> tuple[list[Note], list[Note]]:

@@ -40,6 +40,11 @@ _HINTS = (
     ("permission denied", "`pgsteward doctor` prints the missing GRANT"),
     ("out of shared memory|max_locks_per_transaction", "raise max_locks_per_transaction"),
     ("No space left|Disk quota exceeded", "free space on the disk of {where}, or name another folder"),
+    (
+        "invalid memory alloc request size|string buffer|out of memory",
+        "a row may be wider than the 1 GB that can be dumped (a bytea takes twice its size), or be damaged:"
+        " find it, by its length or by SELECT; exclude_table_data leaves a table's rows out",
+    ),
     ("Input/output error|Read-only file system", "look after the disk under {where} (dmesg says more)"),
     (
         "ended by SIGKILL",

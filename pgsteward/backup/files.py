@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +18,11 @@ from pgsteward.progress import Progress
 from pgsteward.storage import Store
 
 _AT_ONCE_BYTES = 1 << 20
+_HASHED_TOGETHER = min(4, os.cpu_count() or 1)
+
+
+def _always() -> None:
+    """Whoever asks is still wanted."""
 
 
 class BackupFiles:
@@ -23,6 +30,7 @@ class BackupFiles:
 
     Attributes:
         recipients: Whom everything but `put_clear` is encrypted to; None stores it as it is.
+        hashing_s: How long `hash_folder` took.
     """
 
     def __init__(self, store: Store, prefix: str, recipients: Recipients | None) -> None:
@@ -30,6 +38,7 @@ class BackupFiles:
         self._store, self._prefix = store, prefix
         self._stored: dict[str, StoredFile] = {}
         self._to_read_again: list[StoredFile] = []
+        self.hashing_s = 0.0
 
     @property
     def stored(self) -> tuple[StoredFile, ...]:
@@ -67,23 +76,40 @@ class BackupFiles:
         file = StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest())
         self._keep(file, confirmed=sink.confirmed and self._store.trusts_checksums)
 
-    def hash_folder(self, folder: Path, below: str, progress: Progress) -> None:
+    def hash_folder(self, folder: Path, below: str, still_wanted: Callable[[], None] = _always) -> None:
         """Take in what pg_dump has written into the store by itself: each file is read once.
 
         pg_dump has synced every file when it ends with status 0 (unless it is told ``--no-sync``).
+
+        Args:
+            folder: Of the backup.
+            below: Where in it.
+            still_wanted: Called now and then; what it raises ends the work.
         """
+        began = time.monotonic()
         found = [f"{above}/{name}" for above, _, names in os.walk(folder / below) for name in names]
-        for number, path in enumerate(sorted(found)):
-            progress("hashing files", number, len(found))
-            size, sha256 = _hash_of(path)
-            name = path.removeprefix(f"{folder}/")
-            self._stored[name] = StoredFile(path=name, size_bytes=size, sha256=sha256)
+        sizes = {path: os.stat(path).st_size for path in found}  # noqa: PTH116 - of 20,000 files
+        large = sorted(
+            (path for path in found if sizes[path] > _AT_ONCE_BYTES), key=lambda path: -sizes[path]
+        )
+        with ThreadPoolExecutor(_HASHED_TOGETHER, "hash") as pool:
+            hashed = pool.map(lambda path: _hash_of(path, still_wanted), large)
+            for path in found:
+                if sizes[path] <= _AT_ONCE_BYTES:
+                    self._hashed(folder, path, _hash_of(path, still_wanted))
+            for path, of_it in zip(large, hashed, strict=True):
+                self._hashed(folder, path, of_it)
         for place in (folder / below, folder):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        self.hashing_s = time.monotonic() - began
+
+    def _hashed(self, folder: Path, path: str, of_it: tuple[int, str]) -> None:
+        name = path.removeprefix(f"{folder}/")
+        self._stored[name] = StoredFile(path=name, size_bytes=of_it[0], sha256=of_it[1])
 
     def read_again(self, progress: Progress) -> None:
         """Read what went to a remote store again; a folder of this machine was synced, not sent.
@@ -105,12 +131,16 @@ class BackupFiles:
             self._to_read_again.append(file)
 
 
-def _hash_of(path: str) -> tuple[int, str]:
+def _hash_of(path: str, still_wanted: Callable[[], None]) -> tuple[int, str]:
     """Return size and SHA-256 of what a file holds; a small one is read at once, without a buffer."""
+    still_wanted()
     with Path(path).open("rb", buffering=0) as file:
         digest = hashlib.sha256(file.read(_AT_ONCE_BYTES))
         if file.tell() < os.fstat(file.fileno()).st_size:
-            hashlib.file_digest(file, lambda: digest)
+            room = memoryview(bytearray(_AT_ONCE_BYTES))
+            while size := file.readinto(room):
+                digest.update(room[:size])
+                still_wanted()
         return file.tell(), digest.hexdigest()
 
 

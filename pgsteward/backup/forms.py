@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,14 +21,6 @@ from pgsteward.errors import PreconditionError
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import clear_root, private_folder, refuse_disk
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A dump that ended well, and where pg_restore can read its contents for now."""
-
-    dumped: Dumped
-    contents: Path
 
 
 def described(plan: Plan, recipients: Recipients | None) -> Encryption | None:
@@ -64,44 +55,53 @@ def refuse_small_spool(plan: Plan, recipients: Recipients | None) -> None:
         )
 
 
-@contextlib.contextmanager
-def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress) -> Iterator[Archive]:
-    """Dump in the form that the target wants; all files are stored when the block begins.
+def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress) -> Dumped:
+    """Dump in the form that the target wants, and store and hash all its files.
 
     Raises:
         StewardError: See `dump_and_prove`; nothing of the archive is published then.
     """
     if plan.target.settings.backup.form == "stream":
-        with ArchiveHead(plan.client) as head:
-            with files.writing(STREAM, int(plan.server["database_bytes"])) as sink:
-                dumped = _dump(plan, StreamDestination(sink, files.recipients, head), progress)
-                head.end()
-            yield Archive(dumped, head.path)
-    elif files.recipients is None:
-        folder = folder_of(plan.home, prefix) / DUMP
-        yield Archive(_dump(plan, FolderDestination(folder), progress), folder)
-    else:
-        run_id = prefix.rstrip("/").rpartition("/")[2]
-        with private_folder(clear_root(plan.target.settings.backup), run_id) as spool:
-            dumped = _dump(plan, FolderDestination(spool / DUMP), progress)
-            began = time.monotonic()
-            paths = sorted((spool / DUMP).iterdir())
-            for number, path in enumerate(paths):
-                progress(f"encrypting {path.name}", number, len(paths))
-                files.take(f"{DUMP}/{path.name}", path)
-            seconds = {**dumped.seconds, "encrypt": round(time.monotonic() - began, 3)}
-            yield Archive(replace(dumped, seconds=seconds), spool / DUMP)
+        with (
+            ArchiveHead(plan.client) as head,
+            files.writing(STREAM, int(plan.server["database_bytes"])) as sink,
+        ):
+            dumped = _dump(plan, StreamDestination(sink, files.recipients, head), progress)
+            head.end()
+            return dumped
+    if files.recipients is None:
+        folder = folder_of(plan.home, prefix)
+
+        def hash_it(still_wanted: Callable[[], None]) -> None:
+            files.hash_folder(folder, DUMP, still_wanted)
+
+        return _dump(plan, FolderDestination(folder / DUMP), progress, hash_it)
+    run_id = prefix.rstrip("/").rpartition("/")[2]
+    with private_folder(clear_root(plan.target.settings.backup), run_id) as spool:
+        dumped = _dump(plan, FolderDestination(spool / DUMP), progress)
+        began = time.monotonic()
+        paths = sorted((spool / DUMP).iterdir())
+        for number, path in enumerate(paths):
+            progress(f"encrypting {path.name}", number, len(paths))
+            files.take(f"{DUMP}/{path.name}", path)
+        seconds = {**dumped.seconds, "encrypt": round(time.monotonic() - began, 3)}
+        return replace(dumped, seconds=seconds)
 
 
-def _dump(plan: Plan, into: FolderDestination | StreamDestination, progress: Progress) -> Dumped:
-    settings = plan.target.settings.backup
+def _dump(
+    plan: Plan,
+    into: FolderDestination | StreamDestination,
+    progress: Progress,
+    when_dumped: Callable[[Callable[[], None]], None] | None = None,
+) -> Dumped:
     return dump_and_prove(
         plan.client,
         plan.login,
-        settings,
+        plan.target.settings.backup,
         plan.compress,
         into,
         progress,
         jobs=plan.jobs,
         encoding=plan.server["encoding"],
+        when_dumped=when_dumped,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
@@ -13,13 +14,20 @@ GLOBALS = "globals.sql.zst"
 DATABASE = "database.sql.zst"
 
 
-def globals_sql(client: Client, login: Login, *, passwords: bool = False) -> bytes:
+def globals_sql(
+    client: Client,
+    login: Login,
+    *,
+    passwords: bool = False,
+    still_wanted: Callable[[], None] | None = None,
+) -> bytes:
     """Return the script that makes roles and tablespaces.
 
     Args:
         client: Its pg_dumpall is run.
         login: To any database of the server.
         passwords: With the hashes of passwords, which only a superuser may ask for; any role may without.
+        still_wanted: Called several times a second; what it raises ends pg_dumpall.
 
     Raises:
         ToolFailed: The server refuses, as some managed ones do.
@@ -32,7 +40,7 @@ def globals_sql(client: Client, login: Login, *, passwords: bool = False) -> byt
         f"--database={database_argument(login.dbname)}",
         f"--dbname={login.conninfo}",
     ]
-    return run_tool(argv, env=tool_env(login, "globals")).stdout
+    return run_tool(argv, env=tool_env(login, "globals"), stop_check=still_wanted).stdout
 
 
 def compress(script: bytes) -> bytes:

@@ -38,6 +38,8 @@ MARK = "in-progress.json"
 """What a running backup leaves beside its files until the manifest is there; the janitor reads it."""
 SEAL = "manifest_sha256"
 """Key of the manifest's hash of itself. It finds what an accident or an edit changed; it is no signature."""
+_LINE = re.compile(rb"\n *")
+_EMPTY_LINE = re.compile(rb"\n *\n")
 BACKUP_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 ProofLevel = Literal["full", "counts", "none"]
@@ -78,6 +80,12 @@ class Relation(_Model):
         None, description="Order-free sum of the rows' hashes, as decimal text; null at level `counts`."
     )
     hash_b: str | None = Field(None, description="The same under another seed.")
+    generated_a: str | None = Field(
+        None,
+        description="The same of its stored generated columns alone, which are not in `hash_a`, as a restore"
+        " computes them anew; null where there are none.",
+    )
+    generated_b: str | None = Field(None, description="The same under another seed.")
     not_examined: str | None = Field(None, description="Why it was not examined; null where it was.")
     moves_within: tuple[str, str] | None = Field(
         None,
@@ -209,7 +217,7 @@ class Manifest(_Model):
     def to_bytes(self) -> bytes:
         """Return the JSON that is stored, its last key a hash of all the others."""
         data = self.model_dump(mode="json")
-        return json.dumps({**data, SEAL: seal(data)}, indent=1, ensure_ascii=False).encode() + b"\n"
+        return laid_out({**data, SEAL: seal(data)})
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Manifest:
@@ -234,10 +242,15 @@ class Manifest(_Model):
                 f"{where} has format {manifest.format_version}, this pgsteward reads up to {FORMAT_VERSION};"
                 " use the version that wrote it, or RESTORE.md beside it"
             )
+        as_written = _as_laid_out(data, fields)
         said = fields.pop(SEAL, None)
         if said != seal(fields):
             raise VerificationFailed(
                 f"{where} is damaged: it is not what was written, its own SHA-256 ({SEAL}) differs"
+            )
+        if not as_written:
+            raise VerificationFailed(
+                f"{where} is damaged: it says what was written, but in other bytes than pgsteward writes"
             )
         for file in manifest.files:
             parts = file.path.split("/")
@@ -246,8 +259,23 @@ class Manifest(_Model):
         return manifest
 
 
+def laid_out(fields: dict[str, Any]) -> bytes:
+    """Return the bytes in which a manifest is stored."""
+    return json.dumps(fields, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _as_laid_out(data: bytes, fields: dict[str, Any]) -> bool:
+    """Tell whether these are the bytes of `laid_out`, however deep each line is indented.
+
+    The seal is of what a manifest says, and JSON says the same in many ways: a line break for a blank, `1e0`
+    for `1.0`. Written without line breaks, because that takes a tenth of the time.
+    """
+    lines = json.dumps(fields, separators=(",", ": "), ensure_ascii=False).encode()
+    return _LINE.sub(b"", data) == lines and not _EMPTY_LINE.search(data)
+
+
 def seal(fields: dict[str, Any]) -> str:
-    """Return the SHA-256 of a manifest's content; how its JSON is laid out does not matter."""
+    """Return the SHA-256 of a manifest's content, whatever the order of its keys."""
     return hashlib.sha256(
         json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
     ).hexdigest()

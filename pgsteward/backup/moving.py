@@ -48,14 +48,34 @@ def added_up(
     return sides[0], sides[1]
 
 
+def generated_anew(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
+    """Return the tables whose generated columns are other ones than in the backup."""
+    wanted, found = added_up(expected.relations, actual.relations)
+    there = {each.key: each for each in found if each.generated_a is not None}
+    return [
+        each.key
+        for each in wanted
+        if each.generated_a is not None
+        and each.key in there
+        and (each.generated_a, each.generated_b) != (there[each.key].generated_a, there[each.key].generated_b)
+    ]
+
+
 def _sum(top: tuple[str, str], relations: Sequence[Relation]) -> Relation:
-    hashed = all(relation.hash_a is not None and relation.hash_b is not None for relation in relations)
     return relations[0].model_copy(
         update={
             "schema_name": top[0],
             "name": top[1],
             "rows": sum(relation.rows or 0 for relation in relations),
-            "hash_a": str(sum(int(relation.hash_a or 0) for relation in relations)) if hashed else None,
-            "hash_b": str(sum(int(relation.hash_b or 0) for relation in relations)) if hashed else None,
+            "hash_a": _added(relation.hash_a for relation in relations),
+            "hash_b": _added(relation.hash_b for relation in relations),
+            "generated_a": _added(relation.generated_a for relation in relations),
+            "generated_b": _added(relation.generated_b for relation in relations),
         }
     )
+
+
+def _added(hashes: Iterable[str | None]) -> str | None:
+    found = list(hashes)
+    known = [int(each) for each in found if each is not None]
+    return str(sum(known)) if len(known) == len(found) else None

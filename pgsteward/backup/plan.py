@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -224,11 +225,12 @@ def _jobs(configured: int | None, free: int) -> tuple[int, tuple[str, ...]]:
 def _room(target: Target, home: Store, spec: str, partial: tuple[str, ...], database_bytes: int) -> Room:
     """Estimate what the backup needs, by those before it where they are of its kind."""
     codec = spec.partition(":")[0]
-    before = [
+    alike = (
         manifest.size_bytes
         for manifest in _newest(home, target)
         if manifest.partial == partial and manifest.compress.partition(":")[0] == codec
-    ][:_HISTORY]
+    )
+    before = list(itertools.islice(alike, _HISTORY))
     if before:
         needed = int(max(before) * _GROWTH)
         estimated = f"{_GROWTH} times the largest of the {len(before)} newest backups"

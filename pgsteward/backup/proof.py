@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgsteward import postgres
-from pgsteward.backup import manifest
+from pgsteward.backup import manifest, proof_hash
 from pgsteward.backup.filters import Part
 from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
-from pgsteward.backup.moving import added_up
+from pgsteward.backup.moving import added_up, generated_anew
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_counts import count_small
-from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing, hash_statement, test_vector
+from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing
 from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
 from pgsteward.errors import PreconditionError, QueryFailed, StewardError, TransientError
 from pgsteward.postgres import Connection, Login, Row
@@ -36,6 +36,7 @@ UNLOGGED = "an unlogged table, which is empty on a standby"
 ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED})
 """Reasons not to examine a relation that leave nothing unknown: the backup has no rows of it."""
 REWRITTEN = "truncated or rewritten before it was examined; the dump has its rows, the proof has not"
+GENERATED = "a restore computes its generated columns anew, and they differ: has an expression changed?"
 LARGE_OBJECTS = "large objects"
 CONTENT = "content"
 
@@ -122,7 +123,7 @@ def take_proof(
         ) as connection,
         _watched(connection, still_wanted),
     ):
-        vector = test_vector(connection) if level == "full" and method == METHOD else {}
+        vector = proof_hash.test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
             found = connection.rows(load("proof_relations"))
             on_standby = bool(connection.value("SELECT pg_is_in_recovery()"))
@@ -241,6 +242,8 @@ def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
             for name, reason in not_examined(actual)
             if name == LARGE_OBJECTS
         ]
+    if compared_level(expected, actual) == "full":
+        missing += [(postgres.quote_name(*key), GENERATED) for key in generated_anew(expected, actual)]
     if expected.level == actual.level == "full":
         other = differing(expected.test_vector, actual.test_vector)
         if _other_hashes(expected, actual):
@@ -272,7 +275,7 @@ def proof_facts(proof: Proof) -> dict[str, Any]:
         "rows": proof.rows,
         "sequences": len(proof.sequences),
         "large_objects": proof.large_objects.count,
-        "not_examined": len(not_examined(proof)),
+        "not_examined": sum(reason not in ON_PURPOSE for _, reason in not_examined(proof)),
         "seconds": proof.seconds,
     }
 
@@ -375,26 +378,24 @@ class _Reader:
                 counted = self.connection.value(postgres.compose_file("proof_count", table=table))
             return _relation(row, rows=counted)
         rows = postgres.compose("ONLY {}", table)
-        statement = hash_statement(self.method, rows, row["column_names"], row["column_types"])
-        found = self.connection.row(statement)
-        return _relation(row, rows=found["row_count"], hash_a=found["hash_a"], hash_b=found["hash_b"])
+        hashes: dict[str, str] = {}
+        for prefix, (names, types) in proof_hash.kinds_of_columns(self.method, row).items():
+            statement = proof_hash.hash_statement(self.method, rows, names, types)
+            found = self.connection.row(statement)
+            hashes |= {f"{prefix}_a": found["hash_a"], f"{prefix}_b": found["hash_b"]}
+        return _relation(row, rows=found["row_count"], **hashes)
 
 
 def _relation(
-    row: Row,
-    rows: int | None = None,
-    hash_a: str | None = None,
-    hash_b: str | None = None,
-    not_examined: str | None = None,
+    row: Row, rows: int | None = None, not_examined: str | None = None, **hashes: str | None
 ) -> Relation:
     return Relation(
         schema_name=row["schema_name"],
         name=row["name"],
         kind=row["kind"],
         rows=rows,
-        hash_a=hash_a,
-        hash_b=hash_b,
         not_examined=not_examined,
+        **hashes,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, LiteralString
 
 from pgsteward import postgres
-from pgsteward.postgres import Composed, Connection, Part
+from pgsteward.postgres import Composed, Connection, Part, Row
 
 TYPED = "typed-v1"
 TEXT = "text-v1"
@@ -58,11 +58,31 @@ CELLS: Mapping[str, LiteralString] = {
 }
 """Base types that are hashed by type, and what of a cell is hashed. All others are hashed by their text."""
 
+Columns = tuple[list[str], list[str | None]]
+"""Names, and base types as `hash_statement` takes them."""
+
 ENCODING = "encoding"
 PAGE = "large object page"
 TEXT_FORM = "text form"
 _TEXTS = "abcdefghijklmnopqrs"
 """The columns of the test vector's texts."""
+
+
+def kinds_of_columns(method: str, row: Row) -> dict[str, Columns]:
+    """Return the columns of a relation that are hashed together, by what their hash is called.
+
+    Args:
+        method: ``typed-v1`` takes stored generated columns apart: no dump holds them, a restore computes them
+            anew, and otherwise where a function, a dictionary or a collation has changed.
+        row: One of ``proof_relations``.
+    """
+    apart = [method == TYPED and made for made in row["generated"]]
+    kinds = {}
+    for name, wanted in (("hash", False), ("generated", True)):
+        places = [place for place, is_apart in enumerate(apart) if is_apart == wanted]
+        if places:
+            kinds[name] = [row["column_names"][n] for n in places], [row["column_types"][n] for n in places]
+    return kinds
 
 
 def hash_statement(method: str, table: Part, columns: Sequence[str], types: Sequence[str | None]) -> Composed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pgsteward import postgres
 from pgsteward.backup import archive, filters
+from pgsteward.backup.archive import Contents
+from pgsteward.backup.beside import Abandoned, Beside
 from pgsteward.backup.destination import Destination
 from pgsteward.backup.dump_errors import LOCK_REFUSED, Rewritten, as_dump_error
 from pgsteward.backup.filters import Part
@@ -30,6 +32,7 @@ class Dumped:
     """What came out of one run of pg_dump and the proof beside it.
 
     Attributes:
+        contents: What pg_restore says about it.
         relations: Those that the dump is to hold, as the snapshot saw them.
         left_out: What the configuration left out.
         lock_waiters: Who had to wait behind the dump.
@@ -37,6 +40,7 @@ class Dumped:
     """
 
     proof: Proof
+    contents: Contents
     relations: list[Row]
     snapshot_id: str
     lsn: str | None
@@ -58,6 +62,7 @@ def dump_and_prove(
     *,
     jobs: int,
     encoding: str,
+    when_dumped: Callable[[Callable[[], None]], None] | None = None,
 ) -> Dumped:
     """Run pg_dump and take the proof in the same snapshot.
 
@@ -70,6 +75,8 @@ def dump_and_prove(
         progress: Is told what is going on.
         jobs: Workers of pg_dump.
         encoding: The database's own, which the archive shall have too, whatever the client's is set to.
+        when_dumped: Called in another thread once pg_dump has ended well, while the proof may go on. It gets
+            what it has to call now and then.
 
     Raises:
         Rewritten: A table is another one than in the snapshot; try again with a new one.
@@ -100,9 +107,12 @@ def dump_and_prove(
             if LOCK_REFUSED in line:  # whoever is to blame may be gone in a moment
                 watch.look_now()
 
-        with start_tool(
-            argv, env=tool_env(login, "dump"), on_stderr=hear, take_stdout=into.take_stdout
-        ) as tool:
+        with (
+            start_tool(
+                argv, env=tool_env(login, "dump"), on_stderr=hear, take_stdout=into.take_stdout
+            ) as tool,
+            ExitStack() as stack,
+        ):
 
             def still_wanted() -> None:
                 _refuse_dead(tool)
@@ -112,6 +122,9 @@ def dump_and_prove(
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
                 _wait_for_locks(tool, into, still_wanted)
                 relations = _relations(login, snapshot_id)
+                archived = stack.enter_context(
+                    Beside("archive", lambda wanted: _archived(client, into, tool, when_dumped, wanted))
+                )
                 part = _part(client, settings, into, tool, still_wanted)
                 proof = take_proof(
                     login,
@@ -134,9 +147,11 @@ def dump_and_prove(
                 report()
 
             output = tool.wait(each_moment)
+            contents = archived.result()
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}
     return Dumped(
         proof,
+        contents,
         relations if part is None else [row for row in relations if part.holds(row)],
         snapshot_id,
         lsn,
@@ -183,6 +198,41 @@ def _relations(login: Login, snapshot_id: str) -> list[Row]:
             f"rewritten, truncated or renamed while the dump started, so that it would miss rows: {names}"
         )
     return relations
+
+
+def _archived(
+    client: Client,
+    into: Destination,
+    tool: RunningTool,
+    when_dumped: Callable[[Callable[[], None]], None] | None,
+    still_wanted: Callable[[], None],
+) -> Contents:
+    """Read the archive's contents as soon as they are written; do what is to be done when all of it is."""
+    pause_s = 0.005
+    while True:
+        ended, stamp = tool.over, into.contents_stamp()
+        try:
+            contents = archive.read(client, into.contents, still_wanted)
+            break
+        except ToolFailed:  # cut off: the rest is still on its way
+            if ended:
+                raise
+        tool.wait_briefly(pause_s)
+        time.sleep(0.005)
+        still_wanted()
+        pause_s = min(1.0, pause_s * 1.5)
+    while not tool.over:
+        tool.wait_briefly(0.2)
+        if tool.poll() is not None:
+            time.sleep(0.005)
+        still_wanted()
+    if tool.poll() != 0:
+        raise Abandoned  # whoever waits for pg_dump says why
+    if into.contents_stamp() != stamp:
+        contents = archive.read(client, into.contents, still_wanted)
+    if when_dumped is not None:
+        when_dumped(still_wanted)
+    return contents
 
 
 def _part(

@@ -105,6 +105,9 @@ class StreamDestination:
     def contents(self) -> Path:
         return self._head.path
 
+    def contents_stamp(self) -> None:
+        return None  # nothing of a stream is written again
+
     def arguments(self, jobs: int) -> tuple[str, ...]:
         return ("--format=custom",)
 

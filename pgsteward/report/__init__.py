@@ -46,3 +46,15 @@ def headline(result: NightResult | StepResult) -> str:
     """Return the verdict in one sentence with numbers, for the final state of a run."""
     page = night_page(result) if isinstance(result, NightResult) else step_page(result)
     return f"{page.title}. {page.verdict}"
+
+
+def troubles(night: NightResult) -> list[str]:
+    """Return the headline of a night over several databases, and what is wrong, each reason once.
+
+    For the final state of a run that failed; empty for a night of one database: its steps say it themselves.
+    """
+    page = night_page(night)
+    if page.databases is None:
+        return []
+    wrong = [f"{r.step} {r.kind} ({r.object}: {r.reason})" for r in page.attention if r.kind != "finding"]
+    return [page.title, *wrong]

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgsteward.report.shapes import MAX_ROWS, Remark, Table
-from pgsteward.report.units import NONE, humanize_age, humanize_bytes, plural
+from pgsteward.report.units import NONE, humanize_age, humanize_bytes, humanize_seconds, plural
 from pgsteward.results import StepResult
 
 NEVER = "never"
 """A backup that nobody has restored yet."""
 _COLUMNS = ("backup id", "age", "size", "took", "proof", "restored", "stores", "kept because")
 _RIGHT = frozenset({1, 2, 3})
+_OLDEST = re.compile(r"oldest, as (\w+) has found only")
 _COUNTED = re.compile(r"(\w+) (\d+) of (\d+)")
 
 
@@ -57,7 +58,7 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         entry["backup_id"],
         humanize_age(entry["age_seconds"]),
         humanize_bytes(entry["bytes"]),
-        NONE if seconds is None else humanize_age(seconds),
+        NONE if seconds is None else humanize_seconds(seconds) if seconds < 60 else humanize_age(seconds),
         _proof(entry["proof"]),
         _restored(entry.get("last_restore")),
         ", ".join(entry["stores"]) or NONE,
@@ -106,5 +107,8 @@ def _reasons(entry: Mapping[str, Any]) -> str:
     """Return the reasons in as few words as a narrow column wants: ``daily 2/7`` for ``daily 2 of 7``."""
     if not entry["keep"]:
         return "prune removes it"
-    short = (_COUNTED.sub(r"\1 \2/\3", reason) for reason in entry["reasons"])
-    return ", ".join("keep_min" if "(keep_min)" in reason else reason for reason in short)
+    short = [_COUNTED.sub(r"\1 \2/\3", reason) for reason in entry["reasons"]]
+    short = ["keep_min" if "(keep_min)" in reason else reason for reason in short]
+    oldest = [found[1] for reason in short if (found := _OLDEST.match(reason))]
+    said = [reason for reason in short if not _OLDEST.match(reason)]
+    return ", ".join([*said, *([f"oldest ({', '.join(oldest)})"] if oldest else [])])

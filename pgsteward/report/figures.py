@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pgsteward.report import several
 from pgsteward.report.units import figure, humanize_bytes, humanize_count, plural
 from pgsteward.results import StepResult
 
@@ -47,6 +48,8 @@ def _proof(proof: Mapping[str, Any]) -> str:
 
 
 def _backup(step: StepResult) -> str:
+    if several.entries_of(step):
+        return _backups(step)
     backup_id = step.details.get("backup_id")
     if not backup_id:
         return ""
@@ -63,6 +66,28 @@ def _backup(step: StepResult) -> str:
     if isinstance(partial, list | tuple) and partial:  # complete as a backup, not as a copy of the database
         parts.append(f"holds only a part of the database: {'; '.join(map(str, partial))}")
     return f"backup {backup_id} is complete" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _backups(step: StepResult) -> str:
+    """Return how many databases have a backup of this night, and which have none."""
+    if step.dry_run:
+        return ""
+    entries = several.entries_of(step)
+    made = [entry for entry in entries if entry.get("backup_id")]
+    size = sum(entry.get("bytes") or 0 for entry in made)
+    parts = [humanize_bytes(size)] if made else []
+    parts += [
+        f"{word}: {several.some(names)}" if len(names) < len(made) else word
+        for word, names in (
+            ("encrypted", [entry["database"] for entry in made if entry.get("encrypted_to")]),
+            ("holding a part only", [entry["database"] for entry in made if entry.get("partial")]),
+        )
+        if names
+    ]
+    text = f"{len(made)} of {plural(len(entries), 'database')} backed up"
+    text += f" ({', '.join(parts)})" if parts else ""
+    without = [str(entry["database"]) for entry in entries if not entry.get("backup_id")]
+    return f"there is no backup of this night of {several.some(without)}; {text}" if without else text
 
 
 def _upload(step: StepResult) -> str:

@@ -13,11 +13,11 @@ SIGNS: Mapping[Shown, str] = {
     "partial": "⚠️",
     "failed": "❌",
     "skipped": "⏭️",
-    "unknown": "❔",
+    "unknown": "❓",
 }
 
 
-_NAMES = frozenset({"object", "index", "matview", "backup id"})
+_NAMES = frozenset({"object", "index", "matview", "backup id", "database"})
 """Captions of columns that hold names, which are set as code."""
 
 
@@ -27,12 +27,10 @@ def render(page: Page) -> str:
     lines += [" · ".join(f"{key} **{escape(value)}**" for key, value in page.facts), ""]
     if page.attention:
         lines += ["## Needs a person", "", *_remarks(page.attention), ""]
+    if page.databases is not None:
+        lines += ["## Databases", "", *_table(page.databases), ""]
     if page.steps is not None:
-        signed = [
-            (row[0], f"{SIGNS[status]} {row[1]}", *row[2:])
-            for row, status in zip(page.steps.rows, page.statuses, strict=True)
-        ]
-        lines += ["## Steps", "", *_table(page.steps, signed), ""]
+        lines += ["## Steps", "", *_table(page.steps), ""]
     for section in page.sections:
         lines += _section(section, alone=page.steps is None)
     return "\n".join(lines).rstrip() + "\n"
@@ -58,7 +56,7 @@ def _section(section: Section, *, alone: bool) -> list[str]:
     for table in section.tables:
         body += [
             *([f"*{escape(table.caption)}*", ""] if table.caption else []),
-            *_table(table, table.rows),
+            *_table(table),
             "",
         ]
     if section.remarks:
@@ -81,19 +79,31 @@ def _remarks(remarks: Iterable[Remark], *, name_step: bool = True) -> list[str]:
 
 
 def _figure(text: str) -> str:
-    """Return a number that is not parted from its unit at the end of a line."""
+    """Return a figure, or a status with its sign, that is not parted at the end of a line."""
     return escape(text).replace(" ", "\u00a0")
 
 
-def _table(table: Table, rows: Iterable[tuple[str, ...]]) -> list[str]:
+def _signed(table: Table) -> Iterable[tuple[str, ...]]:
+    """Return the rows, each status with its sign."""
+    if not table.statuses:
+        return table.rows
+    at = table.columns.index("status")
+    return [
+        (*row[:at], f"{SIGNS[status]} {row[at]}", *row[at + 1 :])
+        for row, status in zip(table.rows, table.statuses, strict=True)
+    ]
+
+
+def _table(table: Table) -> list[str]:
+    whole = table.right | {i for i, column in enumerate(table.columns) if column == "status"}
     first_is_name = table.columns[0] in _NAMES
     lines = [
         "| " + " | ".join(escape(column) for column in table.columns) + " |",
         "|" + "|".join("---:" if i in table.right else "---" for i in range(len(table.columns))) + "|",
     ]
-    for row in rows:
+    for row in _signed(table):
         cells = [
-            code(c) if i == 0 and first_is_name else _figure(c) if i in table.right else escape(c)
+            code(c) if i == 0 and first_is_name else _figure(c) if i in whole else escape(c)
             for i, c in enumerate(row)
         ]
         lines.append("| " + " | ".join(cells) + " |")

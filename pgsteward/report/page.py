@@ -7,8 +7,10 @@ steps at a glance, then each step with everything that it examined, changed, ski
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from pgsteward.report import several
 from pgsteward.report.backups import backup_remarks, backup_tables
 from pgsteward.report.figures import achievements, finding
 from pgsteward.report.shapes import MAX_ROWS, Page, Remark, Section, Shown, Table
@@ -18,6 +20,14 @@ from pgsteward.results import Item, NightResult, Note, Status, StepResult
 _RANK: Mapping[Status, int] = {"failed": 0, "partial": 1, "unknown": 2, "ok": 3, "skipped": 4}
 MAX_REMARKS = 10
 """Remarks of one kind and step at the top of a report; the rest is counted."""
+
+_KINDS = ("failed", "unknown", "finding", "skipped")
+
+MAX_ROWS_OF_SEVERAL = 15
+"""Rows of one table of a night over several databases."""
+
+_IN_EVERY_NIGHT = frozenset({"lock waiters"})
+"""Lists of objects that stay on the page of such a night; the others are in the JSON."""
 
 _HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
 """Details that say again what stands elsewhere on the page."""
@@ -47,24 +57,26 @@ def night_page(night: NightResult) -> Page:
         title=f"{night.target}: {_verdict(night)}{dry}",
         verdict=_numbers(night),
         facts=(
-            ("database", night.database),
+            ("databases" if several.has_several(night.steps) else "database", night.database),
             ("started", humanize_instant(night.started_at)),
             ("took", humanize_seconds(night.seconds)),
         ),
         attention=_attention(night.steps),
+        databases=several.night_table(night),
         steps=Table(
             ("step", "status", "took", "examined", "changed", "what happened"),
             rows,
             frozenset({2, 3, 4}),
             wrap=True,
+            statuses=tuple(shown(step) for step in night.steps),
         ),
-        statuses=tuple(shown(step) for step in night.steps),
         # what failed comes first; otherwise the order in which it happened (the sort is stable)
         sections=tuple(
-            step_section(step, mention_bad=False)
+            step_section(_without(step, several.left_out(night.steps)), mention_bad=False)
             for step in sorted(night.steps, key=lambda s: 0 if s.status == "failed" else 1)
             if step.status != "skipped"
-        ),
+        )
+        + _left_out(night),
     )
 
 
@@ -96,6 +108,8 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
         return _checks(step)
     if step.step == "backups":
         return _backups(step)
+    if several.entries_of(step):
+        return _over_several(step, mention_bad=mention_bad)
     kinds = ("failed", "unknown", "finding", "skipped") if mention_bad else ("skipped",)
     facts, tables = _details(step.details)
     if step.changed:
@@ -108,6 +122,50 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
         tables=tables,
         remarks=_remarks(step, kinds),
     )
+
+
+def _over_several(step: StepResult, *, mention_bad: bool) -> Section:
+    """Return what a step did to several databases; a night has only what is odd, and not every object."""
+    kinds = ("failed", "unknown", "finding", "skipped") if mention_bad else ("skipped",)
+    most = MAX_ROWS if mention_bad else MAX_ROWS_OF_SEVERAL
+    table = several.step_table(step, in_night=not mention_bad)
+    _, lists = _details({k: v for k, v in step.details.items() if k != "databases"}, most)
+    if not mention_bad:
+        lists = tuple(each for each in lists if each.caption in _IN_EVERY_NIGHT)
+    return Section(
+        title=step.step,
+        status=shown(step),
+        sentence=step.summary or _plain_summary(step),
+        facts=several.facts(step),
+        tables=(
+            *([table] if table else ()),
+            *([_changes(step.changed, most)] if step.changed else ()),
+            *lists,
+        ),
+        # what was kept from running stands in the night's table of databases
+        remarks=tuple(r for r in _remarks(step, kinds) if mention_bad or "failed" not in r.reason),
+    )
+
+
+def _left_out(night: NightResult) -> tuple[Section, ...]:
+    """Return what every step left out, once."""
+    notes = several.left_out(night.steps)
+    if not notes:
+        return ()
+    return (
+        Section(
+            title="left out",
+            status="skipped",
+            sentence=f"{plural(len(notes), 'database or pattern', 'databases or patterns')} in every step",
+            remarks=tuple(Remark("skipped", "", note.object, note.reason) for note in notes),
+        ),
+    )
+
+
+def _without(step: StepResult, notes: Sequence[Note]) -> StepResult:
+    if not notes:
+        return step
+    return replace(step, skipped=tuple(note for note in step.skipped if note not in notes))
 
 
 def _backups(step: StepResult) -> Section:
@@ -165,12 +223,15 @@ def _alike(checks: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
 
 
 def _remarks(step: StepResult, kinds: Sequence[str]) -> tuple[Remark, ...]:
-    groups: Mapping[str, tuple[Note, ...]] = {
+    groups: Mapping[str, Sequence[Note]] = {
         "failed": step.failed,
         "unknown": step.unknown,
         "finding": step.findings,
         "skipped": step.skipped,
     }
+    names = [str(entry["database"]) for entry in several.entries_of(step)]
+    if names:
+        groups = {kind: several.grouped(notes, names) for kind, notes in groups.items()}
     remarks = [Remark(kind, step.step, n.object, n.reason) for kind in kinds for n in groups[kind]]
     if step.status == "failed" and "failed" in kinds and not step.failed:
         remarks.insert(0, Remark("failed", step.step, step.target, step.summary or "no reason was given"))
@@ -179,13 +240,15 @@ def _remarks(step: StepResult, kinds: Sequence[str]) -> tuple[Remark, ...]:
 
 def _attention(steps: Sequence[StepResult]) -> tuple[Remark, ...]:
     """What needs a person, worst first; what several steps say in the same words is said once."""
+    ran = sum(step.status != "skipped" for step in steps)
     merged: dict[tuple[str, str, str], list[str]] = {}
     for step in sorted(steps, key=lambda s: _RANK[s.status]):
         for r in (*_remarks(step, ("failed", "unknown", "finding")), *_kept_from_running(step)):
             merged.setdefault((r.kind, r.object, r.reason), []).append(r.step)
     groups: dict[tuple[str, str], list[Remark]] = {}
     for (kind, name, reason), names in merged.items():
-        remark = Remark(kind, ", ".join(names), name, reason)
+        who = "every step" if len(names) == ran > 2 else ", ".join(names)
+        remark = Remark(kind, who, name, reason)
         groups.setdefault((remark.step, kind), []).append(remark)
     found: list[Remark] = []
     for (step_names, kind), remarks in groups.items():
@@ -193,7 +256,7 @@ def _attention(steps: Sequence[StepResult]) -> tuple[Remark, ...]:
         if len(remarks) > MAX_REMARKS:
             more = plural(len(remarks) - MAX_REMARKS, "more object")
             found.append(Remark(kind, step_names, more, "all of them are in the JSON"))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda remark: _KINDS.index(remark.kind)))
 
 
 def _kept_from_running(step: StepResult) -> tuple[Remark, ...]:
@@ -211,6 +274,8 @@ def _verdict(night: NightResult) -> str:
     total = len(night.steps)
     if not total:
         return "nothing ran"
+    if several.has_several(night.steps):
+        return several.verdict(night)
     count = {status: sum(step.status == status for step in night.steps) for status in _RANK}
     if night.status == "ok":
         did = f"all {total} steps" if count["ok"] == total else f"{count['ok']} of {total} steps"
@@ -245,13 +310,15 @@ def _plain_summary(step: StepResult) -> str:
     return f"{step.examined:,} examined, {len(step.changed):,} {word}"
 
 
-def _changes(changed: Sequence[Item]) -> Table:
+def _changes(changed: Sequence[Item], most: int = MAX_ROWS) -> Table:
     keys = list(dict.fromkeys(key for item in changed for key in item.facts))
     rows = [(item.object, item.action, *(item.facts.get(key) for key in keys)) for item in changed]
-    return _table(("object", "action", *keys), rows, "changed")
+    return _table(("object", "action", *keys), rows, "changed", most)
 
 
-def _details(details: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[Table, ...]]:
+def _details(
+    details: Mapping[str, Any], most: int = MAX_ROWS
+) -> tuple[tuple[tuple[str, str], ...], tuple[Table, ...]]:
     facts: list[tuple[str, str]] = []
     tables: list[Table] = []
     for key, value in details.items():
@@ -261,7 +328,11 @@ def _details(details: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], t
         if rows is not None:
             found = dict.fromkeys(name for row in rows for name in row)
             keys = list(found)
-            tables.append(_table(keys, [tuple(row.get(name) for name in keys) for row in rows], label(key)))
+            cells = [tuple(row.get(name) for name in keys) for row in rows]
+            table = _table(keys, cells, label(key), most)
+            if key == "lock_waiters":  # these seconds are not what something took
+                table = replace(table, columns=(*table.columns[:-1], "waited"))
+            tables.append(table)
         else:
             facts.append((label(key), finding(key, value)))
     return tuple(facts), tuple(tables)
@@ -275,15 +346,15 @@ def _rows_of(value: Any) -> list[Mapping[str, Any]] | None:
     return None
 
 
-def _table(keys: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Table:
+def _table(keys: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, most: int = MAX_ROWS) -> Table:
     right = frozenset(i for i in range(len(keys)) if all(is_number(row[i]) for row in rows))
     return Table(
         columns=tuple(label(key) for key in keys),
         rows=tuple(
-            tuple(finding(key, cell) for key, cell in zip(keys, row, strict=True)) for row in rows[:MAX_ROWS]
+            tuple(finding(key, cell) for key, cell in zip(keys, row, strict=True)) for row in rows[:most]
         ),
         right=right,
         caption=caption,
-        more=max(0, len(rows) - MAX_ROWS),
+        more=max(0, len(rows) - most),
         wrap=len(keys) - 1 not in right,
     )

@@ -12,11 +12,13 @@ WIDTH = 110
 
 def render(page: Page) -> str:
     """Return the page in lines of about 110 characters; names are never cut."""
-    title = f"{page.status.upper()}  {one_line(page.title)}"
-    lines = [title, "=" * min(len(title), WIDTH), *_wrap(page.verdict), ""]
+    title = _wrap(page.title, first=f"{page.status.upper()}  ", rest="  ")
+    lines = [*title, "=" * min(max(map(len, title)), WIDTH), *_wrap(page.verdict), ""]
     lines += ["   ".join(f"{key}: {one_line(value)}" for key, value in page.facts), ""]
     if page.attention:
         lines += ["NEEDS A PERSON", *_remarks(page.attention), ""]
+    if page.databases is not None:
+        lines += ["DATABASES", *_table(page.databases), ""]
     if page.steps is not None:
         lines += ["STEPS", *_table(page.steps), ""]
     for section in page.sections:

@@ -23,6 +23,7 @@ class Table:
         caption: What the table lists.
         more: Rows left out for length.
         wrap: The last column holds sentences.
+        statuses: One for each row, where there is a column ``status``; a form may set signs for them.
     """
 
     columns: tuple[str, ...]
@@ -31,6 +32,7 @@ class Table:
     caption: str = ""
     more: int = 0
     wrap: bool = False
+    statuses: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,6 @@ class Page:
     verdict: str
     facts: tuple[tuple[str, str], ...]
     attention: tuple[Remark, ...] = ()
+    databases: Table | None = None
     steps: Table | None = None
-    statuses: tuple[Shown, ...] = ()
     sections: tuple[Section, ...] = ()

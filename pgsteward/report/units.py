@@ -127,6 +127,8 @@ def _number(key: str, value: float) -> str:
         return humanize_seconds(value)
     if unit == "ms":
         return f"{value:,.1f} ms"
+    if key == "pid":  # a name, not a figure
+        return str(value)
     if unit == "ratio":
         return f"{value:.0%}" if abs(value) >= 0.0995 else f"{value:.1%}"
     return humanize_count(value)

@@ -48,9 +48,9 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
     entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
     first = [number for number, _, what in entries if not _TRIGGER.match(what)]
     with order.phases.phase("load"):
-        verdict = _run(order, ready, name, first if len(first) < len(entries) else None, order.jobs)
+        verdict = _run(order, ready, name, entries, first if len(first) < len(entries) else None, order.jobs)
         if verdict.fatal and order.jobs > 1:
-            verdict = _try_again(order, ready, name, verdict, first)
+            verdict = _try_again(order, ready, name, verdict, entries, first)
     return _refuse(order, verdict)
 
 
@@ -66,11 +66,18 @@ def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Ve
     if not last:
         return verdict
     with order.phases.phase("load"):
-        later = _refuse(order, _run(order, ready, name, last, 1))
+        later = _refuse(order, _run(order, ready, name, entries, last, 1))
     return replace(verdict, findings=(*verdict.findings, *later.findings))
 
 
-def _try_again(order: Order, ready: Ready, name: str, verdict: Verdict, numbers: list[int]) -> Verdict:
+def _try_again(
+    order: Order,
+    ready: Ready,
+    name: str,
+    verdict: Verdict,
+    listed: list[tuple[int, int, bytes]],
+    numbers: list[int],
+) -> Verdict:
     """Make once more, one after the other, what failed; return the verdict on both runs.
 
     pg_restore's workers can run into deadlocks with each other where indexes of partitions are attached.
@@ -86,7 +93,7 @@ def _try_again(order: Order, ready: Ready, name: str, verdict: Verdict, numbers:
         plural(len(verdict.fatal), "object"),
         "; ".join(map(str, verdict.fatal[:5])),
     )
-    second = _run(order, ready, name, [number for number in numbers if number in again], 1)
+    second = _run(order, ready, name, listed, [number for number in numbers if number in again], 1)
     failed = {each.entry for each in second.findings}
     mended = [
         replace(each, weight="benign", reason=f"made at the second try ({each.reason})")
@@ -103,13 +110,23 @@ def _refuse(order: Order, verdict: Verdict) -> Verdict:
         more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
         raise VerificationFailed(
             f"backup {order.manifest.backup_id} could not be restored as a whole,"
-            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}"
+            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}; by hand, the rest can"
+            " be loaded as RESTORE.md says, without --exit-on-error"
         )
     return verdict
 
 
-def _run(order: Order, ready: Ready, name: str, numbers: list[int] | None, jobs: int) -> Verdict:
-    heard = Listener(ready.archive.roles)
+def _run(
+    order: Order,
+    ready: Ready,
+    name: str,
+    listed: list[tuple[int, int, bytes]],
+    numbers: list[int] | None,
+    jobs: int,
+) -> Verdict:
+    heard = Listener(
+        ready.archive.roles, {number: what.decode(errors="replace") for number, _, what in listed}
+    )
     tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
     order.progress(f"loading {order.manifest.backup_id}", 0, tables)
 

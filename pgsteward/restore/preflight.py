@@ -15,6 +15,7 @@ from pgsteward.errors import PreconditionError
 from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.report.units import humanize_bytes
+from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scratch import NAME_BYTES, PREFIX
 from pgsteward.targets import Target
 
@@ -156,6 +157,9 @@ def _versions(manifest: Manifest, server: Row) -> Check:
 
 def _rights(server: Row) -> Check:
     role = quote_name(server["role_name"])
+    if server["read_only"]:
+        says = f"sessions of {role} are read-only: a standby, or default_transaction_read_only is on"
+        return Check("rights", "no-go", f"{says} (ALTER ROLE ... RESET)")
     if server["may_create"]:
         return Check("rights", "go", f"{role} may create databases")
     return Check("rights", "no-go", f"{role} may not create databases: ALTER ROLE {role} CREATEDB")
@@ -236,7 +240,9 @@ def replaceable(session: Connection, database: str) -> list[Check]:
         session: To another database of the server.
         database: There is one of this name.
     """
-    own = session.row(sql.load("database_properties"), {"database": database})
+    own = read_properties(session, database)
+    if own is None:
+        return [Check("replacing", "no-go", f"there is no database {database} any more")]
     checks = [
         Check("obstacle", "no-go", f"{row['kind']} {row['name']} is in the way of replacing {database}")
         for row in session.rows(sql.load("replace_obstacles"), {"database": database})
@@ -248,6 +254,9 @@ def replaceable(session: Connection, database: str) -> list[Check]:
     if others and not own["is_superuser"]:
         says = f"{database} has settings of roles ({', '.join(others)}), which only a superuser can copy"
         checks.append(Check("settings", "no-go", says))
+    if own["unreadable"]:
+        says = f"{', '.join(own['unreadable'])} of {database} can't be copied, being in another encoding"
+        checks.append(Check("encoding", "no-go", f"{says}: take them away, and set them again afterwards"))
     if own["security_labels"]:
         checks.append(Check("security labels", "warning", f"those of {database} are not copied"))
     return checks or [Check("replacing", "go", f"nothing is in the way of replacing {database}")]

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from pgsteward import capacity, sql
+from pgsteward import capacity
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import (
     Difference,
@@ -30,6 +30,7 @@ from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
 from pgsteward.restore.preflight import Archive, Check
+from pgsteward.restore.properties import read_properties
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
@@ -179,9 +180,7 @@ def _restore(
         with phases.phase("fetch"):
             store, files = order.found.store, manifest.files
             fetch.fetch(store, order.prefix, manifest, files, ready.folder, order.progress, ready.identities)
-    properties: Mapping[str, Any] | None = session.maybe_row(
-        sql.load("database_properties"), {"database": order.target.database}
-    )
+    properties = read_properties(session, order.target.database)
     with phases.phase("create"):
         name = scratch.create(
             session,

@@ -25,6 +25,7 @@ from pgsteward.postgres import (
     literal,
     raw,
 )
+from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scratch import OPERATION
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ def replace_database(admin: Login, session: Connection, scratch: str, database: 
     Raises:
         LockTimeout: Its sessions come back faster than they can be ended.
     """
-    properties = session.row(sql.load("database_properties"), {"database": database})
+    properties = read_properties(session, database)
+    if properties is None:
+        raise PreconditionError(f"there is no database {database!r} any more to replace")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with _ending_sessions(admin, database), session.transaction():

@@ -8,7 +8,7 @@ the command.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +48,31 @@ _BENIGN = (
     (re.compile(r"COMMENT ON SCHEMA public "), "the comment of the schema public belongs to its owner"),
     (re.compile(r"COMMENT ON EXTENSION "), "an extension's comment comes from the extension itself"),
 )
+_BROKEN = (
+    (
+        re.compile("violates foreign key constraint"),
+        "unless their table failed too, the original holds these rows, written while triggers were off:"
+        " mend them there",
+    ),
+    (
+        re.compile("could not create unique index|violates exclusion constraint|create exclusion constraint"),
+        "the original holds these rows too, under a damaged index (pg_amcheck finds it): mend them there",
+    ),
+    (
+        re.compile("violates check constraint"),
+        "the original's rows break its own constraint: a function in it has changed, or reads other tables,"
+        " which a restore fills later; mend it there, or make it NOT VALID",
+    ),
+    (
+        re.compile("does not exist.*(?:SQL|PL/\\w+) function", re.DOTALL),
+        "it relies on search_path, and a restore has none: ALTER FUNCTION ... SET search_path there",
+    ),
+    (
+        re.compile("CONTEXT: +(?:SQL|PL/\\w+) function"),
+        "a function of the original does not stand its own rows any more: mend it there",
+    ),
+)
+"""Databases that could not be loaded by anybody: what is wrong, and what to do in the original."""
 _DEGRADED = (
     (re.compile(r"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?(.+?)(?: WITH .*)?;"), "not filled"),
     (re.compile(r"ALTER DEFAULT PRIVILEGES "), "default privileges not set"),
@@ -127,12 +152,14 @@ class Listener:
         filled: The tables whose rows are or were loaded, in order.
     """
 
-    def __init__(self, owners: Collection[str] = ()) -> None:
+    def __init__(self, owners: Collection[str] = (), listed: Mapping[int, str] | None = None) -> None:
         """Begin.
 
         Args:
             owners: Of objects in the archive: entries end with an owner's name, unquoted.
+            listed: The archive's entries by number, as ``pg_restore --list`` writes them: with their schemas.
         """
+        self._listed = listed or {}
         self.filled: list[str] = []
         self._owners = sorted(owners, key=len, reverse=True)
         self._created: dict[str, list[str]] = {}
@@ -199,7 +226,7 @@ class Listener:
             self.filled.append(match[1])
         elif match := _ENTRY.match(text):
             # Workers share stderr: several entries without an error between them may each be the next one's.
-            self._objects = [*(self._objects if self._fresh else []), self._named(match[2])]
+            self._objects = [*(self._objects if self._fresh else []), self._named(match[2], int(match[1]))]
             self._entries = [*(self._entries if self._fresh else []), int(match[1])]
             self._fresh = True
 
@@ -230,8 +257,8 @@ class Listener:
         else:
             message.text += "; " + line.strip()
 
-    def _named(self, entry: str) -> str:
-        """Return ``TABLE public.jobs`` for ``TABLE jobs owner``, with the schema from an earlier line."""
+    def _named(self, entry: str, number: int) -> str:
+        """Return ``TABLE public.jobs`` for ``TABLE jobs owner``, with its schema."""
         names = ("(no owner)", *self._owners)
         owner = next((name for name in names if entry.endswith(f" {name}")), None)
         what = entry.removesuffix(f" {owner}") if owner is not None else entry.rpartition(" ")[0] or entry
@@ -239,6 +266,8 @@ class Listener:
         if match is None:
             return what
         kind, tag = match[1].strip(), match[2]
+        if schema := _schema(entry, self._listed.get(number, "")):
+            return f"{kind} {schema}.{tag}"
         for name in reversed(self._created.get(kind, [])):
             if name == tag or name.endswith(f".{tag}"):
                 return f"{kind} {name}"
@@ -251,6 +280,16 @@ def judge_messages(lines: Iterable[str], owners: Collection[str] = ()) -> Verdic
     for line in lines:
         listener.hear(line)
     return listener.verdict()
+
+
+def _schema(entry: str, listed: str) -> str | None:
+    """Return what ``TABLE public jobs owner`` has more than ``TABLE jobs owner``, if it is a schema."""
+    for blank in reversed([each.start() for each in re.finditer(" ", entry)]):
+        head, tail = entry[: blank + 1], entry[blank:]
+        if len(listed) > len(entry) and listed.startswith(head) and listed.endswith(tail):
+            schema = listed[len(head) : -len(tail)]
+            return None if schema == "-" else schema
+    return None
 
 
 def _judge(message: _Message) -> Finding:
@@ -275,5 +314,7 @@ def _judge(message: _Message) -> Finding:
 def _advice(reason: str, why: str) -> str:
     if why == "not filled":
         return "; mend its query (names without a schema are the usual cause) and REFRESH it"
+    if known := next((what for pattern, what in _BROKEN if pattern.search(reason)), None):
+        return f"; {known}, and back up again"
     role = _ROLE.search(reason)
     return f"; create the role {role[1]} (globals.sql.zst has it) and repeat the command" if role else ""

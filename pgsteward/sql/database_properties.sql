@@ -1,12 +1,13 @@
 -- What belongs to a database's OID and is in none of its tables: to be copied before it is replaced.
 -- Parameters: database (text). Any role. Any supported PostgreSQL.
+-- Comment and settings come as bytes: they have the encoding of whichever database they were given in.
 SELECT pg_get_userbyid(d.datdba)::text                            AS owner,
        pg_has_role(d.datdba, 'MEMBER')                            AS may_own,
        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) AS is_superuser,
        d.datconnlimit                                             AS connection_limit,
        d.datistemplate                                            AS is_template,
        t.spcname::text                                            AS tablespace,
-       shobj_description(d.oid, 'pg_database')                    AS comment,
+       textsend(shobj_description(d.oid, 'pg_database'))          AS comment,
        has_database_privilege('public', d.oid, 'CONNECT')         AS open_to_public,
        (SELECT coalesce(json_agg(json_build_object(
                    'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
@@ -15,7 +16,7 @@ SELECT pg_get_userbyid(d.datdba)::text                            AS owner,
           FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) AS a) AS acl,
        (SELECT coalesce(json_agg(json_build_object(
                    'role', CASE WHEN s.setrole <> 0 THEN pg_get_userbyid(s.setrole) END,
-                   'setting', c.setting)), '[]'::json)
+                   'setting', encode(textsend(c.setting), 'hex'))), '[]'::json)
           FROM pg_db_role_setting AS s
          CROSS JOIN unnest(s.setconfig) AS c (setting)
          WHERE s.setdatabase = d.oid)                             AS settings,

@@ -1,8 +1,9 @@
 -- Every table, materialized view and foreign table that belongs to users, with what a proof needs to read it.
 -- Parameters: none. Any role may run it. PostgreSQL 12 and later.
 -- Columns come by name: a restored inheritance child may have them in another order. Virtual generated
--- columns are left out: nothing of them is stored. Types are resolved through domains; NULL is any type that is
--- not PostgreSQL's own. A read of a table locks its indexes too, hence their number.
+-- columns are left out: nothing of them is stored; and nothing of stored ones is dumped, so they are told apart.
+-- Types are resolved through domains; NULL is any type that is not PostgreSQL's own. A read of a table locks its
+-- indexes too, hence their number.
   WITH RECURSIVE domains AS (
        SELECT t.oid, t.typbasetype AS base
          FROM pg_type AS t
@@ -37,12 +38,14 @@ SELECT c.oid::int8                                        AS oid,
           FROM pg_index AS i
          WHERE i.indrelid = c.oid)                        AS index_count,
        coalesce(k.column_names, '{}')                     AS column_names,
-       coalesce(k.column_types, '{}')                     AS column_types
+       coalesce(k.column_types, '{}')                     AS column_types,
+       coalesce(k.generated, '{}')                        AS generated
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
        SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C") AS column_names,
-              array_agg(t.typname::text ORDER BY a.attname::text COLLATE "C") AS column_types
+              array_agg(t.typname::text ORDER BY a.attname::text COLLATE "C") AS column_types,
+              array_agg(a.attgenerated = 's' ORDER BY a.attname::text COLLATE "C") AS generated
          FROM pg_attribute AS a
          LEFT JOIN bases AS b ON b.oid = a.atttypid
          LEFT JOIN pg_type AS t ON t.oid = coalesce(b.base, a.atttypid)

@@ -4,6 +4,7 @@ SELECT current_setting('server_version_num')::int                        AS vers
        current_setting('server_version')                                 AS version,
        r.rolname::text                                                   AS role_name,
        r.rolsuper                                                        AS is_superuser,
+       current_setting('transaction_read_only')::boolean                 AS read_only,
        r.rolsuper OR r.rolcreatedb                                       AS may_create,
        CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'MEMBER')
             THEN current_setting('data_directory') END                   AS data_directory,

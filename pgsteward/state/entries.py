@@ -12,7 +12,7 @@ from typing import Any
 
 from pgsteward.results import NightResult, StepResult
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a test compares it with the folder, so that Alembic is imported only when needed."""
 VERSION_TABLE = "alembic_version"
 BUSY_S = 30
@@ -23,15 +23,15 @@ _FIGURES = ("bytes_before", "bytes_after", "wal_bytes", "rows")
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """The rows of one run, by column. What the database numbers is left out: ids of steps and objects.
+    """The rows of one run, by column. What the database numbers is left out: ids of steps and what is theirs.
 
     Attributes:
         run: One row of ``runs``.
-        steps: Rows of ``steps``, each with its rows of ``objects``.
+        steps: Rows of ``steps``, each with its rows of other tables, by table.
     """
 
     run: Mapping[str, Any]
-    steps: tuple[tuple[Mapping[str, Any], list[dict[str, Any]]], ...]
+    steps: tuple[tuple[Mapping[str, Any], Mapping[str, list[dict[str, Any]]]], ...]
 
 
 def entries_of(
@@ -55,7 +55,13 @@ def entries_of(
         "dry_run": result.dry_run,
         "host": socket.gethostname(),
     }
-    steps = tuple(({"run_id": run_id, **_step(step, n)}, _objects(step)) for n, step in enumerate(taken))
+    steps = tuple(
+        (
+            {"run_id": run_id, **_step(step, n)},
+            {"objects": _objects(step), "step_databases": _databases(step, database)},
+        )
+        for n, step in enumerate(taken)
+    )
     return Entries(run, steps)
 
 
@@ -80,6 +86,24 @@ def _objects(step: StepResult) -> list[dict[str, Any]]:
     for outcome, notes in (("skipped", step.skipped), ("unknown", step.unknown), ("failed", step.failed)):
         rows += [{**_blank(note.object, outcome), "reason": note.reason} for note in notes]
     return rows
+
+
+def _databases(step: StepResult, database: str) -> list[dict[str, Any]]:
+    """Return one row for each database of a step; of a step over one, that one's."""
+    whole = {"database": database, "status": step.status, "summary": step.summary, "examined": step.examined}
+    whole |= {"seconds": step.seconds, "bytes": step.details.get("bytes")}
+    entries: Any = step.details.get("databases") or [whole]
+    return [
+        {
+            "database": str(entry["database"]),
+            "status": entry["status"],
+            "seconds": entry.get("seconds"),
+            "examined": entry.get("examined"),
+            "bytes": entry.get("bytes"),
+            "summary": str(entry.get("summary", "")),
+        }
+        for entry in entries
+    ]
 
 
 def _blank(name: str, outcome: str) -> dict[str, Any]:

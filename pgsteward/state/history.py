@@ -15,7 +15,7 @@ from pgsteward.errors import StateFailed
 from pgsteward.results import NightResult, Status, StepResult
 from pgsteward.state.engine import open_engine, reason
 from pgsteward.state.entries import Entries, entries_of
-from pgsteward.state.tables import objects, runs, steps
+from pgsteward.state.tables import objects, runs, step_databases, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,10 @@ class History:
             for step, found in entries.steps:
                 inserted = connection.execute(sa.insert(steps).values(**step)).inserted_primary_key
                 assert inserted is not None
-                if found:
-                    connection.execute(sa.insert(objects), [{**row, "step_id": inserted[0]} for row in found])
+                for table in (objects, step_databases):
+                    if theirs := found[table.name]:
+                        rows = [{**row, "step_id": inserted[0]} for row in theirs]
+                        connection.execute(sa.insert(table), rows)
 
     def last_night(self, target: str) -> NightResult | None:
         """Return the newest night of a target that was no dry run, or None.

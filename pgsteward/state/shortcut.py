@@ -49,11 +49,12 @@ def _write(connection: sqlite3.Connection, entries: Entries) -> bool:
         return False
     started_at = entries.run["started_at"].astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     _insert(connection, "runs", {**entries.run, "id": _hex(entries.run["id"]), "started_at": started_at})
-    for step, objects in entries.steps:
+    for step, theirs in entries.steps:
         row = {**step, "run_id": _hex(step["run_id"]), "json": json.dumps(step["json"])}
         step_id = _insert(connection, "steps", row)
-        for each in objects:
-            _insert(connection, "objects", {**each, "step_id": step_id})
+        for table, found in theirs.items():
+            for each in found:
+                _insert(connection, table, {**each, "step_id": step_id})
     connection.execute("COMMIT")
     return True
 

@@ -86,3 +86,18 @@ objects = sa.Table(
     sa.Column("rows", sa.BigInteger),
     sa.Column("seconds", sa.Float),
 )
+
+step_databases = sa.Table(
+    "step_databases",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column(
+        "step_id", sa.Integer, sa.ForeignKey("steps.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    sa.Column("database", sa.Text, nullable=False, index=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float, comment="null where nothing was tried"),
+    sa.Column("examined", sa.BigInteger, comment="null where nothing was tried"),
+    sa.Column("bytes", sa.BigInteger, comment="stored bytes of a backup"),
+    sa.Column("summary", sa.Text, nullable=False),
+)

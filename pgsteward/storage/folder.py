@@ -22,6 +22,7 @@ _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAY_HEAL = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
 
 
 class _FolderSink:
@@ -255,6 +256,11 @@ class FolderStore(Plain):
             return StoreFailed(f"{where}: the file system is read-only; remount it writable")
         if exc.errno == errno.EFBIG:
             return StoreFailed(f"{where}: a file met the limit on file sizes; raise it (ulimit -f)")
+        if exc.errno in _NO_FOLDER and doing in {"write", "list"}:
+            return StoreFailed(
+                f"{where}: {exc.strerror}: a part of that path is a file, or a link that leads nowhere (is it"
+                " mounted?); correct the store's url, or what it leads to"
+            )
         if exc.errno in _MAY_HEAL:
             return StoreUnavailable(f"{where}: {exc.strerror}")
         return StoreFailed(f"{where}: {exc.strerror or exc}")

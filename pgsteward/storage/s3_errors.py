@@ -123,7 +123,10 @@ class Errors:
             return StoreUnavailable(f"{where}: the proxy {self._config.proxy or ''} does not let us through")
         if isinstance(exc, _CONNECTION):
             endpoint = self._config.endpoint_url or "AWS"
-            return StoreUnavailable(f"{where}: no working connection to {endpoint} ({type(exc).__name__})")
+            return StoreUnavailable(
+                f"{where}: no working connection to {endpoint} ({type(exc).__name__}); see that it answers,"
+                " the next run tries again"
+            )
         if isinstance(exc, boto.NoCredentialsError | boto.PartialCredentialsError):
             return StoreFailed(
                 f"{where}: no credentials found; set access_key_id and secret_access_key, or profile or"

@@ -51,6 +51,7 @@ class _Session:
     name: str | None = None
     passed: int = 0
     due: tuple[int, Hold] | None = None
+    held: bool = False
 
 
 class Proxy:
@@ -79,11 +80,7 @@ class Proxy:
         ends, self._ends = self._ends, []
         self._cut.update(ends)
         for end in ends:
-            with contextlib.suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            with contextlib.suppress(OSError):  # wakes who reads; says nothing to the other side
-                end.shutdown(socket.SHUT_RD)
-            end.close()
+            _reset(end)
         for hold in self._holds:
             hold.go_on.set()
 
@@ -145,21 +142,34 @@ class Proxy:
                         else:
                             session.due = (session.passed + hold.answered, hold)
                 server.sendall(data)
-        self._end(server)
+        if session.held:  # the server could not send what nobody reads, and would never notice
+            _reset(server)
+        else:
+            self._end(server)
 
     def _to_client(self, server: socket.socket, client: socket.socket, session: _Session) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
                 session.passed += len(data)
                 if session.due is not None and session.passed >= session.due[0]:
+                    session.held = True
                     session.due[1].stop()
+                    session.held = False
                 try:
                     client.sendall(data)
                 except OSError:  # it is dead: so it is for the server, too
-                    with contextlib.suppress(OSError):
-                        server.shutdown(socket.SHUT_RDWR)
+                    _reset(server)
                     raise
         self._end(client)
+
+
+def _reset(end: socket.socket) -> None:
+    """Close one side as the kernel does for a process that dies with unread data."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    with contextlib.suppress(OSError):  # wakes who reads; says nothing to the other side
+        end.shutdown(socket.SHUT_RD)
+    end.close()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -55,8 +56,11 @@ def connection_cut(scene: Scene) -> Outcome:
 def worker_killed(scene: Scene) -> Outcome:
     def blow() -> None:
         leader = leader_of(scene.database.dbname)
-        for pid in set(tools_of(scene.database.dbname)) - {leader}:
-            os.kill(pid, signal.SIGKILL)
+        workers = set(tools_of(scene.database.dbname, "pg_dump")) - {leader}
+        assert workers
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):  # the leader ends the others
+                os.kill(pid, signal.SIGKILL)
 
     return scene.strike(scene.hold_the_dump(), blow)
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import re
 
-from tests.faults import test_disk, test_dumping, test_refused
+from tests.faults import (
+    test_disk,
+    test_dumping,
+    test_locks,
+    test_refused,
+    test_server,
+    test_standby,
+    test_stopped,
+    test_store,
+)
 from tests.faults.scene import DOCS, FAULTS, matrix
 
-MODULES = (test_disk, test_dumping, test_refused)
+MODULES = (
+    test_disk,
+    test_dumping,
+    test_locks,
+    test_refused,
+    test_server,
+    test_standby,
+    test_stopped,
+    test_store,
+)
 
 
 def test_the_documentation_names_each_fault_and_no_other() -> None:

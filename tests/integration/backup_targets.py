@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pgsteward.backup.home import folder_of, home_store
-from pgsteward.backup.manifest import MANIFEST, SEAL, Manifest, backup_prefix, seal
+from pgsteward.backup.manifest import MANIFEST, SEAL, Manifest, backup_prefix, laid_out, seal
 from pgsteward.config import Config
 from pgsteward.postgres import Login
 from pgsteward.targets import Target
@@ -61,7 +61,7 @@ def sealed(stored: bytes, **changes: Any) -> bytes:
     """Return a manifest with other content and the seal that fits it, as a forger would."""
     data = {**json.loads(stored), **changes}
     del data[SEAL]
-    return json.dumps({**data, SEAL: seal(data)}).encode()
+    return laid_out({**data, SEAL: seal(data)})
 
 
 def nothing_left(target: Target) -> bool:

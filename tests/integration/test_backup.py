@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
@@ -19,7 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 from pgsteward import postgres
 from pgsteward.backup import archive, home
 from pgsteward.backup.dump import back_up
-from pgsteward.backup.manifest import MANIFEST, MARK
+from pgsteward.backup.globals_sql import globals_sql
+from pgsteward.backup.listing import read_manifest
+from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
 from pgsteward.backup.proof import compare, read_sequences, take_proof
 from pgsteward.errors import PreconditionError, StewardError, TransientError
 from pgsteward.pgtools import choose_client, find_clients, run_tool
@@ -122,11 +125,71 @@ def test_what_the_archive_says_is_in_the_manifest(database: Database, tmp_path: 
     assert manifest.proof.schema_sha256 is not None
     assert manifest.snapshot_lsn
     assert str(database.password) not in manifest.to_bytes().decode()
-    dump = backup_folder(target, manifest.backup_id) / "dump"
+    folder = backup_folder(target, manifest.backup_id) / "dump"
     client = choose_client(find_clients(target.settings.client_dirs), manifest.server.version_num)
-    entries = archive.entries(client, dump)
-    assert b"SET work_mem TO '7MB'" in archive.database_sql(client, dump, entries)
-    assert archive.schema_sha256(client, dump) == manifest.proof.schema_sha256
+    entries = archive.entries(client, folder)
+    assert b"SET work_mem TO '7MB'" in archive.database_sql(client, folder, entries)
+    assert archive.schema_sha256(client, folder) == manifest.proof.schema_sha256
+
+
+def test_contents_that_were_written_again_are_read_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(HARD)
+    target = make_target(database, tmp_path, backup={"proof": "counts"})
+    real, reads = archive.read, 0
+
+    def read(*args: Any) -> archive.Contents:
+        nonlocal reads
+        reads += 1
+        contents = real(*args)
+        os.utime(Path(args[1]) / "toc.dat", ns=(reads, reads))
+        return contents
+
+    monkeypatch.setattr(archive, "read", read)
+    assert back_up(target).status == "ok"
+    assert reads == 2
+
+
+def test_no_more_earlier_backups_are_read_than_the_estimate_needs(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    target = make_target(database, tmp_path, backup={"proof": "none"})
+    made = [back_up(target).details["backup_id"] for _ in range(4)]
+    read: list[str] = []
+
+    def watched(*args: Any) -> Manifest:
+        read.append(args[3])
+        return read_manifest(*args)
+
+    monkeypatch.setattr("pgsteward.backup.plan.read_manifest", watched)
+    told = back_up(target, dry_run=True).details
+    assert read == sorted(made, reverse=True)[:3]
+    assert "3 newest backups" in told["estimated"]
+
+
+def test_roles_are_asked_for_after_the_dump_where_no_session_is_left(
+    database: Database, role: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    name = postgres.identifier(role.conninfo.split("'")[1])
+    database.execute(postgres.compose("GRANT pg_read_all_data TO {}", name))
+    threads: list[str] = []
+    real = globals_sql
+
+    def watched(*args: Any, **options: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return real(*args, **options)
+
+    monkeypatch.setattr("pgsteward.backup.dump.globals_sql", watched)
+    for limit in (50, 6):  # our own session that holds the lock, four, and one worker
+        database.execute(
+            postgres.compose("ALTER ROLE {} CONNECTION LIMIT {}", name, postgres.raw(str(limit)))
+        )
+        result = back_up(make_target(database, tmp_path, login=role, backup={"jobs": 1}))
+        assert result.status == "ok", result.summary
+    assert threads == ["globals", threading.main_thread().name]
 
 
 @pytest.mark.contrib
@@ -173,47 +236,6 @@ def test_a_reader_can_back_up_and_rows_hidden_from_it_are_refused(
     database.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (a = 1)")
     with pytest.raises(PreconditionError, match=r"public\.t: row-level security hides rows"):
         back_up(target)
-
-
-def test_a_table_rewritten_while_the_dump_starts_costs_an_attempt_and_no_rows(
-    database: Database, tmp_path: Path
-) -> None:
-    database.execute("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 1000)")
-    target = make_target(database, tmp_path)
-    ready, go = threading.Event(), threading.Event()
-
-    def rewrite() -> None:
-        with database.connect() as connection:
-            with connection.transaction():
-                connection.execute("ALTER TABLE t ALTER a TYPE bigint")
-                ready.set()
-                go.wait(20)
-                time.sleep(1.0)
-
-    writer = threading.Thread(target=rewrite)
-    writer.start()
-    ready.wait(20)
-
-    def progress(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("waiting for the locks"):
-            go.set()
-
-    result = back_up(target, progress=progress)
-    writer.join()
-    assert result.details["proof"]["rows"] == 1000
-    catalog = backup_folder(target, result.details["backup_id"]).parent
-    assert [path.name for path in catalog.iterdir()] == [result.details["backup_id"]]
-
-
-def test_a_table_that_stays_locked_is_a_transient_error(database: Database, tmp_path: Path) -> None:
-    database.execute("CREATE TABLE t (a int)")
-    target = make_target(database, tmp_path, backup={"lock_wait_timeout_s": 0.3})
-    with database.connect() as connection, connection.transaction():
-        connection.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(TransientError):
-            back_up(target)
-    assert nothing_left(target)
-    assert back_up(target).status == "ok"
 
 
 def _slow_target(database: Database, tmp_path: Path) -> None:
@@ -279,39 +301,6 @@ def _wait_for_a_waiting_dump(database: Database) -> None:
     ):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_time_limits_of_database_and_role_do_not_end_a_long_backup(
-    database: Database, tmp_path: Path
-) -> None:
-    """The lock's session is silent all the while; without it a janitor takes the run for dead."""
-    database.execute("CREATE TABLE t AS SELECT 1 AS a")
-    limits = ["idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
-    if database.server.version >= 17:
-        limits.append("transaction_timeout")
-    for limit in limits:
-        database.execute(
-            postgres.compose(
-                "ALTER DATABASE {} SET {} = '700ms'",
-                postgres.identifier(database.dbname),
-                postgres.identifier(limit),
-            )
-        )
-    target = make_target(database, tmp_path)
-    outcome: list[object] = []
-    with postgres.connect(
-        database.login,
-        purpose="test",
-        autocommit=False,
-        settings={"idle_in_transaction_session_timeout": "0"},
-    ) as holder:
-        holder.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        run = threading.Thread(target=lambda: outcome.append(back_up(target).status))
-        run.start()
-        _wait_for_a_waiting_dump(database)
-        time.sleep(1.5)
-    run.join()
-    assert outcome == ["ok"]
 
 
 def test_a_backup_whose_lock_is_gone_is_not_published(database: Database, tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward import postgres, sql
+from pgsteward import postgres
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.globals_sql import decompress
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.pgtools import choose_client, find_clients, run_tool
 from pgsteward.postgres import Login, compose, identifier
+from pgsteward.restore.properties import read_properties
 from pgsteward.targets import Target
 from tests import servers
 from tests.integration.backup_targets import backup_folder, make_target, stored_manifest
@@ -51,6 +52,25 @@ def test_a_table_that_is_suddenly_empty_is_a_finding_and_the_backup_is_made(
     manifest = stored_manifest(target, result.details["backup_id"])
     assert any(each.startswith("public.emptied: ") for each in manifest.anomalies)
     assert result.details["anomalies"] == list(manifest.anomalies)
+
+
+def test_options_that_a_role_may_not_read_are_named(database: Database, tmp_path: Path, role: str) -> None:
+    """pg_dump writes such a mapping without its user and password, and says nothing."""
+    quoted = identifier(role)
+    database.execute("CREATE FOREIGN DATA WRAPPER w")
+    database.execute('CREATE SERVER "Far away" FOREIGN DATA WRAPPER w')
+    database.execute("CREATE USER MAPPING FOR PUBLIC SERVER \"Far away\" OPTIONS (password 'x')")
+    database.execute(compose('GRANT USAGE ON FOREIGN SERVER "Far away" TO {}', quoted))
+    database.execute(compose("CREATE USER MAPPING FOR {} SERVER \"Far away\" OPTIONS (password 'y')", quoted))
+    assert back_up(make_target(database, tmp_path)).skipped == ()
+    target = make_target(database, tmp_path, login=Login(f"{database.conninfo} user='{role}'", "reader pw"))
+    made = back_up(target)
+    assert made.status == "ok"
+    (note,) = made.skipped
+    assert note.object == 'user mapping of public for "Far away"'
+    assert "not in the backup" in note.reason
+    said = f"{note.object}: {note.reason}"
+    assert stored_manifest(target, made.details["backup_id"]).not_in_dump == (said,)
 
 
 def test_databases_that_no_target_covers_are_named(database: Database, tmp_path: Path) -> None:
@@ -164,7 +184,7 @@ def test_an_empty_server_gets_roles_and_database_as_they_were(
 def described(server: Server, name: str, owner: str, member: str) -> dict[str, object]:
     """Return everything about the database and its roles that the two scripts have to bring back."""
     with server.connect() as admin:
-        properties = admin.row(sql.load("database_properties"), {"database": name})
+        properties = read_properties(admin, name) or {}
         found: dict[str, object] = {
             **properties,
             "acl": sorted(map(str, properties["acl"])),

@@ -78,6 +78,17 @@ def test_a_superuser_with_a_folder_finds_nothing_wrong(
     assert result.examined > 8
 
 
+def test_a_folder_of_clients_that_holds_none_is_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = checks(
+        doctor.examine(target_of(database, tmp_path, monkeypatch, client_dirs=(tmp_path / "bin",)))
+    )
+    assert found["clients"]["status"] == "warn"
+    assert f"no pg_dump that can be run in {tmp_path}/bin" in found["clients"]["message"]
+    assert "client_dirs" in found["clients"]["fix"]
+
+
 def test_a_probe_leaves_nothing_in_the_store(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +217,8 @@ def test_a_store_in_s3_is_tried_for_real(
         "access_key_id": {"env": "KEY"},
         "secret_access_key": {"env": "SECRET"},
     }
-    stores = {"s3": s3, "wrong": {**s3, "secret_access_key": {"env": "WRONG"}}}
+    wrong = {**s3, "url": f"{bucket.url}/wrong", "secret_access_key": {"env": "WRONG"}}
+    stores = {"s3": s3, "wrong": wrong}
     found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch, stores=stores)))
     assert found["store s3"]["status"] == "ok"
     assert found["spool"]["status"] == "ok"

@@ -274,9 +274,12 @@ def test_a_spool_that_is_no_tmpfs_or_too_small_is_refused(
     with pytest.raises(PreconditionError, match="there is no folder"):
         back_up(encrypted_target(database, tmp_path, public, spool=str(tmp_path / "nowhere")))
     real = shutil.disk_usage
-    monkeypatch.setattr(
-        "pgsteward.backup.forms.shutil.disk_usage", lambda place: real(place)._replace(free=1 << 20)
-    )
+
+    def small_shm(place: Path) -> Any:
+        found = real(place)
+        return found._replace(free=1 << 20) if str(place).startswith("/dev/shm") else found
+
+    monkeypatch.setattr("pgsteward.backup.forms.shutil.disk_usage", small_shm)
     with pytest.raises(PreconditionError, match=r'MB free, and the clear dump .*mode = "stream"'):
         back_up(encrypted_target(database, tmp_path, public, spool="/dev/shm"))
     assert not (tmp_path / "store").exists()

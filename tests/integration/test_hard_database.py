@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward import sql
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.proof import compare, take_proof
@@ -19,6 +18,7 @@ from pgsteward.backup.run import back_up_everywhere
 from pgsteward.errors import StewardError, VerificationFailed
 from pgsteward.pgtools import choose_client, find_clients, run_tool
 from pgsteward.postgres import Connection, Row, compose, identifier
+from pgsteward.restore.properties import read_properties
 from pgsteward.restore.run import restore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, own_sessions, stored_manifest
@@ -205,7 +205,8 @@ def test_the_database_that_takes_its_place_has_its_settings(hard: Database, tmp_
 
 def properties(server: Server, dbname: str) -> Row:
     with server.connect() as connection:
-        found = connection.row(sql.load("database_properties"), {"database": dbname})
+        found = read_properties(connection, dbname)
+    assert found is not None
     for key in ("acl", "settings"):
         found[key] = sorted(map(str, found[key]))
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pgsteward.backup.receipts import Compared, Receipt, write_receipt
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, sealed
 from tests.servers import Database
+from tests.terminal import run_on_a_terminal
 
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 PASSWORD_ENV = "PGSTEWARD_TEST_PASSWORD"
@@ -53,44 +53,29 @@ compress = "none"
 """
         )
 
-    def start(self, *args: str, stdout: int = subprocess.PIPE, columns: int = 100) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "pgsteward.cli", "-c", str(self.folder / "pgsteward.toml"), *args]
-        env = {
-            **os.environ,
-            PASSWORD_ENV: self.database.password or "",
-            "COLUMNS": str(columns),
-            "TERM": "xterm-256color",
-            "XDG_STATE_HOME": str(self.folder / "state"),
-        }
-        return subprocess.Popen(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
+    def argv(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "pgsteward.cli", "-c", str(self.folder / "pgsteward.toml"), *args]
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {PASSWORD_ENV: self.database.password or "", "XDG_STATE_HOME": str(self.folder / "state")}
+        return {**os.environ, **own}
 
     def call(self, *args: str) -> tuple[int, dict[str, Any]]:
-        with self.start(*args, "--json") as child:
-            out, err = child.communicate(timeout=120)
-        assert out, err
-        return child.returncode, json.loads(out)
+        done = subprocess.run(
+            self.argv(*args, "--json"), env=self.env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
 
     def status(self, *args: str) -> int:
-        with self.start(*args) as child:
-            child.communicate(timeout=120)
-        return child.returncode
+        argv = self.argv(*args)
+        return subprocess.run(argv, env=self.env, capture_output=True, timeout=120, check=False).returncode
 
     def shown(self, *args: str, columns: int) -> list[str]:
         """Return the lines that a terminal of so many columns shows."""
-        ours, theirs = pty.openpty()
-        with self.start(*args, stdout=theirs, columns=columns):
-            os.close(theirs)
-            shown = b""
-            while True:
-                try:
-                    part = os.read(ours, 65536)
-                except OSError:  # the other end is closed
-                    break
-                if not part:
-                    break
-                shown += part
-        os.close(ours)
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).splitlines()
+        _, shown = run_on_a_terminal(self.argv(*args), columns=columns, env=self.env, progress=False)
+        return shown.splitlines()
 
     @property
     def target(self) -> Target:
@@ -124,6 +109,10 @@ def test_a_list_tells_age_proof_restores_and_why_each_backup_is_kept(shell: Shel
     assert (status, made["status"]) == (0, "ok")
     assert set(made) == documented("Every command") | documented("`backup`")
     backup_id = made["backup_id"]
+
+    status, planned = shell.call("backup", "--dry-run")
+    assert (status, planned["dry_run"]) == (0, True)
+    assert set(planned) == documented("Every command") | documented("`backup --dry-run`")
 
     status, listed = shell.call("backups")
     assert (status, listed["status"]) == (0, "ok")

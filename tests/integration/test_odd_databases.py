@@ -10,8 +10,8 @@ import pytest
 
 from pgsteward import postgres
 from pgsteward.backup.dump import back_up
-from pgsteward.errors import PreconditionError
-from pgsteward.postgres import compose, identifier, raw
+from pgsteward.errors import PreconditionError, VerificationFailed
+from pgsteward.postgres import Login, compose, identifier, raw
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
@@ -48,10 +48,10 @@ IN_THE_WAY = (
     "row_security = off",
     "DateStyle = 'SQL, DMY'",
     "bytea_output = escape",
-    "statement_timeout = '30ms'",
+    "statement_timeout = '3s'",
     "lock_timeout = '1ms'",
-    "idle_session_timeout = '30ms'",
-    "idle_in_transaction_session_timeout = '30ms'",
+    "idle_session_timeout = '3s'",
+    "idle_in_transaction_session_timeout = '3s'",
     "search_path = nowhere",
 )
 
@@ -147,3 +147,86 @@ def test_rows_may_be_any_bytes_but_names_must_be_written_down(
     )
     with pytest.raises(PreconditionError, match=r"public\.\\xe9t.*not UTF-8.*rename"):
         back_up(target)
+
+
+@pytest.mark.parametrize("encoded", ["LATIN1"], indirect=True)
+def test_what_another_encoding_wrote_about_the_database_is_in_the_way_of_a_swap_only(
+    encoded: Database, copy: Database, tmp_path: Path
+) -> None:
+    """Comments and settings are kept in a catalog of all databases, and in the bytes of this one."""
+    name = identifier(encoded.dbname)
+    encoded.execute(compose("COMMENT ON DATABASE {} IS 'Größe'", name))
+    encoded.execute(compose("ALTER DATABASE {} SET app.title = 'Größe'", name))
+    encoded.execute("CREATE TABLE t AS SELECT 'é' AS a".encode())
+    target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    assert restore(target, into=copy.dbname).status == "ok"
+    with pytest.raises(
+        PreconditionError, match=r"its comment, app\.title of .*another encoding.*set them again"
+    ):
+        restore(target, replace=True, confirm_database=encoded.dbname)
+
+
+BROKEN = {
+    "TABLE DATA a.bad: .* violates check .*reads other tables": """
+        CREATE SCHEMA a; CREATE FUNCTION ok(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n > 0';
+        CREATE TABLE a.bad (n int CHECK (ok(n))); CREATE TABLE bad (n int); INSERT INTO a.bad VALUES (1);
+        INSERT INTO bad VALUES (1);
+        CREATE OR REPLACE FUNCTION ok(n int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT n > 10'""",
+    "TABLE DATA public.uses: .*does not exist.*relies on search_path.*SET": """
+        CREATE TABLE lookup AS SELECT 1 AS k;
+        CREATE FUNCTION known(n int) RETURNS bool LANGUAGE sql STABLE AS
+            'SELECT EXISTS (SELECT FROM lookup WHERE k = n)';
+        CREATE TABLE uses (n int CHECK (known(n))); INSERT INTO uses VALUES (1)""",
+    "FK CONSTRAINT public.c c_p_fk: .*triggers were off.*mend them there": """
+        CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int CONSTRAINT c_p_fk REFERENCES p);
+        SET session_replication_role = replica; INSERT INTO c VALUES (99)""",
+    "INDEX public.u_id: .*pg_amcheck": """
+        CREATE TABLE u (id int); INSERT INTO u VALUES (1); CREATE UNIQUE INDEX u_id ON u (id);
+        UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'u_id'::regclass;
+        INSERT INTO u VALUES (1);
+        UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'u_id'::regclass""",
+}
+
+
+@pytest.mark.parametrize("says", BROKEN, ids=["check", "search-path", "foreign-key", "index"])
+def test_what_is_broken_in_the_original_is_named_with_what_to_do_there(
+    database: Database, tmp_path: Path, says: str
+) -> None:
+    database.execute(BROKEN[says].encode())
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1", "jobs": 2})
+    assert back_up(target).status == "ok"
+    with pytest.raises(VerificationFailed, match=says):
+        restore(target)
+
+
+def test_what_pg_dump_leaves_out_without_a_word_is_named(database: Database, tmp_path: Path) -> None:
+    name = f"left_out_{uuid.uuid4().hex[:8]}"
+    database.execute(
+        compose(
+            "CREATE FUNCTION pg_catalog.{}(int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+            " CREATE TABLE t (a int); CREATE UNIQUE INDEX fine ON t (a); CREATE UNIQUE INDEX broken ON t (a)",
+            identifier(name),
+        )
+    )
+    database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken'::regclass")
+    made = back_up(make_target(database, tmp_path))
+    assert made.status == "ok"
+    reasons = {note.object: note.reason for note in made.skipped}
+    assert reasons.keys() == {"index public.broken", f"function pg_catalog.{name}(integer)"}
+    assert "CONCURRENTLY" in reasons["index public.broken"]
+
+
+def test_a_role_whose_sessions_are_read_only_is_told_so_before_a_restore(
+    database: Database, tmp_path: Path
+) -> None:
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    database.execute(compose("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'pw'", identifier(role)))
+    try:
+        database.execute(compose("ALTER ROLE {} SET default_transaction_read_only = on", identifier(role)))
+        target = make_target(database, tmp_path, login=Login(f"{database.conninfo} user={role}", "pw"))
+        assert back_up(target).status == "ok"
+        with pytest.raises(PreconditionError, match=r"read-only.*default_transaction_read_only"):
+            restore(target)
+    finally:
+        database.execute(compose("DROP ROLE {}", identifier(role)))

@@ -91,6 +91,14 @@ def test_a_server_that_does_not_answer_may_come_back(database: Database, change:
         connect(Login(f"{database.conninfo} {change}", database.password), purpose="test")
 
 
+def test_a_session_that_may_only_read_says_where_that_comes_from(database: Database) -> None:
+    with (
+        database.connect(settings={"default_transaction_read_only": "on"}) as connection,
+        pytest.raises(DatabaseUnavailable, match=r"default_transaction_read_only is on: .*PGOPTIONS"),
+    ):
+        connection.execute("CREATE TABLE t ()")
+
+
 def test_a_database_closed_to_everybody_is_refused_for_good(database: Database) -> None:
     name = postgres.identifier(database.dbname)
     with database.server.connect() as admin:

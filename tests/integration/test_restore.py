@@ -227,7 +227,7 @@ def test_a_copy_that_differs_is_dropped_and_its_table_named(target: Target, serv
     with pytest.raises(VerificationFailed, match=r'"Odd ""x"."Order Lines": content differs'):
         restore(target)
     assert nothing_left(server)
-    assert backups(target).details["backups"][0]["state"] == "complete"
+    assert backups(target).details["backups"][0]["state"] == "differs"
     (receipt,), damaged = read_receipts(target.store("disk"), target.name, target.database)
     assert (receipt.verdict, damaged) == ("red", [])
 

@@ -36,7 +36,7 @@ def test_everything_lives_in_a_schema_of_its_own(database: Database) -> None:
         pass
     found = database.rows(
         "SELECT DISTINCT schemaname FROM pg_tables"
-        " WHERE tablename IN ('runs', 'steps', 'objects', 'alembic_version')"
+        " WHERE tablename IN ('runs', 'steps', 'objects', 'step_databases', 'alembic_version')"
     )
     assert [row["schemaname"] for row in found] == ["pgsteward"]
 

@@ -97,6 +97,17 @@ def test_the_command_line_starts_without_anything_heavy() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_a_backup_into_a_folder_needs_nothing_heavy() -> None:
+    code = (
+        "import sys, pgsteward.cli, pgsteward.several, pgsteward.backup.run, pgsteward.state\n"
+        "import pgsteward.config, pgsteward.targets, pgsteward.storage.folder\n"
+        "heavy = ('prefect', 'boto3', 'botocore', 'sqlalchemy', 'alembic', 'rich', 'tenacity', 'jinja2')\n"
+        "print([module for module in heavy if module in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_the_version_is_printed() -> None:
     result = run.invoke(app, ["--version"])
     assert result.exit_code == 0

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import subprocess
 import sys
 
 import pytest
 
 from pgsteward import cli_output
+from tests.terminal import run_on_a_terminal
 
 
 def on_a_terminal(code: str) -> str:
     """Run Python with a terminal of 100 columns and return what it showed, without colours."""
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "COLUMNS": "100", "TERM": "xterm-256color"}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=env) as child:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not part:
-                break
-            shown += part
-    os.close(ours)
-    assert child.returncode == 0, shown.decode()
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    status, shown = run_on_a_terminal([sys.executable, "-c", code])
+    assert status == 0, shown
+    return shown
 
 
 def test_a_night_is_shown_worst_first() -> None:

@@ -114,6 +114,24 @@ def test_a_relative_state_file_lies_beside_the_configuration(tmp_path: Path) -> 
         ),
         pytest.param('"disk", "s3"', '"disk", "s4"', "targets.app.stores", "disk, s3", id="unknown-store"),
         pytest.param(
+            'url = "s3://acme-backups/night"\nendpoint_url = "http://127.0.0.1:9000"\nregion = "us-east-1"\n'
+            'access_key_id = { env = "S3_KEY" }\nsecret_access_key = { env = "S3_SECRET" }',
+            'url = "file:///var/./backups//pg/"',
+            "targets.app.stores",
+            "the same place",
+            id="one-folder-twice",
+        ),
+        pytest.param(
+            "s3://acme-backups/night", "s3://acme-backups/night#1", "stores.s3.url", "s3://", id="fragment"
+        ),
+        pytest.param(
+            "[stores.disk]",
+            f"[stores.{'a' * 101}]\nurl = 'file:///a'\n[stores.disk]",
+            "stores",
+            "at most 100",
+            id="long-name",
+        ),
+        pytest.param(
             "file:///var", "file://var", "stores.disk.url", "file:///absolute", id="relative-folder"
         ),
         pytest.param(
@@ -331,6 +349,13 @@ def test_a_variable_without_a_usable_secret_is_named(
     with pytest.raises(ConfigError, match=f"the environment variable APP_PASSWORD .*{says}") as caught:
         Secret(env="APP_PASSWORD").resolve()
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_folder_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    """What follows # or ? was cut off without a word, and the backups of two stores lay in one folder."""
+    for folder in ("/var/my backups", "/var/100%25", "/var/a#1", "/var/a?b", "/var/ö"):
+        loaded = load_changed(tmp_path, "file:///var/backups/pg", f"file://{folder}")
+        assert loaded.stores["disk"].path == folder
 
 
 def test_files_of_a_windows_editor_are_read(tmp_path: Path) -> None:

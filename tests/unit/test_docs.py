@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic_core import PydanticUndefined
 
 from pgsteward import config
@@ -84,16 +86,68 @@ def as_toml(name: str, value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def test_the_examples_in_the_configuration_page_are_valid(tmp_path: Path) -> None:
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+EXAMPLES = [
+    pytest.param(example, id=f"{page.name}-{number}")
+    for page in PAGES
     for number, example in enumerate(
-        re.findall(r"```toml\n(.*?)```", (DOCS / "configuration.md").read_text(), re.DOTALL)
-    ):
-        file = tmp_path / f"{number}.toml"
-        file.write_text(example)
-        config.load(file)
+        re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    )
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_a_configuration_is_valid(example: str) -> None:
+    """A part of a file is completed with what it leaves out, and nothing else."""
+    data = tomllib.loads(example)
+    stores = data.setdefault("stores", {})
+    for target in data.get("targets", {}).values():
+        target.setdefault("conninfo", "dbname=app")
+        for name in target.setdefault("stores", ["disk"]):
+            stores.setdefault(name, {"url": "file:///backups"})
+    config.Config.model_validate(data)
+
+
+def test_there_are_examples_to_look_at() -> None:
+    assert len(EXAMPLES) >= 8
 
 
 def test_every_command_is_on_its_page() -> None:
     page = (DOCS / "cli.md").read_text()
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
     assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) >= commands
+
+
+def test_every_option_of_a_command_is_on_a_page() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    options = {
+        option
+        for command in typer.main.get_group(app).commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--help"
+    }
+    assert [option for option in sorted(options) if option not in pages] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?://)([^)#\s]*)#([^)]+)\)", page.read_text()):
+        there = ((page.parent / path) if path else page).read_text()
+        headings = {
+            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.*)$", there, re.MULTILINE)
+        }
+        assert anchor in headings, f"{path}#{anchor}"
+
+
+def test_every_page_is_linked_from_another() -> None:
+    for page in PAGES[1:]:
+        others = "".join(other.read_text() for other in PAGES if other != page)
+        assert f"{page.name})" in others or f"{page.name}#" in others, page.name

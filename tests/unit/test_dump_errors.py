@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward.backup.dump_errors import gist
+from pgsteward.backup.dump_errors import explained, gist
+from pgsteward.backup.lock_watch import LockWatch
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import ToolFailed
 from pgsteward.pgtools import Client
+from pgsteward.postgres import Login
 
 CUT = """pg_dump ended with status 1: pg_dump: warning: there are circular foreign-key constraints
 pg_dump: error: Dumping the contents of table "big" failed: PQgetCopyData() failed.
@@ -57,3 +59,15 @@ def test_a_limit_on_file_sizes_is_our_error_where_contents_are_kept_in_memory() 
                 head.feed(b"abc")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_row_that_is_too_wide_is_told_from_other_failures() -> None:
+    said = (
+        'pg_dump ended with status 1: pg_dump: error: Dumping the contents of table "big" failed:'
+        " PQgetResult() failed.\npg_dump: detail: Error message from server: ERROR:  invalid memory alloc"
+        " request size 1073741829\npg_dump: detail: Command was: COPY public.big (id, b) TO stdout;"
+    )
+    text = explained(said, LockWatch(Login("dbname=x"), None), Path("/nowhere"))
+    assert 'table "big"' in text
+    assert "wider than the 1 GB" in text
+    assert "exclude_table_data" in text

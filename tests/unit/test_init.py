@@ -101,6 +101,12 @@ def test_a_wrong_answer_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_can_be_no_folder_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    """It used to be an error about TOML, in a file that was not written."""
+    with pytest.raises(ConfigError, match="--name 'ä b': use lower-case letters"):
+        write_config(Answers(tmp_path / "pgsteward.toml", name="ä b", conninfo="dbname=app"))
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory"):
         write_config(Answers(tmp_path / "none" / "pgsteward.toml", conninfo="dbname=app"))
@@ -173,6 +179,7 @@ def test_init_answers_as_json_also_when_it_refuses(tmp_path: Path) -> None:
         ("dbname=app", "", "dbname=app user=pgsteward_backup"),
         ("postgresql://me%40x@h:1/app", "me@x", "postgresql://pgsteward_backup@h:1/app"),
         ("postgresql:///app", "", "postgresql://pgsteward_backup@/app"),
+        ("postgresql://me@h:1,[::1]:2/app?a=b", "me", "postgresql://pgsteward_backup@h:1,[::1]:2/app?a=b"),
     ],
 )
 def test_a_conninfo_names_a_role_and_can_be_given_another(conninfo: str, login: str, other: str) -> None:

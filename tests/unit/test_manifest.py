@@ -18,6 +18,7 @@ from pgsteward.backup.manifest import (
     backup_prefix,
     database_name,
     folder_name,
+    laid_out,
     new_backup_id,
     seal,
 )
@@ -72,7 +73,7 @@ def test_a_newer_format_is_refused_and_unknown_fields_of_ours_are_not() -> None:
     with pytest.raises(VerificationFailed, match=r"RESTORE\.md"):
         Manifest.from_bytes(newer.to_bytes(), "here")
     data = {**manifest().model_dump(mode="json"), "something_new": 1}
-    assert Manifest.from_bytes(json.dumps({**data, SEAL: seal(data)}).encode(), "here") == manifest()
+    assert Manifest.from_bytes(laid_out({**data, SEAL: seal(data)}), "here") == manifest()
 
 
 def test_one_changed_bit_anywhere_in_a_manifest_is_damage() -> None:
@@ -82,6 +83,19 @@ def test_one_changed_bit_anywhere_in_a_manifest_is_damage() -> None:
         changed[place] ^= 1
         with pytest.raises(VerificationFailed, match=r"here (is damaged|has format)"):
             Manifest.from_bytes(bytes(changed), "here")
+
+
+def test_a_byte_that_says_the_same_in_json_is_damage_too() -> None:
+    written = manifest(
+        database="tab\tand \x1f", seconds={"dump": 1.0, "a": 100.0, "b": 1e-07}, extensions={}
+    ).to_bytes()
+    blanks = b" \n\t\r"
+    for place, byte in enumerate(written):
+        for other in {*(blanks if byte in blanks else b"e"), byte ^ 0x20} - {byte}:
+            changed = bytearray(written)
+            changed[place] = other
+            with pytest.raises(VerificationFailed, match=r"here (is damaged|has format)"):
+                Manifest.from_bytes(bytes(changed), "here")
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,25 @@ def test_a_tool_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert tool.poll() == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("deaf", [False, True], ids=["hears-sigterm", "deaf"])
+def test_workers_of_a_tool_that_was_killed_end_with_it(monkeypatch: pytest.MonkeyPatch, deaf: bool) -> None:
+    """A worker in the middle of a COPY reads nothing from its leader, and so does not notice."""
+    monkeypatch.setattr(pgtools, "GRACE_S", 0.5)
+    trap = "trap '' TERM; " if deaf else ""
+    code = f"({trap}echo $$ >&2; while :; do sleep 0.1; done) & sleep 0.5; kill -9 $$"
+    with pytest.raises(ToolFailed, match="was ended by SIGKILL") as caught:
+        run_tool(["/bin/sh", "-c", code], env={})
+    group = int(str(caught.value).rpartition(" ")[2])
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_leaving_the_block_ends_the_tool() -> None:
     with start_tool([PYTHON, "-c", "import time; time.sleep(60)"], env={}) as tool:
         assert tool.poll() is None
@@ -246,6 +265,14 @@ def test_the_password_travels_in_the_environment() -> None:
     assert env["PGPASSWORD"] == "pw"
     assert env["PGAPPNAME"] == "pgsteward dump"
     assert redact("a pw b", ("pw",)) == "a *** b"
+
+
+def test_time_limits_of_roles_and_databases_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=1MB")
+    options = tool_env(Login("dbname=x"), "dump")["PGOPTIONS"]
+    assert options.startswith("-c work_mem=1MB -c ")
+    for limit in ("statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"):
+        assert f"-c {limit}=0" in options
 
 
 def test_a_tool_reads_relative_paths_as_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

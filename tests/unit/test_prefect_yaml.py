@@ -18,11 +18,14 @@ from prefect.states import Completed, Failed
 from deployments import validate as validator
 from deployments.check import check_pins
 from deployments.project_file import Deployment, deployments_of, read_file
+from flows.conclusion import last_state
 from flows.nightly import LOOKING_TASKS, STEP_TASKS, nightly, scheduled_for
+from pgsteward.config import load
 from pgsteward.errors import (
     ConfigError,
     DatabaseUnavailable,
     LockTimeout,
+    PartialFailure,
     PreconditionError,
     StoreUnavailable,
     ToolFailed,
@@ -33,6 +36,7 @@ from pgsteward.prefect_project import HOME_ENV, find_project, project_env
 from tasks import retry_if_transient
 from tasks.backup import back_up
 from tasks.restore import restore_backup
+from tests.unit.test_report_several import TWELVE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = deployments_of(read_file(ROOT / "prefect.yaml"))
@@ -125,6 +129,19 @@ def _run(scheduled: datetime | None, run_count: int) -> FlowRun:
         run_count=run_count,
         state=Completed(),
     )
+
+
+def test_a_night_over_several_databases_fails_with_each_reason_once() -> None:
+    with pytest.raises(PartialFailure) as failed:
+        last_state(TWELVE.steps, ["history not kept"], TWELVE)
+    said = str(failed.value)
+    assert said.startswith(
+        "history not kept; fleet: 13 databases: 2 failed (identity, mailing), 1 unknown (payroll)"
+    )
+    assert said.count("GRANT CONNECT ON DATABASE payroll") == 1
+    assert "backup failed (identity, mailing: this role can't dump the whole database" in said
+    assert "every step unknown (payroll: may not be connected to" in said
+    assert failed.value.report is TWELVE
 
 
 def test_a_run_that_is_started_again_by_hand_is_never_late() -> None:
@@ -228,8 +245,11 @@ def test_a_local_hour_at_which_clocks_change_is_only_a_hint(tmp_path: Path) -> N
 
 
 def test_validate_answers_with_an_exit_status_and_one_line_for_each_finding(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = tmp_path / "pgsteward.toml"
+    config.write_text(TARGETS)
+    monkeypatch.setenv(CONFIG_ENV, str(config))
     file = tmp_path / "prefect.yaml"
     file.write_text(yaml.safe_dump({"name": "x", "deployments": [{**GOOD, "parameters": {"taget": "app"}}]}))
     assert validator.main([str(file)]) == 1
@@ -239,6 +259,65 @@ def test_validate_answers_with_an_exit_status_and_one_line_for_each_finding(
     assert validator.main(["--json", str(file)]) == 1
     assert json.loads(capsys.readouterr().out)["ok"] is False
     assert validator.main([str(tmp_path / "none.yaml")]) == 2
+
+    config.unlink()
+    file.write_text(yaml.safe_dump({"name": "x", "deployments": [GOOD]}))
+    assert validator.main(["--json", str(file)]) == 0
+    (hint,) = json.loads(capsys.readouterr().out.partition("\n")[2])["findings"]
+    assert "targets and databases were not looked at" in hint["problem"]
+
+
+TARGETS = """
+[stores.disk]
+url = "file:///backups"
+[targets.app]
+conninfo = "host=h dbname=shop"
+stores = ["disk"]
+[targets.some]
+conninfo = "host=h dbname=postgres"
+databases = ["shop", "Order Lines"]
+stores = ["disk"]
+[targets.all]
+conninfo = "host=h dbname=postgres"
+databases = "*"
+exclude_databases = ["test_*"]
+stores = ["disk"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        pytest.param({"target": "app"}, None, id="there"),
+        pytest.param({}, None, id="the-flows-own-default"),
+        pytest.param({"target": "aap"}, "did you mean 'app'", id="no-such-target"),
+        pytest.param({"target": "app", "database": "shop"}, None, id="its-only-database"),
+        pytest.param({"target": "app", "database": "crm"}, "has the database 'shop' only", id="another"),
+        pytest.param({"target": "some", "database": "Order Lines"}, None, id="one-of-several"),
+        pytest.param(
+            {"target": "some", "database": "crm"}, "its databases are shop, Order Lines", id="no-other"
+        ),
+        pytest.param({"target": "all", "database": "crm"}, None, id="of-all-any-may-be-there"),
+        pytest.param(
+            {"target": "all", "database": "test_1"}, "exclude_databases has 'test_*'", id="excluded"
+        ),
+        pytest.param({"target": "{{ $TARGET }}"}, None, id="a-template-is-filled-in-later"),
+    ],
+)
+@pytest.mark.parametrize("place", ["deployment", "schedule"])
+def test_targets_and_databases_are_looked_up_in_the_configuration(
+    tmp_path: Path, parameters: dict[str, Any], says: str | None, place: str
+) -> None:
+    file, config = tmp_path / "prefect.yaml", tmp_path / "pgsteward.toml"
+    config.write_text(TARGETS)
+    schedule = {"slug": "a", "cron": "0 2 * * *", "timezone": "UTC"}
+    change: dict[str, Any] = {"parameters": parameters, "schedules": [schedule]}
+    if place == "schedule":
+        change = {"parameters": {}, "schedules": [{**schedule, "parameters": parameters}]}
+    file.write_text(yaml.safe_dump({"name": "x", "deployments": [{**GOOD, **change}]}))
+    found = validator.validate(file, load(config))
+    assert [entry.level for entry in found] == ([] if says is None else ["hint"])
+    assert all(str(says) in entry.problem for entry in found)
 
 
 @pytest.mark.parametrize(

@@ -424,7 +424,7 @@ def test_findings_are_told_from_work_that_was_not_done() -> None:
     night = NightResult("app", "shop", datetime(2026, 11, 23, 2, tzinfo=UTC), 1.0, (audit,))
     assert report.text(night).startswith("FINDINGS  app: all work was done; 1 finding for a person (indexes)")
     assert "indexes finding: idx_jobs_status: this required index is missing" in report.text(night)
-    assert "🔎 findings" in report.markdown(night)
+    assert "🔎\N{NO-BREAK SPACE}findings" in report.markdown(night)
     assert report.step_text(audit).startswith("FINDINGS")
 
 

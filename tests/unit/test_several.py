@@ -100,6 +100,17 @@ def test_names_carry_their_database_and_figures_are_summed() -> None:
     assert "1 unknown (closed)" in merged.summary
 
 
+@pytest.mark.parametrize("waiters", [[], [{"pid": 1}]])
+def test_a_list_of_objects_is_at_the_top_also_when_it_is_empty(waiters: list[dict[str, int]]) -> None:
+    parts = [
+        ("a", part("ok", details={"lock_waiters": waiters})),
+        ("b", part("ok", details={"lock_waiters": []})),
+    ]
+    data = merge("backup", "app", parts, NONE).as_json()
+    assert data["lock_waiters"] == [{"database": "a", **each} for each in waiters]
+    assert not any("lock_waiters" in entry for entry in data["databases"])
+
+
 def test_nothing_found_says_so() -> None:
     merged = merge("backup", "app", [], NONE)
     assert (merged.status, merged.unknown[0].object) == ("unknown", "app")

@@ -24,6 +24,7 @@ from pgsteward.state import shortcut
 from pgsteward.state.entries import HEAD, entries_of
 from pgsteward.state.history import History
 from pgsteward.state.tables import metadata
+from tests.unit.test_report_several import TWELVE
 
 TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)
 
@@ -109,6 +110,45 @@ def test_every_object_is_a_row_with_its_figures_or_its_reason(history: History, 
         ("public.busy", "failed", None, "lock timeout", None, None, None),
         ("app", "skipped", None, "there are none", None, None, None),
     ]
+
+
+def test_every_database_of_a_step_is_a_row(history: History, url: str) -> None:
+    history.record(TWELVE)
+    found = rows(
+        url,
+        "SELECT s.step, d.database, d.status, d.seconds, d.bytes FROM step_databases AS d"
+        "  JOIN steps AS s ON s.id = d.step_id ORDER BY d.id",
+    )
+    assert len(found) == 3 * 13
+    by_key = {each[:2]: each[2:] for each in found}
+    assert by_key["backup", "billing"] == ("ok", 0.5, 600_001)
+    assert by_key["backup", "mailing"] == ("failed", 1.2, None)
+    assert by_key["prune", "mailing"][0] == "skipped"
+    assert by_key["indexes", "payroll"] == ("unknown", None, None)
+    assert history.last_night("fleet") == TWELVE
+
+
+def test_a_step_over_one_database_is_one_row(history: History, url: str) -> None:
+    history.record(REINDEX, database="shop")
+    history.record(night())
+    found = rows(url, "SELECT database, status FROM step_databases ORDER BY id")
+    assert found[0] == ("shop", REINDEX.status)
+    assert len(found) == 1 + len(night().steps)
+    assert {each[0] for each in found[1:]} == {night().database}
+
+
+def test_a_history_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    with History(url) as history:
+        history.record(night())
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:  # as the first version left it
+        connection.execute(sa.text("DROP TABLE step_databases"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    with History(url) as history:
+        assert history.last_night("app") == night()
+        history.record(TWELVE)
+    assert len(rows(url, "SELECT 1 FROM step_databases")) == 39
 
 
 def test_instants_keep_their_zone(history: History) -> None:
@@ -232,7 +272,7 @@ def test_the_shortcut_writes_what_sqlalchemy_writes(tmp_path: Path) -> None:
         for each in entries:
             slow.write(each)
             assert shortcut.record(urls[1], each)
-    for table in ("runs", "steps", "objects"):
+    for table in ("runs", "steps", "objects", "step_databases"):
         slow_rows, quick_rows = (rows(url, f"SELECT * FROM {table} ORDER BY 1") for url in urls)
         assert slow_rows == quick_rows
         assert slow_rows

@@ -38,6 +38,16 @@ def test_files_and_folders_are_their_owners_alone(store: FolderStore) -> None:
     assert stat.S_IMODE((store.root / "a/b").stat().st_mode) == 0o700
 
 
+def test_a_folder_that_is_none_is_told_apart(tmp_path: Path) -> None:
+    """A file, or a link to what is not mounted: "File exists" said neither."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "not mounted")
+    for name in ("file", "link"):
+        store = FolderStore("disk", StoreConfig(url=f"file://{tmp_path}/{name}"))
+        with pytest.raises(StoreFailed, match=r"a link that leads nowhere \(is it mounted\?\)"):
+            store.put_bytes("a", b"x")
+
+
 def test_a_delete_takes_empty_folders_along_but_never_the_root(store: FolderStore) -> None:
     store.put_bytes("a/b/c", b"x")
     store.put_bytes("a/d", b"x")

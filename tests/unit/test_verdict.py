@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pgsteward.restore.verdict import judge_messages
+from pgsteward.restore.verdict import Listener, judge_messages
 
 ROLE = """\
 pg_restore: creating TABLE "public.Order Lines"
@@ -105,6 +105,26 @@ pg_restore: warning: errors ignored on restore: 1
     (finding,) = judge_messages(text.splitlines()).fatal
     assert finding.object == "TABLE DATA public.jobs"
     assert "line 1" in finding.reason
+
+
+def test_a_table_is_told_from_its_namesakes_by_the_archives_list() -> None:
+    text = """\
+pg_restore: processing data for table "one two.jobs"
+pg_restore: processing data for table "public.jobs"
+pg_restore: from TOC entry 3345; 0 16391 TABLE DATA jobs app
+pg_restore: error: COPY failed for table "jobs": ERROR:  new row violates check constraint "c"
+pg_restore: warning: errors ignored on restore: 1
+"""
+    for listed, named in (
+        ("TABLE DATA one two jobs app", "TABLE DATA one two.jobs"),
+        ("TABLE DATA - jobs app", "TABLE DATA public.jobs"),
+    ):
+        listener = Listener(["app"], {3345: listed})
+        for line in text.splitlines():
+            listener.hear(line)
+        (finding,) = listener.verdict().fatal
+        assert finding.object == named
+        assert "reads other tables" in finding.reason
 
 
 def test_a_materialized_view_that_stays_empty_is_named_as_sql_writes_it() -> None:
