@@ -119,6 +119,7 @@ class S3Store:
         except BaseException:
             sink.abort()
             raise
+        self._lock_whole(key)
         if sink.checksum is not None:
             sink.confirmed = self._has(key, sink.size, sink.checksum)
             if not sink.confirmed:
@@ -307,6 +308,25 @@ class S3Store:
             except BaseException:
                 abort_soon(self._client, where, upload_id)
                 raise
+        self._lock_whole(key)
+
+    def _lock_whole(self, key: str) -> None:
+        """Make sure that an object put in parts is locked: some stores lock only those put at once.
+
+        Raises:
+            StoreFailed: It is not, and can't be.
+        """
+        if not self._arguments.locks or (self._head(key) or {}).get("ObjectLockMode"):
+            return
+        lock = self._arguments.lock()
+        retention = {"Mode": lock["ObjectLockMode"], "RetainUntilDate": lock["ObjectLockRetainUntilDate"]}
+        with self._translating("lock", key):
+            self._client.put_object_retention(**self._where(key), Retention=retention)
+        if not (self._head(key) or {}).get("ObjectLockMode"):
+            raise StoreFailed(
+                f"store {self.name!r} ({self.location}): {key!r} was put in parts, and is not locked"
+                " there; use another store, or take object_lock out"
+            )
 
     def _bodies(self, file: io.BufferedReader, size: int, part_bytes: int) -> Iterator[Body]:
         for start in range(0, size, part_bytes):
