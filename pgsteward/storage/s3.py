@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol. Only this folder imports boto3.
+"""S3 and what speaks its protocol. Only this folder imports botocore, which boto3 stands on.
 
 botocore's default checksum trailers end up *inside* the object on some S3-compatible stores: what may be sent
 is decided by the self-test (`pgsteward.storage.s3_probe`); until there is one, no checksum is.
