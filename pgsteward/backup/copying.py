@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pgsteward.backup import proven_ahead
 from pgsteward.backup.catalog import problem_of
 from pgsteward.backup.home import mark
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
@@ -145,6 +146,9 @@ def at_the_same_time(
 
 def _copy_file(source: Store, store: Store, prefix: str, file: StoredFile, *, there_bytes: int | None) -> int:
     """Copy one file unless it is there, and return how many bytes were sent."""
+    read = proven_ahead.take(store, prefix + file.path)
+    if read == (file.size_bytes, file.sha256) and there_bytes == file.size_bytes:
+        return 0
     folder = source.local_folder(prefix)
     local = folder / file.path if folder is not None else None
     is_there = there_bytes == file.size_bytes and _problem_there(store, prefix, file, local) is None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pgsteward.backup import proven_ahead
 from pgsteward.backup.closed_files import ClosedFiles
 from pgsteward.backup.copying import upload_jobs
 from pgsteward.backup.home import discard_objects
@@ -27,7 +28,7 @@ from pgsteward.storage import Store
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.2
+_POLL_S = 0.05
 _LEAVE_S = 5.0
 
 
@@ -89,6 +90,7 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
         for lane in lanes:
             for thread in lane.threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            proven_ahead.forget(lane.store, prefix)
             if not any(thread.is_alive() for thread in lane.threads):  # else its mark stays, for the janitor
                 with contextlib.suppress(StewardError, OSError):
                     discard_objects(lane.store, prefix)
@@ -135,8 +137,11 @@ def _send(lane: _Lane, folder: Path, prefix: str, stop: threading.Event, sent: S
             continue
         try:
             size = path.stat().st_size
-            lane.store.put_file(prefix + path.relative_to(folder).as_posix(), path)
-        except OSError as exc:  # the dump was given up
+            key = prefix + path.relative_to(folder).as_posix()
+            lane.store.put_file(key, path)
+            if not lane.store.trusts_checksums:
+                proven_ahead.read_back(lane.store, key)
+        except OSError as exc:  # the dump was given up, or the store lost it; the upload will tell
             log.info("%s is not sent ahead: %s", path.name, exc)
         except StewardError as exc:
             lane.broken = exc

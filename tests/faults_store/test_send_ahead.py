@@ -24,7 +24,7 @@ from pgsteward.janitor import clean_up
 from pgsteward.storage.folder import FolderStore
 from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
-from tests.faults_store.proxy import Answer, Pass, Proxy, Request, always, answering
+from tests.faults_store.proxy import Answer, Pass, Proxy, Request, always, answering, flipping, no_fault
 from tests.integration.backup_targets import make_target
 from tests.integration.test_stream import dump_pids
 from tests.servers import Bucket, Database
@@ -79,6 +79,9 @@ def test_a_file_goes_up_while_the_dump_still_writes_another(target: Target, prox
     files = [name for name in names if name.endswith((".dat", ".zst", ".md", ".dat.zst"))]
     assert len(set(files)) == len(files), "nothing was sent twice"
     assert puts[-1] == MANIFEST
+    dumped = [r.key for r in proxy.seen if r.is_get and "/dump/" in r.key]
+    assert sorted(dumped) == sorted(set(dumped)), "what was read back during the dump is not read again"
+    assert len(dumped) == 3
     assert verify(target, "latest").status == "ok"
 
 
@@ -93,6 +96,16 @@ def test_a_store_in_trouble_never_fails_the_dump(
     proxy.fault = lambda request, real: real(request)
     assert upload(target).status == "ok"
     assert verify(target, "latest").details["stores"] == ["disk", "s3"]
+
+
+def test_a_byte_that_is_corrupted_ahead_is_seen_by_the_upload(target: Target, proxy: Proxy) -> None:
+    proxy.fault = always(lambda r: r.is_get and r.key.endswith("/dump/toc.dat"), flipping)
+    result = back_up_everywhere(target)
+    assert result.status == "partial"
+    assert "dump/toc.dat was uploaded to s3, but there it is not what was written" in result.failed[0].reason
+    assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]
+    proxy.fault = no_fault
+    assert upload(target).status == "ok"
 
 
 def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
