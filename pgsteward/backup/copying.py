@@ -22,7 +22,7 @@ from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 _POLL_S = 0.2
-_LEAVE_S = 5.0
+_LEAVE_S = 2.0
 """How long requests on their way are waited for when the run is cancelled."""
 
 

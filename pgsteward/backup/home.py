@@ -16,6 +16,7 @@ from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed
 from pgsteward.places import state_folder
 from pgsteward.storage import Store, open_store
+from pgsteward.storage.briefly import briefly
 from pgsteward.targets import Target
 
 SPOOL = "spool"
@@ -91,13 +92,15 @@ def unfinished(
         store.put_bytes(prefix + MARK, mark(owner, backup_id, now), passing=True)
         yield prefix
         store.delete(prefix + MARK)
-    except BaseException:
+    except BaseException as exc:
         with contextlib.suppress(OSError, StewardError):  # what stays is marked, and the janitor's
             folder = store.local_folder(prefix)
             if folder is not None:
                 discard(folder)
-            else:
+            elif isinstance(exc, Exception):
                 discard_objects(store, prefix)
+            else:  # told to stop
+                briefly(lambda: discard_objects(store, prefix))
         raise
 
 

@@ -7,6 +7,7 @@ and puts the manifest last. An error here ends the sending ahead to that store, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import queue
 import threading
@@ -25,11 +26,15 @@ from pgsteward.backup.trust import trusted
 from pgsteward.errors import StewardError
 from pgsteward.progress import Progress
 from pgsteward.storage import Store
+from pgsteward.storage.briefly import briefly
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-_LEAVE_S = 5.0
+_LEAVE_S = 2.0
+"""How long files on their way are waited for when the run is told to stop."""
+_LONG_S = 60.0
+"""The same when the dump failed."""
 
 
 @dataclass(slots=True)
@@ -84,16 +89,21 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
         thread.start()
     try:
         yield sent
-    except BaseException:
+    except BaseException as exc:
         stop.set()
-        deadline = time.monotonic() + _LEAVE_S
+        told_to_stop = not isinstance(exc, Exception)
+        deadline = time.monotonic() + (_LEAVE_S if told_to_stop else _LONG_S)
         for lane in lanes:
             for thread in lane.threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
             proven_ahead.forget(lane.store, prefix)
             if not any(thread.is_alive() for thread in lane.threads):  # else its mark stays, for the janitor
-                with contextlib.suppress(StewardError, OSError):
-                    discard_objects(lane.store, prefix)
+                discard = functools.partial(discard_objects, lane.store, prefix)
+                if told_to_stop:
+                    briefly(discard)
+                else:
+                    with contextlib.suppress(StewardError, OSError):
+                        discard()
         raise
     finally:
         stop.set()

@@ -18,6 +18,7 @@ from botocore import exceptions as boto
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StoreFailed
 from pgsteward.progress import Progress
+from pgsteward.storage.briefly import cleared_by
 from pgsteward.storage.s3_errors import code_of
 from pgsteward.storage.s3_probe_requests import LOCK_S, NO_CORRUPTION, Finding, Requests
 from pgsteward.storage.selftest import Capability, SelfTest, Traits, Verdict
@@ -69,15 +70,13 @@ class Probe(Requests):
             ("versioning", self._versioning),
             ("object lock", self._object_lock),
         )
-        try:
+        with cleared_by(self._clear):
             for number, (what, step) in enumerate(steps):
                 self._progress(f"testing store {self._name}: {what}", number, len(steps))
                 self._step(what, step)
                 if what == "put and read" and self._found[-1].status == "fail":
                     return SelfTest(tuple(self._found))
             self._step("delete", self._delete)
-        finally:
-            self._clear()
         return SelfTest(tuple(self._found), Traits(self._sha256, self._trailers, self._late))
 
     def _step(self, what: str, step: Callable[[], None]) -> None:

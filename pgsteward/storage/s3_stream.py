@@ -7,7 +7,6 @@ error, there is none, and its parts are given up.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import io
 import threading
@@ -17,6 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from pgsteward.errors import StoreFailed
+from pgsteward.storage.briefly import briefly
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, MAX_PARTS, streamed_part_size
 from pgsteward.storage.s3_body import Body, Pace, memory_body
 from pgsteward.storage.s3_client import Arguments
@@ -53,14 +53,7 @@ def composite(checksums: Sequence[str]) -> str:
 
 def abort_soon(client: Any, where: dict[str, str], upload_id: str) -> None:
     """Abort an upload, but don't wait long for a store that has stopped answering: the janitor comes."""
-
-    def abort() -> None:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            client.abort_multipart_upload(**where, UploadId=upload_id)
-
-    thread = threading.Thread(target=abort, name="abort an upload", daemon=True)
-    thread.start()
-    thread.join(ABORT_S)
+    briefly(lambda: client.abort_multipart_upload(**where, UploadId=upload_id), ABORT_S)
 
 
 class S3Sink:
