@@ -493,7 +493,8 @@ def _connection_error(exc: psycopg.OperationalError, login: Login) -> StewardErr
 
 def _sentence(exc: psycopg.Error) -> str:
     diagnostic = exc.diag
+    where = (diagnostic.context or "").partition("\n")[0]
     if diagnostic.message_primary:
-        extra = [f"{t}" for t in (diagnostic.message_detail, diagnostic.message_hint) if t]
+        extra = [f"{t}" for t in (diagnostic.message_detail, diagnostic.message_hint, where) if t]
         return "; ".join([diagnostic.message_primary, *extra])
     return in_one_line(str(exc))

@@ -59,6 +59,7 @@ SETTINGS = {
 
 _FATAL = frozenset({"42501", "25P02"})
 """Missing rights and hidden rows are the whole backup's problem; so are resources (53) and the admin (57)."""
+_LACKING = frozenset({"42P01", "42704", "42883"})
 _DROPPED = frozenset({"42P01", "3F000", "42703"})
 
 
@@ -340,6 +341,8 @@ class _Reader:
         state = error.sqlstate
         if self.bound.ended(error):
             return NOT_REACHED
+        if state in _LACKING and " function " in str(error):
+            return f"{error}: it relies on search_path, and a restore has none; ALTER FUNCTION ... SET"
         if state in _DROPPED:
             raise TransientError(f"a table changed under the snapshot: {error}") from error
         if state is None or state in _FATAL or state[:2] in {"53", "57"}:

@@ -81,6 +81,10 @@ def restore(
         if replace:
             refuse_replacing(found.manifest)
         admin = scratch.admin_login(target.login("restore"))
+        if replace and admin.dbname == final:
+            raise PreconditionError(
+                f"restores work from the database {final!r}, and can't replace it; use --into"
+            )
     order = Order(
         target=target,
         found=found,

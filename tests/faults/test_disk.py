@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pytest
 from pyrage import x25519
 
-from tests.conftest import missing
 from tests.faults.disk import Disk, allow_files, limit_files, small_disk
 from tests.faults.proxy import Hold
 from tests.faults.scene import Outcome, Scene, fault, made_scene, names_in, play, tools_of
@@ -43,9 +42,7 @@ PLACES = {
 
 
 @pytest.fixture
-def place(
-    request: pytest.FixtureRequest, pytestconfig: pytest.Config, database: Database, tmp_path: Path
-) -> Iterator[Scene]:
+def place(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Scene]:
     mode, folder, size_bytes = PLACES[request.param]
     if folder is None:
         with made_scene(database, tmp_path, mode) as scene:
@@ -53,7 +50,7 @@ def place(
         return
     with small_disk(tmp_path / folder, size_bytes) as disk:
         if disk is None:
-            missing(pytestconfig, "a tmpfs can't be mounted here; it takes root, and CAP_SYS_ADMIN")
+            pytest.skip("a tmpfs can't be mounted here; it takes root, and CAP_SYS_ADMIN")
         with made_scene(database, tmp_path, mode) as scene:
             scene.disk = disk
             yield scene

@@ -230,3 +230,25 @@ def test_a_role_whose_sessions_are_read_only_is_told_so_before_a_restore(
             restore(target)
     finally:
         database.execute(compose("DROP ROLE {}", identifier(role)))
+
+
+def test_an_index_that_relies_on_search_path_leaves_its_table_unknown(
+    database: Database, tmp_path: Path
+) -> None:
+    """The planner puts a function's body in its place, also where only its table is read."""
+    database.execute(b"CREATE TABLE lookup AS SELECT 1 AS k; CREATE TABLE t AS SELECT 1 AS a; ANALYZE t")
+    function = b"CREATE OR REPLACE FUNCTION known(n int) RETURNS int LANGUAGE sql IMMUTABLE AS"
+    database.execute(function + b" 'SELECT n'; CREATE INDEX ON t (known(a)) WHERE known(1) = 1")
+    database.execute(function + b" 'SELECT count(*)::int FROM lookup WHERE k = n'")  # as before 17
+    made = back_up(make_target(database, tmp_path, backup={"compress": "gzip:1"}))
+    assert made.status == "partial"
+    (note,) = made.unknown
+    assert note.object == "public.t"
+    assert "relies on search_path" in note.reason
+
+
+def test_the_database_that_restores_work_from_can_not_be_replaced(server: Server, tmp_path: Path) -> None:
+    target = make_target(Database(server, "postgres"), tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    with pytest.raises(PreconditionError, match=r"restores work from the database 'postgres'.*--into"):
+        restore(target, replace=True, confirm_database="postgres")

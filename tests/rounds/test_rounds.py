@@ -2,7 +2,7 @@
 
 A round is a backup, of which every byte is verified and which must come back equal; the same backup with one
 stored byte changed, which must be refused; and the same backup with one thing changed in the restored
-database before it is compared, which must be named. `docs/backups.md` has the figures of 200 rounds.
+database before it is compared, which must be named. `docs/backups.md` has the figures.
 """
 
 from __future__ import annotations

