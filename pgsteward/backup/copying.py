@@ -97,10 +97,10 @@ def at_the_same_time(
         jobs: How many at the same time.
         done: Called for each file here, in the caller's own thread.
     """
-    waiting: queue.SimpleQueue[StoredFile] = queue.SimpleQueue()
+    waiting: queue.Queue[StoredFile] = queue.Queue()
     for file in sorted(files, key=lambda each: each.size_bytes, reverse=True):
         waiting.put(file)
-    ended: queue.SimpleQueue[StoredFile | BaseException | None] = queue.SimpleQueue()
+    ended: queue.Queue[StoredFile | BaseException | None] = queue.Queue()
     stop = threading.Event()
 
     def run() -> None:

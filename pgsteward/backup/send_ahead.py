@@ -49,7 +49,7 @@ class _Lane:
     """One store, and what waits for it."""
 
     store: Store
-    waiting: queue.SimpleQueue[Path] = field(default_factory=queue.SimpleQueue)
+    waiting: queue.Queue[Path] = field(default_factory=queue.Queue)
     threads: list[threading.Thread] = field(default_factory=list)
     broken: StewardError | None = None
 

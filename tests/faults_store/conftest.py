@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from moto.server import ThreadedMotoServer
 
 from pgsteward.config import Config, StoreConfig
-from pgsteward.storage import Store, open_store
+from pgsteward.storage import Store, open_store, s3_probe
 from pgsteward.targets import Target
 from tests.faults_store.proxy import Proxy
 from tests.integration.backup_targets import make_target
@@ -32,6 +32,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("MOTO_KEY", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("MOTO_SECRET", "not-a-secret-at-all")
+    monkeypatch.setattr(s3_probe, "LOCK_S", 2.0)
 
 
 @pytest.fixture(scope="session")

@@ -257,8 +257,8 @@ def test_a_removal_that_dies_leaves_a_whole_backup_or_what_the_janitor_clears(
 
         name = store.name
 
-        def put_bytes(self, key: str, data: bytes) -> None:
-            store.put_bytes(key, data)
+        def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+            store.put_bytes(key, data, passing=passing)
 
         def delete(self, key: str) -> None:
             nonlocal deleted
