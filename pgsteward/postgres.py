@@ -448,19 +448,17 @@ def operation_lock(login: Login, operation: str) -> Iterator[Connection]:
     with connect(login, purpose=f"lock {operation}", statement_timeout_s=30) as connection:
         refuse_pooler(connection)
         if not try_lock(connection, operation):
-            holder = connection.maybe_row(
-                "SELECT l.pid, a.application_name, a.backend_start::text AS since"
-                "  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)"
-                " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
-                "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                "   AND l.classid = %(space)s::int8::oid AND l.objid = %(key)s::int8::oid",
-                {"space": LOCK_SPACE, "key": lock_key(operation) & 0xFFFFFFFF},
-            )
+            key = lock_key(operation) & 0xFFFFFFFF
+            holder = connection.maybe_row(load("operation_lock_holder"), {"space": LOCK_SPACE, "key": key})
             who = f"pid {holder['pid']}, since {holder['since']}" if holder else "a session that just ended"
             raise PreconditionError(
                 f"another {operation} run works on database {connection.dbname} ({who}); wait for it to end"
             )
-        yield connection
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(StewardError):  # the session is gone, and the lock with it
+                connection.execute("SELECT pg_advisory_unlock_all()")  # a busy server sees a session end late
 
 
 def refuse_pooler(connection: Connection) -> None:

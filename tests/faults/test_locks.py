@@ -18,7 +18,7 @@ from tests.integration.backup_targets import stored_manifest
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgsteward.backup.dump.PAUSES_S", (0.2, 0.2))
+    monkeypatch.setattr("pgsteward.backup.dump.PAUSES_S", (0.5, 0.5))
 
 
 def is_waited_for(scene: Scene, table: str) -> bool:
@@ -74,10 +74,11 @@ def _truncated(scene: Scene, times: int) -> StepResult:
     run.start()
     for _ in range(times):
         hold.wait()
+        until(lambda: _dump_holds(scene, "small"), "the dump has locked small")
         with truncating(scene, "small"):
-            hold.held.clear()
             hold.go_on.set()
         hold.go_on.clear()  # TRUNCATE had its way: that dump is dead
+        hold.held.clear()
     hold.go_on.set()
     run.join()
     return done[0]
@@ -169,6 +170,16 @@ def time_limits(scene: Scene) -> Outcome:
             holder.execute("ROLLBACK")
 
         return scene.struck(hold, blow)
+
+
+def _dump_holds(scene: Scene, table: str) -> bool:
+    return bool(
+        scene.database.value(
+            "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE application_name = 'pgsteward dump' AND granted AND relation = %(table)s::regclass)",
+            {"table": table},
+        )
+    )
 
 
 def _dump_waits(scene: Scene) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def scene(request: pytest.FixtureRequest, pair: tuple[Cluster, Cluster], tmp_pat
 
 def _wait_for_replay(primary: Cluster, standby: Cluster) -> None:
     with primary.server.connect() as session:
-        lsn = session.value("SELECT pg_current_wal_lsn()::text")
+        lsn = session.value(
+            "SELECT pg_current_wal_insert_lsn()::text"
+        )  # commits here don't wait for the disk
     with standby.server.connect() as session:
         until(
             lambda: session.value("SELECT pg_last_wal_replay_lsn() >= %(lsn)s::pg_lsn", {"lsn": lsn}),
@@ -60,15 +63,30 @@ def recovery_conflict(scene: Scene) -> Outcome:
     def blow() -> None:
         written.execute("DELETE FROM big WHERE id % 2 = 0")
         written.execute("VACUUM big")
-        until(lambda: _conflicts(scene.database) > 0, "a conflict")
+        with written.connect() as session:
+            lsn = str(session.value("SELECT pg_current_wal_insert_lsn()::text"))
+        until(lambda: _is_in_the_way(scene.database, lsn), "a conflict")
 
     return scene.strike(scene.hold_the_dump(), blow)
 
 
-def _conflicts(database: Database) -> int:
-    return int(
-        database.value(
-            "SELECT sum(confl_snapshot) FROM pg_stat_database_conflicts WHERE datname = current_database()"
+def _is_in_the_way(standby: Database, lsn: str) -> bool:
+    """Tell whether replay stands still before `lsn`, or has ended somebody.
+
+    A session that is stopped in the middle of sending is told, and counted, only when it goes on.
+    """
+    return all(_has_conflict(standby, lsn, pause_s) for pause_s in (0.0, 1.0))
+
+
+def _has_conflict(standby: Database, lsn: str, pause_s: float) -> bool:
+    time.sleep(pause_s)
+    return bool(
+        standby.value(
+            "SELECT sum(confl_snapshot) > 0"
+            "    OR pg_last_wal_receive_lsn() >= %(lsn)s::pg_lsn"
+            "   AND pg_last_wal_replay_lsn() < %(lsn)s::pg_lsn"
+            "  FROM pg_stat_database_conflicts WHERE datname = current_database()",
+            {"lsn": lsn},
         )
     )
 
