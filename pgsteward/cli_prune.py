@@ -36,6 +36,12 @@ def prune(
             help="Let pruning go on after something red; REASON is kept. Removes nothing itself.",
         ),
     ] = None,
+    versions: Annotated[
+        bool,
+        typer.Option(
+            "--versions", metavar="", help="Delete older versions of removed backups for good instead."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -44,6 +50,8 @@ def prune(
         raise typer.BadParameter(
             "--clear-freeze and --yes-remove are two steps; look at a dry run in between"
         )
+    if versions and (clear_freeze is not None or yes_remove is not None):
+        raise typer.BadParameter("--versions goes with neither --clear-freeze nor --yes-remove")
     for_one_only = clear_freeze is not None or yes_remove is not None
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
@@ -55,15 +63,20 @@ def prune(
 
             bound = chosen if database is None else bind(chosen, database)
             return clear(bound, clear_freeze, dry_run=dry_run)
+        if versions:
+            from pgsteward.old_versions import prune_versions
+
+            return prune_versions(chosen, dry_run=dry_run)
         from pgsteward.databases import bind_covered
         from pgsteward.retention import prune as prune_backups
 
         bound = bind_covered(chosen, database) if database is not None and for_one_only else chosen
         return prune_backups(bound, dry_run=dry_run, yes_remove=yes_remove)
 
+    step = "clear-freeze" if clear_freeze is not None else "prune-versions" if versions else "prune"
     run_operation(
         ctx,
-        "prune" if clear_freeze is None else "clear-freeze",
+        step,
         target,
         operation,
         as_json=json,

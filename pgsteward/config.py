@@ -6,13 +6,11 @@ Unknown keys are refused: a typo never becomes a default.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +26,9 @@ from pydantic import (
 from pgsteward import config_checks as checks
 from pgsteward.config_errors import explain
 from pgsteward.config_retention import RetentionConfig as RetentionConfig
+from pgsteward.config_stores import Secret as Secret
+from pgsteward.config_stores import StoreConfig as StoreConfig
+from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
 from pgsteward.config_types import Model as Model
 from pgsteward.config_types import Number, Switch, Whole, Zone
 from pgsteward.errors import ConfigError, StewardError
@@ -39,90 +40,6 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Purpose = Literal["backup", "restore", "maintenance"]
 
-_secret_resolvers: dict[str, Callable[[str], str]] = {}
-
-
-def register_secret_resolver(kind: Literal["prefect_secret"], resolve: Callable[[str], str]) -> None:
-    """Tell how a kind of secret is looked up that pgsteward can't reach itself (Prefect blocks)."""
-    _secret_resolvers[kind] = resolve
-
-
-class Secret(Model):
-    """Where a secret is kept; the configuration itself never holds one.
-
-    Attributes:
-        env: Name of an environment variable.
-        file: Path of a file whose first line is the secret (relative to the configuration file).
-        prefect_secret: Name of a Prefect Secret block.
-    """
-
-    env: Annotated[str, Field(min_length=1)] | None = None
-    file: Path | None = None
-    prefect_secret: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_literals(cls, value: Any) -> Any:
-        if not isinstance(value, dict | Secret) or (isinstance(value, dict) and "literal" in value):
-            raise ValueError(
-                'a secret is never written into this file; say where it is: { env = "NAME" },'
-                ' { file = "/run/secrets/name" } or { prefect_secret = "block-name" }'
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(part is not None for part in (self.env, self.file, self.prefect_secret)) != 1:
-            raise ValueError("give exactly one of env, file, prefect_secret")
-        return self
-
-    def resolve(self) -> str:
-        """Return the secret itself; of a file its first line.
-
-        Raises:
-            ConfigError: It is not where the configuration says.
-        """
-        text = self.resolve_whole()
-        if self.file is not None:
-            text = text.partition("\n")[0]
-        try:
-            return checks.secret(text)
-        except ValueError as exc:
-            raise ConfigError(f"{self._where} {exc}") from None
-
-    def resolve_whole(self) -> str:
-        """Return the secret itself; of a file all of it, as keys of several lines need.
-
-        Raises:
-            ConfigError: It is not where the configuration says.
-        """
-        if self.env is not None:
-            try:
-                return os.environ[self.env]
-            except KeyError:
-                raise ConfigError(f"{self._where} is not set; export it") from None
-        if self.file is not None:
-            try:
-                return self.file.read_text(encoding="utf-8-sig")
-            except OSError as exc:
-                raise ConfigError(f"{self._where} can't be read: {exc.strerror}") from exc
-            except UnicodeDecodeError:  # whose text would repeat the secret
-                raise ConfigError(f"{self._where} is not UTF-8 text") from None
-        resolve = _secret_resolvers.get("prefect_secret")
-        if resolve is None:
-            raise ConfigError(
-                f"the secret {self.prefect_secret!r} is a Prefect block, which only a flow run can read;"
-                " for the shell use { env = ... } or { file = ... }"
-            )
-        return resolve(str(self.prefect_secret))
-
-    @property
-    def _where(self) -> str:
-        if self.env is not None:
-            return f"the environment variable {self.env}"
-        return f"the secret file {self.file}" if self.file is not None else f"the block {self.prefect_secret}"
-
-
 Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
 TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo_with_database)]
 Pattern = Annotated[str, AfterValidator(checks.table_pattern)]
@@ -130,47 +47,6 @@ StateUrl = Annotated[
     Annotated[str, AfterValidator(checks.state_url), Tag("<url>")] | Annotated[Secret, Tag("<secret>")],
     Discriminator(lambda value: "<secret>" if isinstance(value, dict | Secret) else "<url>"),
 ]
-
-
-class StoreConfig(Model):
-    """One place that keeps backups: a folder (``file:///...``) or S3 (``s3://bucket/prefix``)."""
-
-    url: Annotated[str, AfterValidator(checks.store_url)]
-    endpoint_url: Annotated[str, AfterValidator(checks.endpoint_url)] | None = None
-    region: str | None = None
-    access_key_id: Secret | None = None
-    secret_access_key: Secret | None = None
-    path_style: Switch | None = None
-
-    @model_validator(mode="after")
-    def _keys_in_pairs(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("give access_key_id and secret_access_key together, or neither")
-        if self.scheme == "file" and (self.endpoint_url or self.access_key_id or self.region):
-            raise ValueError("a file:// store takes no endpoint_url, region or keys")
-        return self
-
-    @property
-    def scheme(self) -> Literal["file", "s3"]:
-        return "file" if self.url.startswith("file:") else "s3"
-
-    @property
-    def bucket(self) -> str:
-        return urlsplit(self.url).netloc
-
-    @property
-    def path(self) -> str:
-        """Folder for ``file``, as it is written; key prefix without slashes at its ends for ``s3``."""
-        if self.scheme == "file":
-            return checks.file_path(self.url)
-        return urlsplit(self.url).path.strip("/")
-
-    @property
-    def place(self) -> tuple[str, str | None]:
-        """Where it is, to be compared with others."""
-        if self.scheme == "file":
-            return os.path.normpath(self.path), None
-        return f"s3://{self.bucket}/{self.path}", self.endpoint_url
 
 
 class LoginConfig(Model):

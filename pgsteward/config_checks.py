@@ -193,10 +193,71 @@ def endpoint_url(url: str) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ValueError("take user and password out of the URL; access_key_id and secret_access_key say who")
-    loopback = parts.hostname in {"localhost", "::1"} or (parts.hostname or "").startswith("127.")
-    if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+    if parts.hostname and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+    ):
         return url
     raise ValueError("write https://...; http is for loopback addresses only")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a host name leads to this machine."""
+    return host in {"localhost", "::1"} or (host or "").startswith("127.")
+
+
+def proxy_url(url: str) -> str:
+    """Return the address of a proxy.
+
+    Raises:
+        ValueError: It is none, or it holds a password.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("a proxy with a password is set in the environment (HTTPS_PROXY), not in this file")
+    if parts.scheme in {"http", "https"} and parts.hostname:
+        return url
+    raise ValueError('write "http://proxy.example.net:3128"')
+
+
+def storage_class(name: str) -> str:
+    """Return the name of a class whose objects can be read at once: every upload is read back.
+
+    Raises:
+        ValueError: Objects of this class can't, or it is no name of a class.
+    """
+    if name in {"GLACIER", "DEEP_ARCHIVE"}:
+        raise ValueError(
+            f"objects in {name} can't be read at once, so that no backup there could be verified; use"
+            ' "STANDARD_IA" or "GLACIER_IR", and let a lifecycle rule of the bucket move old backups'
+        )
+    if re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+        return name
+    raise ValueError('write it in capitals: "STANDARD_IA"')
+
+
+def tags(given: Mapping[str, str]) -> Mapping[str, str]:
+    """Return tags that S3 takes.
+
+    Raises:
+        ValueError: There are too many, or one is too long.
+    """
+    if len(given) > 10:
+        raise ValueError("an S3 object takes at most 10 tags")
+    for key, value in given.items():
+        if not 1 <= len(key) <= 128 or len(value) > 256 or key.startswith("aws:"):
+            raise ValueError(f"{key!r}: a key has 1 to 128 characters (not aws:...), a value 256 at most")
+    return given
+
+
+def absolute_file(text: str) -> str:
+    """Return the path of a file.
+
+    Raises:
+        ValueError: It is not absolute.
+    """
+    if text.startswith("/") and not text.endswith("/"):
+        return text
+    raise ValueError('write an absolute path: "/etc/ssl/certs/ca.pem"')
 
 
 @functools.cache

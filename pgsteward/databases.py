@@ -19,7 +19,7 @@ from pgsteward.postgres import Connection, Login, Row, connect, quote_name
 from pgsteward.restore import scratch
 from pgsteward.results import Note
 from pgsteward.sql import load
-from pgsteward.storage import Store
+from pgsteward.storage import Store, selftest
 from pgsteward.targets import Target
 
 
@@ -148,7 +148,8 @@ def stored(target: Target) -> tuple[frozenset[str], tuple[Note, ...]]:
     silent: list[Note] = []
     for store in _stores(target):
         try:
-            names.update(map(database_name, store.folders(f"{target.name}/")))
+            folders = [name for name in store.folders(f"{target.name}/") if name != selftest.FOLDER]
+            names.update(map(database_name, folders))
         except (StoreUnavailable, StoreFailed) as exc:
             silent.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
     return frozenset(names), tuple(silent)

@@ -1,13 +1,12 @@
 """Looks at everything that a night needs, before the night: each finding comes with what to do about it.
 
-Nothing is changed, but for a tiny probe object in each store, which is removed again.
+Nothing is changed, but for the objects of each store's self-test, which are removed again.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +18,11 @@ from pgsteward import results
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Note, StepResult
-from pgsteward.storage import Store
+from pgsteward.storage import Store, selftest
 from pgsteward.targets import Target
 
 STEP = "doctor"
 CheckStatus = Literal["ok", "warn", "fail", "unknown", "skipped"]
-_PROBE = b"pgsteward doctor was here; this object may be deleted\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def _configuration(target: Target) -> Iterator[Check]:
 
 def _stores(target: Target) -> Iterator[Check]:
     for name in target.settings.stores:
-        yield _probe_store(target, name)
+        yield from _test_store(target, name)
     from pgsteward.backup.home import has_spool, home_store
 
     home = home_store(target)
@@ -125,42 +123,25 @@ def _stores(target: Target) -> Iterator[Check]:
     yield from _free_space(target, home)
 
 
-def _probe_store(target: Target, name: str) -> Check:
+def _test_store(target: Target, name: str) -> Iterator[Check]:
+    """Try out what a store does; the verdicts are also those of the next backup."""
     what = f"store {name}"
-    key = f"{target.name}/doctor-{secrets.token_hex(8)}.txt"
     try:
         store = target.store(name)
-        try:
-            store.put_bytes(key, _PROBE)
-            read = store.get_bytes(key)
-            listed = [entry.key for entry in store.objects(key)]
-        finally:
-            store.delete(key)
-        left = [entry.key for entry in store.objects(key)]
-    except ConfigError as exc:
-        return Check(what, "fail", str(exc))
-    except (StewardError, FileNotFoundError) as exc:
-        return Check(what, "fail", str(exc), _store_fix(target, name))
-    if read != _PROBE or listed != [key]:
-        return Check(
-            what, "fail", f"{store.location} does not give back what was put there", _store_fix(target, name)
-        )
-    if left:
-        return Check(
-            what, "warn", f"{store.location} keeps objects that were deleted; retention frees nothing there"
-        )
-    return Check(what, "ok", f"{store.location}: put, read, listed and deleted an object")
-
-
-def _store_fix(target: Target, name: str) -> str:
-    config = target.config.stores[name]
-    if config.scheme == "file":
-        return f"make the folder {config.path} writable for the user that pgsteward runs as"
-    return (
-        f"check endpoint, region and keys; on the bucket {config.bucket} allow s3:ListBucket and"
-        " s3:ListBucketMultipartUploads, on its objects s3:GetObject, s3:PutObject, s3:DeleteObject and"
-        " s3:AbortMultipartUpload"
-    )
+        test = selftest.examine(store, target.config.stores[name], f"{target.name}/")
+    except StewardError as exc:
+        fix = "make it reachable: address, name resolution, firewall, proxy"
+        yield Check(what, "fail", str(exc), "" if isinstance(exc, ConfigError) else fix)
+        return
+    counts = {word: sum(c.status == word for c in test.capabilities) for word in ("ok", "warn", "fail")}
+    if test.bad:
+        yield Check(what, "fail", f"{test.bad[0].name}: {test.bad[0].message}", test.bad[0].fix)
+    else:
+        looked = f"{counts['ok'] + counts['warn']} capabilities tried, {counts['warn']} to mind"
+        yield Check(what, "ok", f"{store.location}: {looked}")
+    if len(test.capabilities) > 1:
+        for each in test.capabilities:
+            yield Check(f"{what}: {each.name}", each.status, f"{each.verdict}: {each.message}", each.fix)
 
 
 def _free_space(target: Target, home: Store) -> Iterator[Check]:

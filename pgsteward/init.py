@@ -241,6 +241,9 @@ def _store(name: str, url: str) -> str:
             '# region = "us-east-1"',
             '# access_key_id = { env = "S3_KEY" }',
             '# secret_access_key = { env = "S3_SECRET" }',
+            '# sse = "s3"                                # or "kms"; docs/stores.md has all options',
+            '# object_lock = "governance"                # backups nobody can delete, for object_lock_days',
+            "# object_lock_days = 14",
         ]
     return "\n".join(lines) + "\n"
 

@@ -27,7 +27,7 @@ from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.spool import clear_root, remove_dead
 from pgsteward.sql import load
-from pgsteward.storage import Store, StoredObject
+from pgsteward.storage import Store, StoredObject, selftest
 from pgsteward.targets import Target
 
 
@@ -92,6 +92,9 @@ def _clean_store(target: Target, store: Store, owner: Row, dry_run: bool, tally:
         if BACKUP_ID.fullmatch(folder):
             tally.examined += 1
             _clean_folder(target, store, folder, owner, dry_run, tally)
+    for name in selftest.remove_dead(store, f"{target.name}/", datetime.now(UTC), dry_run=dry_run):
+        facts = {"what": "objects of a store's self-test"}
+        tally.changed.append(Item(f"{name} in {store.name}", "would remove" if dry_run else "removed", facts))
     if not dry_run:  # a listing of uploads without aborting them is not part of the protocol
         for key in store.abort_uploads(catalog):
             tally.changed.append(Item(f"{key} in {store.name}", "aborted", {"what": "unfinished upload"}))

@@ -56,7 +56,7 @@ class NightStep:
 
 NIGHT: tuple[NightStep, ...] = (
     NightStep("janitor", "pgsteward.janitor:clean_up"),
-    NightStep("backup", "pgsteward.backup.dump:back_up", when_late=True),
+    NightStep("backup", "pgsteward.backup.run:back_up_to_send", when_late=True),
     NightStep("upload", "pgsteward.backup.upload:upload", needs=("backup",), when_late=True),
     NightStep("prune", "pgsteward.retention:prune", needs=("backup", "upload")),
     NightStep("sessions", "pgsteward.sessions:clean_sessions", needs=("backup",)),

@@ -20,6 +20,7 @@ from pgsteward.config import RetentionConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
 from pgsteward.keep_rules import Decision, apply_policy, asks_first
 from pgsteward.ledger import Ledger
+from pgsteward.old_versions import hidden_only, retained
 from pgsteward.postgres import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
@@ -185,16 +186,24 @@ def _stop(
 
 def _remove(target: Target, plan: Plan, owner: Mapping[str, Any], ledger: Ledger) -> None:
     store = plan.catalog.store
+    removed = False
     for manifest in plan.doomed:
         facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
-        if not ledger.dry_run:
-            try:
+        name = f"{manifest.backup_id} in store {store.name}"
+        try:
+            if (locked := retained(store, target.name, manifest)) is not None:
+                ledger.skip(name, locked)
+                continue
+            if not ledger.dry_run:
                 remove_backup(store, target.name, manifest, owner)
-            except (StoreUnavailable, StoreFailed) as exc:
-                ledger.fail(f"{manifest.backup_id} in store {store.name}", str(exc))
-                return  # the store has trouble; what is left is removed next time
-            log.info("Removed backup %s from store %s", manifest.backup_id, store.name)
+                log.info("Removed backup %s from store %s", manifest.backup_id, store.name)
+        except (StoreUnavailable, StoreFailed) as exc:
+            ledger.fail(name, str(exc))
+            return  # the store has trouble; what is left is removed next time
+        removed = True
         ledger.change(manifest.backup_id, "would remove" if ledger.dry_run else "removed", **facts)
+    if removed and (hides := hidden_only(store, target)) is not None:
+        ledger.skip(f"store {store.name}", hides)
 
 
 def _result(ledger: Ledger, plans: Sequence[Plan], stopped: str, now: datetime) -> StepResult:
@@ -240,7 +249,7 @@ def remove_backup(store: Store, target_name: str, manifest: Manifest, owner: Map
         owner: Server and database that the mark names.
     """
     prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at))
+    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
     store.delete(prefix + MANIFEST)
     for file in manifest.files:
         store.delete(prefix + file.path)

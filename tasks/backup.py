@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from pgsteward.backup import dump
+from pgsteward.backup import run
 from pgsteward.results import StepResult
 from pgsteward.several import over
 from pgsteward.targets import load_target
@@ -25,9 +25,9 @@ def back_up(
         return over(
             load_target(target),
             "backup",
-            lambda bound: dump.back_up(bound, dry_run=dry_run, progress=progress),
+            lambda bound: run.back_up_to_send(bound, dry_run=dry_run, progress=progress),
             database=database,
             grounds=grounds,
-            side_by_side=None if dry_run else "pgsteward.backup.dump:back_up",
+            side_by_side=None if dry_run else "pgsteward.backup.run:back_up_to_send",
             progress=progress,
         )

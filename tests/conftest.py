@@ -19,6 +19,14 @@ SAMPLE_SCALE = 0.005
 """7,500 applications: seeded in half a second, cloned in a tenth."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered about stores, and other state, never lies in the home of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 # A background job of a shell is born with SIGINT ignored, and hands that down to every process it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

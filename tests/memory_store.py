@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pgsteward.progress import Progress
 from pgsteward.storage import Sink, StoredObject
+from pgsteward.storage.plain import Plain
+from pgsteward.storage.selftest import SelfTest
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class MemoryStore:
+class _MemorySink(io.BytesIO):
+    confirmed = False
+
+
+class MemoryStore(Plain):
     """Speaks the whole protocol of `pgsteward.storage.Store`."""
 
     def __init__(self, name: str = "memory") -> None:
@@ -27,12 +34,12 @@ class MemoryStore:
     def put_file(self, key: str, path: Path) -> None:
         self.kept[key] = path.read_bytes()
 
-    def put_bytes(self, key: str, data: bytes) -> None:
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         self.kept[key] = data
 
     @contextlib.contextmanager
     def writing(self, key: str, size_hint_bytes: int) -> Iterator[Sink]:
-        sink = io.BytesIO()
+        sink = _MemorySink()
         yield sink
         self.kept[key] = sink.getvalue()
 
@@ -58,6 +65,9 @@ class MemoryStore:
 
     def local_folder(self, prefix: str) -> Path | None:
         return None
+
+    def self_test(self, prefix: str, progress: Progress) -> SelfTest:
+        raise NotImplementedError("nothing that is entrusted to it has to last")
 
     def abort_uploads(self, prefix: str) -> list[str]:
         return []

@@ -19,7 +19,7 @@ from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import unfinished
+from pgsteward.backup.home import home_store, mark, unfinished
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     MANIFEST,
@@ -31,7 +31,9 @@ from pgsteward.backup.manifest import (
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
+from pgsteward.backup.trust import trusted
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
@@ -49,13 +51,16 @@ PAUSES_S = (2.0, 10.0)
 """How long whoever wants a lock is left alone before the next attempt."""
 
 
-def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
+def back_up(
+    target: Target, *, dry_run: bool = False, progress: Progress = silent, send_ahead: bool = False
+) -> StepResult:
     """Dump one database into its home store, with a proof taken in the dump's own snapshot.
 
     Args:
         target: Whose database.
         dry_run: Check everything that can be checked beforehand, and dump nothing.
         progress: Is told what is going on.
+        send_ahead: Files go to the other stores as soon as each is finished: an upload follows.
 
     Raises:
         PreconditionError: Refused before anything started: rights, client, pooler, another run.
@@ -65,6 +70,8 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
     began = time.monotonic()
     with postgres.operation_lock(target.login("backup"), "backup") as session:
         recipients = _recipients(target)
+        if not dry_run:
+            trusted(target, home_store(target), progress)
         plan = make_plan(target, session.pinned(), session)
         refuse_small_spool(plan, recipients)
         if dry_run:
@@ -72,7 +79,7 @@ def back_up(target: Target, *, dry_run: bool = False, progress: Progress = silen
         retried: list[str] = []
         while True:
             try:
-                done = _attempt(plan, session, recipients, progress)
+                done = _attempt(plan, session, recipients, progress, send_ahead=send_ahead)
             except (Rewritten, LockRefused, GivenWay) as exc:
                 retried.append(str(exc))
                 if len(retried) == ATTEMPTS:
@@ -117,13 +124,18 @@ def _would_back_up(plan: Plan, session: Connection) -> StepResult:
     )
 
 
-def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progress: Progress) -> StepResult:
+def _attempt(
+    plan: Plan, lock: Connection, recipients: Recipients | None, progress: Progress, *, send_ahead: bool
+) -> StepResult:
     started_at = datetime.now(UTC)
     clock = time.monotonic()
     backup_id = new_backup_id(started_at)
     target, client = plan.target, plan.client
     with (
         unfinished(plan.home, target.name, target.database, backup_id, plan.owner, started_at) as prefix,
+        sending_ahead(
+            plan if send_ahead else None, prefix, mark(plan.owner, backup_id, started_at), progress
+        ) as ahead,
         _globals_beside(plan, encrypted=recipients is not None) as globals_asked,
     ):
         files = BackupFiles(plan.home, prefix, recipients)
@@ -206,7 +218,9 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
     found = [*completeness.findings(dumped.stderr), *odd]
     done = _result(plan, manifest, [*absent, *unproven], unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
-    return replace(done, details={**done.details, "lock_waiters": waiters})
+    return replace(
+        done, details={**done.details, "lock_waiters": waiters, "sent_ahead": ahead.bytes_by_store}
+    )
 
 
 def _still_locked(lock: Connection) -> None:

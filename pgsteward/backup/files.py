@@ -73,7 +73,8 @@ class BackupFiles:
         with self._store.writing(self._prefix + stored_as, size_hint_bytes) as sink:
             hashing = _Hashing(sink)
             yield hashing
-        self._keep(StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest()))
+        file = StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest())
+        self._keep(file, confirmed=sink.confirmed and self._store.trusts_checksums)
 
     def hash_folder(self, folder: Path, below: str, still_wanted: Callable[[], None] = _always) -> None:
         """Take in what pg_dump has written into the store by itself: each file is read once.
@@ -124,9 +125,10 @@ class BackupFiles:
             if wrong is not None:
                 raise VerificationFailed(f"{file.path} was put into {self._store.name}, but there it {wrong}")
 
-    def _keep(self, file: StoredFile) -> None:
+    def _keep(self, file: StoredFile, *, confirmed: bool = False) -> None:
         self._stored[file.path] = file
-        self._to_read_again.append(file)
+        if not confirmed:
+            self._to_read_again.append(file)
 
 
 def _hash_of(path: str, still_wanted: Callable[[], None]) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed
 from pgsteward.places import state_folder
 from pgsteward.storage import Store, open_store
+from pgsteward.storage.briefly import briefly
 from pgsteward.targets import Target
 
 SPOOL = "spool"
@@ -88,20 +89,23 @@ def unfinished(
     """
     prefix = backup_prefix(target_name, database, backup_id)
     try:
-        store.put_bytes(prefix + MARK, mark(owner, backup_id, now))
+        store.put_bytes(prefix + MARK, mark(owner, backup_id, now), passing=True)
         yield prefix
         store.delete(prefix + MARK)
-    except BaseException:
+    except BaseException as exc:
         with contextlib.suppress(OSError, StewardError):  # what stays is marked, and the janitor's
             folder = store.local_folder(prefix)
             if folder is not None:
                 discard(folder)
-            else:
-                _discard_objects(store, prefix)
+            elif isinstance(exc, Exception):
+                discard_objects(store, prefix)
+            else:  # told to stop
+                briefly(lambda: discard_objects(store, prefix))
         raise
 
 
-def _discard_objects(store: Store, prefix: str) -> None:
+def discard_objects(store: Store, prefix: str) -> None:
+    """Remove a backup from a store that is no folder of this machine: the manifest first, the mark last."""
     store.delete(prefix + MANIFEST)
     for stored in list(store.objects(prefix)):
         if stored.key != prefix + MARK:

@@ -13,6 +13,7 @@ from typing import Any
 from pgsteward import capacity, postgres
 from pgsteward.backup import filters, lock_slots
 from pgsteward.backup.home import home_store
+from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
 from pgsteward.client_places import can_be_run
@@ -115,6 +116,7 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
     partial = filters.clauses(settings)
     room = _room(target, home, spec, partial, server["database_bytes"])
     refuse_too_little(room, home)
+    refuse_too_large(target, session, server["database_bytes"], room.needed_bytes)
     return Plan(
         target=target,
         login=login,

@@ -27,7 +27,7 @@ def back_up_everywhere(target: Target, *, dry_run: bool = False, progress: Progr
     Raises:
         StewardError: The dump itself was refused or failed; see `pgsteward.backup.dump.back_up`.
     """
-    dumped = back_up(target, dry_run=dry_run, progress=progress)
+    dumped = back_up_to_send(target, dry_run=dry_run, progress=progress)
     if dry_run:
         return dumped
     backup_id = str(dumped.details["backup_id"])
@@ -45,6 +45,11 @@ def back_up_everywhere(target: Target, *, dry_run: bool = False, progress: Progr
         summary=dumped.summary if copied.status == "skipped" else f"{dumped.summary}. {copied.summary}",
         details={**dumped.details, "stores": stores},
     )
+
+
+def back_up_to_send(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
+    """Dump one database whose backup is uploaded next: files go up as soon as each is finished."""
+    return back_up(target, dry_run=dry_run, progress=progress, send_ahead=True)
 
 
 def _ran(copied: StepResult) -> results.Status:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from dataclasses import replace
 
 from pgsteward import postgres, results
 from pgsteward.backup.catalog import newest_id, problem_of
-from pgsteward.backup.home import home_store, mark, spool_store
+from pgsteward.backup.copying import copy_backup
+from pgsteward.backup.home import home_store, spool_store
 from pgsteward.backup.listing import list_manifests, missing_file, read_manifest
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.manifest import Manifest, backup_prefix
+from pgsteward.backup.trust import trusted
 from pgsteward.errors import (
     PreconditionError,
     StewardError,
@@ -144,7 +145,8 @@ def _copy_everywhere(
                 facts = {"files": len(manifest.files), "bytes": manifest.size_bytes}
                 changed.append(Item(f"{manifest.backup_id} to {store.name}", "would upload", facts))
             else:
-                changed.append(_copy(target, source, store, manifest, lock, progress))
+                into = trusted(target, store, progress)
+                changed.append(copy_backup(target, source, into, manifest, lock, progress))
         except StoreUnavailable as exc:
             transient.append(exc)
             failed.append(Note(store.name, str(exc)))
@@ -190,86 +192,16 @@ def _is_complete(store: Store, target: Target, manifest: Manifest) -> bool:
     if there != manifest:
         raise StoreFailed(f"store {store.name!r} holds another backup under the id {manifest.backup_id}")
     damaged = missing_file(manifest, sizes)
+    if damaged is not None:  # or the store lists late: then it is there all the same
+        doubtful = [file for file in manifest.files if sizes.get(file.path) != file.size_bytes]
+        if all(problem_of(store, prefix, file) is None for file in doubtful):
+            damaged = None
     if damaged is not None:
         raise StoreFailed(
             f"backup {manifest.backup_id} in store {store.name!r} is damaged ({damaged}); run verify, then"
             " remove its manifest there and upload again"
         )
     return True
-
-
-def _copy(
-    target: Target, source: Store, store: Store, manifest: Manifest, lock: Connection, progress: Progress
-) -> Item:
-    """Copy one backup into one store; what is there already and right is not sent again."""
-    began = time.monotonic()
-    prefix = backup_prefix(target.name, target.database, manifest.backup_id)
-    owner = lock.row(load("whose_mark"))
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at))
-    sizes = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
-    sent = 0
-    done = 0
-    for file in manifest.files:
-        progress(f"uploading {file.path} to {store.name}", done, manifest.size_bytes)
-        is_there = sizes.get(file.path) == file.size_bytes and problem_of(store, prefix, file) is None
-        if source.local_folder(prefix) is not None or not is_there:
-            _send(source, None if is_there else store, prefix, file)
-        if not is_there:
-            wrong = problem_of(store, prefix, file)
-            if wrong is not None:
-                raise VerificationFailed(f"{file.path} was uploaded to {store.name}, but there it {wrong}")
-            sent += file.size_bytes
-        done += file.size_bytes
-    lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may have removed what we copied
-    data = manifest.to_bytes()
-    store.put_bytes(prefix + MANIFEST, data)
-    if store.get_bytes(prefix + MANIFEST) != data:
-        store.delete(prefix + MANIFEST)
-        raise VerificationFailed(f"{store.name} answers with another manifest than it was given; removed it")
-    store.delete(prefix + MARK)
-    facts = {
-        "files": len(manifest.files),
-        "bytes": manifest.size_bytes,
-        "bytes_sent": sent,
-        "seconds": round(time.monotonic() - began, 3),
-    }
-    return Item(f"{manifest.backup_id} to {store.name}", "uploaded", facts)
-
-
-def _send(source: Store, store: Store | None, prefix: str, file: StoredFile) -> None:
-    """Copy one file, checked before it exists there; or only check it, where it need not be copied."""
-    folder = source.local_folder(prefix)
-    damaged = problem_of(source, prefix, file) if folder is not None else None
-    if damaged is None and store is not None:
-        if folder is not None:
-            store.put_file(prefix + file.path, folder / file.path)
-        else:
-            damaged = _pass_on(source, store, prefix, file)
-    if damaged is not None:
-        raise VerificationFailed(f"{file.path} in {source.name} {damaged}; it is not uploaded")
-
-
-class _Damaged(Exception):
-    """Keeps what was passed on from being stored."""
-
-
-def _pass_on(source: Store, store: Store, prefix: str, file: StoredFile) -> str | None:
-    """Copy a file from one remote store to another, without a file here; say what is wrong with it."""
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        with store.writing(prefix + file.path, file.size_bytes) as sink:
-            for chunk in source.read(prefix + file.path):
-                digest.update(chunk)
-                size += len(chunk)
-                sink.write(chunk)
-            if (size, digest.hexdigest()) != (file.size_bytes, file.sha256):
-                raise _Damaged
-    except FileNotFoundError:
-        return "is missing"
-    except _Damaged:
-        return "is not what was written"
-    return None
 
 
 def _summary(manifest: Manifest, changed: list[Item], skipped: list[Note], failed: list[Note]) -> str:

@@ -17,6 +17,8 @@ from pgsteward.errors import StoreFailed
 
 if TYPE_CHECKING:
     from pgsteward.config import StoreConfig
+    from pgsteward.progress import Progress
+    from pgsteward.storage.selftest import SelfTest
 
 CHUNK_BYTES = 1 << 20
 
@@ -30,8 +32,31 @@ class StoredObject:
     modified_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of an object, in a store that keeps versions.
+
+    Attributes:
+        is_latest: It is the one that reads and listings see.
+        is_marker: It holds nothing: it only hides the versions before it, as deleting leaves it.
+    """
+
+    key: str
+    version_id: str
+    size_bytes: int
+    modified_at: datetime
+    is_latest: bool
+    is_marker: bool
+
+
 class Sink(Protocol):
-    """Takes the bytes of an object one after the other."""
+    """Takes the bytes of an object one after the other.
+
+    Attributes:
+        confirmed: At the end: the store has said by a checksum of its own that it has all of it.
+    """
+
+    confirmed: bool
 
     def write(self, data: bytes) -> int:
         """Take some more bytes and return how many: all of them."""
@@ -48,6 +73,9 @@ class Store(Protocol):
     name: str
     """Name of the entry in the configuration."""
 
+    largest_object_bytes: int
+    """No object can be larger."""
+
     @property
     def location(self) -> str:
         """The store's URL, without secrets, for people."""
@@ -57,8 +85,14 @@ class Store(Protocol):
         """Store a file. The key holds the whole file or nothing at all."""
         ...
 
-    def put_bytes(self, key: str, data: bytes) -> None:
-        """Store a small object in one atomic put."""
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+        """Store a small object in one atomic put.
+
+        Args:
+            key: Of the object.
+            data: All of it.
+            passing: It is deleted again soon, and therefore never locked.
+        """
         ...
 
     def writing(self, key: str, size_hint_bytes: int) -> AbstractContextManager[Sink]:
@@ -93,6 +127,57 @@ class Store(Protocol):
         """Remove one object by exact key; one that is not there is no error."""
         ...
 
+    @property
+    def trusts_checksums(self) -> bool:
+        """True where `confirms` is to be asked instead of reading everything again."""
+        ...
+
+    def confirms(self, key: str, size_bytes: int, sha256: str, local: Path | None = None) -> bool | None:
+        """Ask the store for its own size and checksum of an object, not for anything that we wrote beside it.
+
+        Args:
+            key: Of the object.
+            size_bytes: What was sent.
+            sha256: Of what was sent.
+            local: The file that was sent, where it is still here.
+
+        Returns:
+            Whether it has what was sent; None where it can't say.
+        """
+        ...
+
+    def retained_until(self, key: str) -> datetime | None:
+        """Return until when an object can't be deleted (`datetime.max`: until a hold ends), or None."""
+        ...
+
+    def keeps_versions(self) -> bool | None:
+        """Tell whether deleted objects stay as older versions; None where the store won't say."""
+        ...
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Yield every version and delete marker below `prefix`; a store that keeps none has none."""
+        ...
+
+    def read_version(self, version: ObjectVersion) -> bytes:
+        """Return a small object as it once was."""
+        ...
+
+    def version_retained_until(self, version: ObjectVersion) -> datetime | None:
+        """Return until when a version can't be deleted, or None."""
+        ...
+
+    def delete_version(self, version: ObjectVersion) -> datetime | None:
+        """Delete one version for good, or return until when it is retained."""
+        ...
+
+    def self_test(self, prefix: str, progress: Progress) -> SelfTest:
+        """Try out below `prefix` what the store does, and leave nothing there.
+
+        Raises:
+            StoreUnavailable: It can't be reached.
+        """
+        ...
+
     def local_folder(self, prefix: str) -> Path | None:
         """Return the folder of `prefix` where the store is a file system of this machine, else None."""
         ...
@@ -120,5 +205,6 @@ def open_store(name: str, config: StoreConfig) -> Store:
 
         return FolderStore(name, config)
     from pgsteward.storage.s3 import S3Store
+    from pgsteward.storage.selftest import traits
 
-    return S3Store(name, config)
+    return S3Store(name, config, traits=traits(config))

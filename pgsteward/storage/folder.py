@@ -13,7 +13,10 @@ from typing import BinaryIO
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
+from pgsteward.progress import Progress, silent
 from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.storage.plain import Plain
+from pgsteward.storage.selftest import Capability, SelfTest
 
 _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -29,13 +32,14 @@ class _FolderSink:
         self, file: BinaryIO, translating: Callable[[], contextlib.AbstractContextManager[None]]
     ) -> None:
         self._file, self._translating = file, translating
+        self.confirmed = False
 
     def write(self, data: bytes) -> int:
         with self._translating():
             return self._file.write(data)
 
 
-class FolderStore:
+class FolderStore(Plain):
     """Files below one root folder; they and new folders are readable by their owner alone."""
 
     def __init__(self, name: str, config: StoreConfig) -> None:
@@ -56,7 +60,7 @@ class FolderStore:
 
             self._put(key, copy)
 
-    def put_bytes(self, key: str, data: bytes) -> None:
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         def write(to: Sink) -> None:
             to.write(data)
 
@@ -139,6 +143,28 @@ class FolderStore:
         except OSError as exc:
             raise self._translated(exc, "delete", key) from exc
         self._remove_empty(path.parent)
+
+    def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
+        """Put a file, read, list and delete it."""
+        key, data = f"{prefix}probe", secrets.token_bytes(1000)
+        try:
+            try:
+                self.put_bytes(key, data)
+                read = self.get_bytes(key)
+                listed = [stored.key for stored in self.objects(key)]
+            finally:
+                self.delete(key)
+            left = [stored.key for stored in self.objects(key)]
+        except (StewardError, FileNotFoundError) as exc:
+            fix = f"make the folder {self.root} writable for the user that pgsteward runs as"
+            return SelfTest((Capability("files", "broken", "fail", str(exc), fix),))
+        if read != data or listed != [key] or left:
+            message = f"{self.location} does not give back what was put there"
+            return SelfTest(
+                (Capability("files", "broken", "fail", message, "look at that disk, or use another folder"),)
+            )
+        message = f"{self.location}: put, read, listed and deleted a file"
+        return SelfTest((Capability("files", "works", "ok", message),))
 
     def local_folder(self, prefix: str) -> Path | None:
         return self._path(prefix.rstrip("/")) if prefix else self.root

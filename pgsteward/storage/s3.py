@@ -1,79 +1,34 @@
-"""S3 and what speaks its protocol. The only file that imports boto3.
+"""S3 and what speaks its protocol. Only this folder imports botocore, which boto3 stands on.
 
-botocore's default checksum trailers end up *inside* the object on some S3-compatible stores; both switches
-are therefore set to ``when_required``, and whoever needs certainty reads the object back.
+botocore's default checksum trailers end up *inside* the object on some S3-compatible stores: what may be sent
+is decided by the self-test (`pgsteward.storage.s3_probe`); until there is one, no checksum is.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import errno
 import io
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
-import urllib3.exceptions
 from botocore import exceptions as boto
-from botocore.config import Config as BotoConfig
 
 from pgsteward.config import StoreConfig
-from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
-from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
+from pgsteward.progress import Progress, silent
+from pgsteward.storage import CHUNK_BYTES, ObjectVersion, Sink, StoredObject, file_size, s3_versions
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, part_size
-from pgsteward.storage.s3_stream import S3Sink, abort_soon
+from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
+from pgsteward.storage.s3_client import Arguments, make_client
+from pgsteward.storage.s3_errors import Errors, code_of, status_of
+from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
+from pgsteward.storage.selftest import SelfTest, Traits
 
 SINGLE_PUT_BYTES = 64 << 20
-
-_MAY_HEAL = frozenset(
-    {
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestLimitExceeded",
-        "TooManyRequests",
-        "TooManyRequestsException",
-        "RequestTimeout",
-        "InternalError",
-        "ServiceUnavailable",
-        "OperationAborted",
-        "NoSuchUpload",
-    }
-)
-_ADVICE = {
-    "NoSuchBucket": "there is no such bucket; create it or correct the url",
-    "AccessDenied": "access denied; the key needs s3:PutObject, GetObject, DeleteObject, ListBucket and"
-    " AbortMultipartUpload on this bucket and prefix",
-    "AllAccessDisabled": "access to this bucket is disabled; ask who administers it",
-    "SignatureDoesNotMatch": "the signature does not match; check secret_access_key (and region)",
-    "InvalidAccessKeyId": "the access key is unknown there; check access_key_id and endpoint_url",
-    "ExpiredToken": "the session token has expired; renew the credentials",
-    "InvalidToken": "the session token is not valid; renew the credentials",
-    "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set the clock",
-    "PermanentRedirect": "the bucket lives in another region; set region",
-    "AuthorizationHeaderMalformed": "the bucket lives in another region; set region",
-    "IllegalLocationConstraintException": "the bucket lives in another region; set region",
-    "EntityTooLarge": "the object is larger than this store accepts",
-    "QuotaExceeded": "the store's quota is used up; raise it or prune",
-    "XMinioStorageFull": "the store's disk is full; free space there or prune",
-    "InvalidBucketName": "this is not a possible bucket name; correct the url",
-}
-_SAME = {
-    "403": "AccessDenied",
-    "Forbidden": "AccessDenied",
-    "SignatureDoesNotMatchException": "SignatureDoesNotMatch",
-}
-_CONNECTION = (
-    boto.ConnectionError,
-    boto.HTTPClientError,
-    boto.IncompleteReadError,
-    urllib3.exceptions.HTTPError,
-    ConnectionError,
-)
 
 
 class S3Store:
@@ -82,6 +37,8 @@ class S3Store:
     A client is made at the first use and shared by all threads.
     """
 
+    largest_object_bytes = MAX_OBJECT_BYTES
+
     def __init__(
         self,
         name: str,
@@ -89,6 +46,7 @@ class S3Store:
         *,
         single_put_bytes: int = SINGLE_PUT_BYTES,
         part_bytes: int = PART_BYTES,
+        traits: Traits = Traits(),
     ) -> None:
         """Contact nothing yet.
 
@@ -97,6 +55,7 @@ class S3Store:
             config: The entry.
             single_put_bytes: Larger files go up in parts.
             part_bytes: Smallest part; larger ones are chosen where 10,000 would not suffice.
+            traits: What a self-test has found out; without one nothing is relied on.
         """
         self.name = name
         self.bucket = config.bucket
@@ -104,6 +63,11 @@ class S3Store:
         self._prefix = f"{config.path}/" if config.path else ""
         self._single_put_bytes = single_put_bytes
         self._part_bytes = part_bytes
+        self._traits = traits
+        self._errors = Errors(name, config)
+        self._translating = self._errors.translating
+        self._arguments = Arguments(config)
+        self._pace = Pace(config.max_bandwidth)
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -123,38 +87,57 @@ class S3Store:
             raise StoreFailed(f"{path.name} has {size} bytes; an S3 object holds at most 5 TiB")
         if size <= self._single_put_bytes:
             with path.open("rb") as file, self._translating("write", key):
-                self._client.put_object(
-                    Bucket=self.bucket, Key=self._key(key), Body=FileSlice(file, 0, size), ContentLength=size
-                )
+                self._put(key, file_body(file, 0, size, self._pace))
             return
         self._put_in_parts(key, path, size)
 
-    def put_bytes(self, key: str, data: bytes) -> None:
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         with self._translating("write", key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+            self._put(key, memory_body(data, self._pace), passing=passing)
 
     @contextlib.contextmanager
     def writing(self, key: str, size_hint_bytes: int) -> Iterator[Sink]:
-        """Store what is written inside the block, in parts of which there are never more than 10,000."""
-        where = {"Bucket": self.bucket, "Key": self._key(key)}
-        first = first_part_size(size_hint_bytes, self._part_bytes)
-        sink = S3Sink(self._client, where, key, self._translating, first)
+        """Store what is written inside the block, in parts of which there are never more than 10,000.
+
+        Raises:
+            VerificationFailed: The store's own checksum says that it has something else.
+        """
+        with self._translating("write", key):
+            sink = S3Sink(
+                self._client,
+                self._where(key),
+                key,
+                self._translating,
+                first_part_size(size_hint_bytes, self._part_bytes),
+                arguments=self._arguments,
+                traits=self._traits,
+                pace=self._pace,
+            )
         try:
             yield sink
             sink.finish()
         except BaseException:
             sink.abort()
             raise
+        self._lock_whole(key)
+        if sink.checksum is not None:
+            sink.confirmed = self._has(key, sink.size, sink.checksum)
+            if not sink.confirmed:
+                raise VerificationFailed(
+                    f"{key} was put into {self.name}, but the store's own checksum says that it has something"
+                    " else there"
+                )
 
     def read(self, key: str) -> Iterator[bytes]:
         with self._translating("read", key):
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
+            body = self._client.get_object(**self._where(key), **self._arguments.customer_key())["Body"]
         with contextlib.closing(body):
             while True:
                 with self._translating("read", key):
                     chunk: bytes = body.read(CHUNK_BYTES)
                 if not chunk:
                     return
+                self._pace.wait(len(chunk))
                 yield chunk
 
     def get_bytes(self, key: str) -> bytes:
@@ -178,7 +161,84 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         with self._translating("delete", key), contextlib.suppress(FileNotFoundError):
-            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+            self._client.delete_object(**self._where(key))
+
+    @property
+    def trusts_checksums(self) -> bool:
+        return self._config.read_back == "checksum" and self._traits.sha256
+
+    def confirms(self, key: str, size_bytes: int, sha256: str, local: Path | None = None) -> bool | None:
+        """Compare an object with what was sent, by the store's own size and SHA-256 of it.
+
+        That of an object in parts is made of its parts' ones, which are computed again from the local file.
+        """
+        if not self._traits.sha256:
+            return None
+        there = self._head(key)
+        if there is None:
+            return False
+        if there.get("ContentLength") != size_bytes:
+            return False
+        told, _, parts = str(there.get("ChecksumSHA256") or "").partition("-")
+        if not told:
+            return None
+        if not parts:
+            return base64.b64decode(told).hex() == sha256
+        part_bytes = part_size(size_bytes, self._part_bytes)
+        if local is None or int(parts) != -(-size_bytes // part_bytes):
+            return None
+        with local.open("rb") as file:
+            digests = [body.sha256() for body in self._bodies(file, size_bytes, part_bytes)]
+        return composite(digests) == f"{told}-{parts}"
+
+    def retained_until(self, key: str) -> datetime | None:
+        there = self._head(key)
+        return None if there is None else s3_versions.lock_in(there)
+
+    def keeps_versions(self) -> bool | None:
+        try:
+            status = self._client.get_bucket_versioning(Bucket=self.bucket).get("Status")
+        except boto.ClientError as exc:
+            if (
+                code_of(exc) in {"AccessDenied", "NotImplemented", "MethodNotAllowed"}
+                or status_of(exc) == 501
+            ):
+                return None
+            with self._translating("ask for the versioning of", self.bucket):
+                raise
+        return status in {"Enabled", "Suspended"}
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        with self._translating("list the versions of", prefix):
+            yield from s3_versions.listed(self._client, self.bucket, self._prefix, prefix)
+
+    def read_version(self, version: ObjectVersion) -> bytes:
+        with self._translating("read an old version of", version.key):
+            answer = self._client.get_object(
+                **self._where(version.key), VersionId=version.version_id, **self._arguments.customer_key()
+            )
+            return bytes(answer["Body"].read())
+
+    def version_retained_until(self, version: ObjectVersion) -> datetime | None:
+        with self._translating("ask for the lock of", version.key):
+            return s3_versions.locked_until(
+                self._client,
+                self._where(version.key),
+                version.version_id,
+                **self._arguments.customer_key(),
+            )
+
+    def delete_version(self, version: ObjectVersion) -> datetime | None:
+        with self._translating("delete an old version of", version.key):
+            return s3_versions.delete(
+                self._client, self._where(version.key), version, **self._arguments.customer_key()
+            )
+
+    def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
+        """Try out all that is relied on; see `pgsteward.storage.s3_probe`."""
+        from pgsteward.storage.s3_probe import Probe
+
+        return Probe(self.name, self._config, self._prefix + prefix, progress).run()
 
     def local_folder(self, prefix: str) -> Path | None:
         return None
@@ -208,29 +268,89 @@ class S3Store:
                 return []
             raise
 
+    def _put(self, key: str, body: Body, *, passing: bool = False) -> None:
+        self._client.put_object(
+            **self._where(key),
+            Body=body,
+            ContentLength=len(body),
+            **self._arguments.new(passing=passing),
+            **self._digests(body, passing=passing),
+        )
+
     def _put_in_parts(self, key: str, path: Path, size: int) -> None:
-        where = {"Bucket": self.bucket, "Key": self._key(key)}
-        part_bytes = part_size(size, self._part_bytes)
+        where = self._where(key)
+        kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
         with path.open("rb") as file, self._translating("write", key):
-            upload_id = self._client.create_multipart_upload(**where)["UploadId"]
+            upload_id = self._client.create_multipart_upload(**where, **self._arguments.new(), **kind)[
+                "UploadId"
+            ]
             try:
                 parts = []
-                for number, start in enumerate(range(0, size, part_bytes), start=1):
-                    length = min(part_bytes, size - start)
+                bodies = self._bodies(file, size, part_size(size, self._part_bytes))
+                for number, body in enumerate(bodies, start=1):
+                    digests = self._digests(body)
                     answer = self._client.upload_part(
                         **where,
                         UploadId=upload_id,
                         PartNumber=number,
-                        Body=FileSlice(file, start, length),
-                        ContentLength=length,
+                        Body=body,
+                        ContentLength=len(body),
+                        **digests,
+                        **self._arguments.customer_key(),
                     )
-                    parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+                    parts.append(part_entry(number, answer["ETag"], digests))
                 self._client.complete_multipart_upload(
-                    **where, UploadId=upload_id, MultipartUpload={"Parts": parts}
+                    **where,
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": parts},
+                    **self._arguments.customer_key(),
                 )
             except BaseException:
                 abort_soon(self._client, where, upload_id)
                 raise
+        self._lock_whole(key)
+
+    def _lock_whole(self, key: str) -> None:
+        """Make sure that an object put in parts is locked: some stores lock only those put at once.
+
+        Raises:
+            StoreFailed: It is not, and can't be.
+        """
+        if not self._arguments.locks or (self._head(key) or {}).get("ObjectLockMode"):
+            return
+        lock = self._arguments.lock()
+        retention = {"Mode": lock["ObjectLockMode"], "RetainUntilDate": lock["ObjectLockRetainUntilDate"]}
+        with self._translating("lock", key):
+            self._client.put_object_retention(**self._where(key), Retention=retention)
+        if not (self._head(key) or {}).get("ObjectLockMode"):
+            raise StoreFailed(
+                f"store {self.name!r} ({self.location}): {key!r} was put in parts, and is not locked"
+                " there; use another store, or take object_lock out"
+            )
+
+    def _bodies(self, file: io.BufferedReader, size: int, part_bytes: int) -> Iterator[Body]:
+        for start in range(0, size, part_bytes):
+            yield file_body(file, start, min(part_bytes, size - start), self._pace)
+
+    def _digests(self, body: Body, *, passing: bool = False) -> dict[str, str]:
+        return digests(body, self._traits, locks=self._arguments.locks and not passing)
+
+    def _has(self, key: str, size: int, checksum: str) -> bool:
+        there = self._head(key) or {}
+        return (there.get("ContentLength"), there.get("ChecksumSHA256")) == (size, checksum)
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        try:
+            with self._translating("ask about", key):
+                answer: dict[str, Any] = self._client.head_object(
+                    **self._where(key), ChecksumMode="ENABLED", **self._arguments.customer_key()
+                )
+        except FileNotFoundError:
+            return None
+        return answer
+
+    def _where(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._key(key)}
 
     def _pages(self, operation: str, prefix: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         with self._translating("list", prefix):
@@ -251,118 +371,5 @@ class S3Store:
     def _client(self) -> Any:
         with self._lock:
             if self._made is None:
-                self._made = self._make_client()
+                self._made = make_client(self._config, checksum_trailers=self._traits.trailers)
             return self._made
-
-    def _make_client(self) -> Any:
-        config = self._config
-        path_style = config.path_style if config.path_style is not None else config.endpoint_url is not None
-        keys = {}
-        if config.access_key_id is not None and config.secret_access_key is not None:
-            keys = {
-                "aws_access_key_id": config.access_key_id.resolve(),
-                "aws_secret_access_key": config.secret_access_key.resolve(),
-            }
-        return boto3.session.Session().client(
-            "s3",
-            endpoint_url=config.endpoint_url,
-            region_name=config.region or ("us-east-1" if config.endpoint_url else None),
-            config=BotoConfig(
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "max_attempts": 4},
-                max_pool_connections=16,
-                s3={"addressing_style": "path" if path_style else "auto"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-            **keys,
-        )
-
-    @contextlib.contextmanager
-    def _translating(self, doing: str, key: str) -> Iterator[None]:
-        try:
-            yield
-        except boto.ClientError as exc:
-            raise self._refusal(exc, doing, key) from exc
-        except (boto.BotoCoreError, urllib3.exceptions.HTTPError, ConnectionError) as exc:
-            raise self._trouble(exc, doing, key) from exc
-
-    def _refusal(self, exc: boto.ClientError, doing: str, key: str) -> StewardError | FileNotFoundError:
-        error = exc.response.get("Error", {})
-        status = int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        code = str(error.get("Code") or status)
-        code = _SAME.get(code, code)
-        if code in {"NoSuchKey", "404", "NotFound"}:
-            return FileNotFoundError(errno.ENOENT, f"store {self.name!r} has no such key", key)
-        where = f"store {self.name!r} ({self.location}): can't {doing} {key!r}"
-        if code in _ADVICE:
-            return StoreFailed(f"{where}: {_ADVICE[code]} [{code}]")
-        message = self._redacted(str(error.get("Message") or "no explanation"))
-        if code in _MAY_HEAL or status == 429 or status >= 500:
-            return StoreUnavailable(f"{where}: the store is busy or in trouble: {message} [{code}]")
-        return StoreFailed(f"{where}: {message} [{code}]")
-
-    def _trouble(self, exc: Exception, doing: str, key: str) -> StewardError:
-        where = f"store {self.name!r} ({self.location}): can't {doing} {key!r}"
-        if isinstance(exc, boto.SSLError):
-            return StoreFailed(f"{where}: the store's certificate is not trusted: {self._redacted(str(exc))}")
-        inner = getattr(exc, "kwargs", {}).get("error")
-        if isinstance(inner, StewardError):  # botocore wraps what reading the body raised
-            return inner
-        if isinstance(exc, _CONNECTION):
-            endpoint = self._config.endpoint_url or "AWS"
-            return StoreUnavailable(
-                f"{where}: no working connection to {endpoint} ({type(exc).__name__}); see that it answers,"
-                " the next run tries again"
-            )
-        if isinstance(exc, boto.NoCredentialsError | boto.PartialCredentialsError):
-            return StoreFailed(
-                f"{where}: no credentials found; set access_key_id and secret_access_key, or AWS_PROFILE, or"
-                " give this machine a role"
-            )
-        return StoreFailed(f"{where}: {self._redacted(str(exc))}")
-
-    def _redacted(self, text: str) -> str:
-        for secret in (self._config.access_key_id, self._config.secret_access_key):
-            if secret is not None:
-                with contextlib.suppress(StewardError):
-                    text = text.replace(secret.resolve(), "***")
-        return " ".join(text.split())
-
-
-class FileSlice(io.RawIOBase):
-    """A part of an open file, as a file of its own; memory stays flat whatever the part's size."""
-
-    def __init__(self, file: io.BufferedReader, start: int, length: int) -> None:
-        self._file, self._start, self._length = file, start, length
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        return self._length
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._length - self._at)
-        wanted = left if size is None or size < 0 else min(size, left)
-        if not wanted:
-            return b""
-        self._file.seek(self._start + self._at)
-        data = self._file.read(wanted)
-        if not data:
-            raise StoreFailed(f"{getattr(self._file, 'name', 'the file')} became shorter while it was stored")
-        self._at += len(data)
-        return data

@@ -6,16 +6,21 @@ error, there is none, and its parts are given up.
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import hashlib
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from pgsteward.errors import StoreFailed
+from pgsteward.storage.briefly import briefly
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, MAX_PARTS, streamed_part_size
+from pgsteward.storage.s3_body import Body, Pace, memory_body
+from pgsteward.storage.s3_client import Arguments
+from pgsteward.storage.selftest import Traits
 
 IN_FLIGHT = 2
 """Parts on their way at the same time; one more is being filled, and that is all the memory it takes."""
@@ -27,23 +32,44 @@ _POLL_S = 0.2
 Translate = Callable[[str, str], AbstractContextManager[None]]
 
 
+def digests(body: Body, traits: Traits, *, locks: bool) -> dict[str, str]:
+    """Return the checksums to send with some bytes: what arrives as something else is refused."""
+    if traits.sha256:
+        return {"ChecksumSHA256": body.sha256()}
+    return {"ContentMD5": body.md5()} if locks else {}  # S3 takes no locked object without one
+
+
+def part_entry(number: int, etag: str, sent: dict[str, str]) -> dict[str, Any]:
+    """Return what the last request of an upload says about one of its parts."""
+    checksum = {key: value for key, value in sent.items() if key.startswith("Checksum")}
+    return {"PartNumber": number, "ETag": etag, **checksum}
+
+
+def composite(checksums: Sequence[str]) -> str:
+    """Return S3's SHA-256 of an object in parts: that of its parts' ones, and their number."""
+    whole = hashlib.sha256(b"".join(map(base64.b64decode, checksums))).digest()
+    return f"{base64.b64encode(whole).decode()}-{len(checksums)}"
+
+
 def abort_soon(client: Any, where: dict[str, str], upload_id: str) -> None:
     """Abort an upload, but don't wait long for a store that has stopped answering: the janitor comes."""
-
-    def abort() -> None:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            client.abort_multipart_upload(**where, UploadId=upload_id)
-
-    thread = threading.Thread(target=abort, name="abort an upload", daemon=True)
-    thread.start()
-    thread.join(ABORT_S)
+    briefly(lambda: client.abort_multipart_upload(**where, UploadId=upload_id), ABORT_S)
 
 
 class S3Sink:
     """Takes an object's bytes in order; `finish` makes it exist, `abort` sees to it that it won't."""
 
     def __init__(
-        self, client: Any, where: dict[str, str], key: str, translate: Translate, first_part_bytes: int
+        self,
+        client: Any,
+        where: dict[str, str],
+        key: str,
+        translate: Translate,
+        first_part_bytes: int,
+        *,
+        arguments: Arguments,
+        traits: Traits,
+        pace: Pace,
     ) -> None:
         """Contact nothing yet.
 
@@ -53,14 +79,20 @@ class S3Sink:
             key: As the caller knows it, for errors.
             translate: Turns boto3's errors into ours.
             first_part_bytes: Size of the parts, as long as it suffices.
+            arguments: What requests carry besides.
+            traits: What the store's self-test has found.
+            pace: How fast.
         """
+        self.size = 0
+        self.checksum: str | None = None
+        self.confirmed = False
+        self._arguments, self._traits, self._pace = arguments, traits, pace
         self._client, self._where, self._key, self._translate = client, where, key, translate
         self._first = first_part_bytes
         self._buffer = io.BytesIO()
-        self._size = 0
         self._number = 0
         self._upload_id: str | None = None
-        self._etags: dict[int, str] = {}
+        self._parts: dict[int, dict[str, Any]] = {}
         self._errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
         self._free = threading.Semaphore(IN_FLIGHT if first_part_bytes < LARGE_PART_BYTES else 1)
@@ -74,8 +106,8 @@ class S3Sink:
             StoreUnavailable: May heal.
         """
         self._refuse_broken()
-        self._size += len(data)
-        if self._size > MAX_OBJECT_BYTES:
+        self.size += len(data)
+        if self.size > MAX_OBJECT_BYTES:
             raise StoreFailed(f"{self._key!r} has more than 5 TiB, which is what an S3 object holds")
         left = memoryview(data)
         while left:
@@ -90,7 +122,12 @@ class S3Sink:
         """Make the object exist."""
         with self._translate("write", self._key):
             if self._upload_id is None:
-                self._client.put_object(**self._where, Body=self._buffer.getvalue())
+                body = memory_body(self._buffer.getvalue(), self._pace)
+                sent = self._digests(body)
+                self._client.put_object(
+                    **self._where, Body=body, ContentLength=len(body), **self._arguments.new(), **sent
+                )
+                self.checksum = sent.get("ChecksumSHA256")
                 return
             if self._buffer.tell():
                 self._send()
@@ -99,10 +136,15 @@ class S3Sink:
                     thread.join(_POLL_S)
                     self._refuse_broken()
             self._refuse_broken()
-            parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
+            parts = [entry for _, entry in sorted(self._parts.items())]
             self._client.complete_multipart_upload(
-                **self._where, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+                **self._where,
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": parts},
+                **self._arguments.customer_key(),
             )
+            if self._traits.sha256:
+                self.checksum = composite([str(entry["ChecksumSHA256"]) for entry in parts])
 
     def abort(self) -> None:
         """Give the parts up. Those on their way are waited for a moment: a later one would stay."""
@@ -118,7 +160,9 @@ class S3Sink:
         """Send what is in the buffer, without another copy of it, and begin a new one."""
         with self._translate("write", self._key):
             if self._upload_id is None:
-                self._upload_id = str(self._client.create_multipart_upload(**self._where)["UploadId"])
+                kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
+                made = self._client.create_multipart_upload(**self._where, **self._arguments.new(), **kind)
+                self._upload_id = str(made["UploadId"])
                 if self._given_up.is_set():
                     abort_soon(self._client, self._where, self._upload_id)
         if self._number == MAX_PARTS:
@@ -140,16 +184,25 @@ class S3Sink:
         try:
             if self._given_up.is_set():
                 return
-            part.seek(0)
+            body = memory_body(part, self._pace)
+            sent = self._digests(body)
             answer = self._client.upload_part(
-                **self._where, UploadId=self._upload_id, PartNumber=number, Body=part
+                **self._where,
+                UploadId=self._upload_id,
+                PartNumber=number,
+                Body=body,
+                ContentLength=len(body),
+                **sent,
+                **self._arguments.customer_key(),
             )
-            self._etags[number] = answer["ETag"]
+            self._parts[number] = part_entry(number, answer["ETag"], sent)
         except BaseException as exc:  # noqa: BLE001 - raised again where the next bytes arrive
             self._errors.append(exc)
         finally:
-            part.close()
             self._free.release()
+
+    def _digests(self, body: Body) -> dict[str, str]:
+        return digests(body, self._traits, locks=self._arguments.locks)
 
     def _refuse_broken(self) -> None:
         if self._errors:

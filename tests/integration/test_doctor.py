@@ -204,6 +204,31 @@ def test_an_unreachable_server_makes_its_rights_unknown_and_spares_the_rest(
     assert found["store disk"]["status"] == "ok"
 
 
+def test_what_a_store_is_asked_for_and_ignores_is_wrong_with_a_fix(
+    database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclone ignores encryption, and repeats the header as if it had not."""
+    monkeypatch.setenv("KEY", bucket.s3.access_key_id)
+    monkeypatch.setenv("SECRET", bucket.s3.secret_access_key)
+    s3 = {
+        "url": bucket.url,
+        "endpoint_url": bucket.s3.endpoint_url,
+        "access_key_id": {"env": "KEY"},
+        "secret_access_key": {"env": "SECRET"},
+        "sse": "s3",
+    }
+    result = doctor.examine(target_of(database, tmp_path, monkeypatch, stores={"s3": s3}))
+    found = checks(result)
+    assert result.status == "failed"
+    for name in ("store s3", "store s3: encryption"):
+        assert found[name]["status"] == "fail"
+        assert "stored without" in found[name]["message"]
+        assert found[name]["fix"].startswith("use a store that encrypts")
+    assert found["store s3: multipart"]["status"] == "ok"
+    assert found["store s3: checksum"]["message"].startswith("ignored")
+    assert not [path for path in bucket.folder.rglob("*") if path.is_file()]
+
+
 def test_a_store_in_s3_is_tried_for_real(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket
 ) -> None:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from pgsteward.errors import PreconditionError
 from pgsteward.janitor import clean_up
 from pgsteward.postgres import Row
 from pgsteward.sql import load
+from pgsteward.storage import selftest
 from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Bucket, Database
@@ -97,6 +98,19 @@ def test_a_dead_upload_is_removed_from_s3(target: Target, database: Database) ->
     result = clean_up(target)
     assert [(item.object, item.action) for item in result.changed] == [(f"{DEAD} in s3", "removed")]
     assert not list(target.store("s3").objects(prefix))
+
+
+def test_what_a_killed_self_test_left_is_removed_once_it_must_be_dead(target: Target) -> None:
+    now = datetime.now(UTC)
+    keys = [
+        f"{target.name}/{selftest.FOLDER}/{now - timedelta(minutes=minutes):%Y%m%dT%H%M%SZ}-0123abcd/first"
+        for minutes in (2, 20)
+    ]
+    for key in keys:
+        target.store("s3").put_bytes(key, b"x")
+    result = clean_up(target)
+    assert [item.facts["what"] for item in result.changed] == ["objects of a store's self-test"]
+    assert [stored.key for stored in target.store("s3").objects(target.name)] == keys[:1]
 
 
 def test_what_is_not_marked_as_ours_is_named_and_left_alone(target: Target, database: Database) -> None:

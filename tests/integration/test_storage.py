@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from pgsteward.storage.s3 import S3Store
 from tests.servers import Bucket
 
 MIB = 1 << 20
-SMALL = {"single_put_bytes": 6 * MIB, "part_bytes": 5 * MIB}
+SMALL: dict[str, Any] = {"single_put_bytes": 6 * MIB, "part_bytes": 5 * MIB}
 
 
 def s3_config(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, **changes: object) -> StoreConfig:

@@ -17,7 +17,7 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, sealed
 from tests.servers import Bucket, Database
 
-upload_module = importlib.import_module("pgsteward.backup.upload")
+copying = importlib.import_module("pgsteward.backup.copying")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_without_a_folder_store_the_spool_is_emptied_once_every_store_has_the_ba
     assert home.has_spool(target)
     result = back_up_everywhere(target)
     assert result.details["stores"] == ["s3"]
-    assert not [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "state" / "pgsteward" / home.SPOOL).rglob("*") if path.is_file()]
     assert upload(target).status == "skipped"
     assert verify(target, "latest").status == "ok"
 
@@ -126,7 +126,7 @@ def test_what_earlier_nights_left_in_the_spool_leaves_it_too(
     assert result.status == "ok"
     assert result.details["backup_id"] == newest
     assert {item.object for item in result.changed} == {f"{each} to s3" for each in (newest, *waiting)}
-    assert not [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "state" / "pgsteward" / home.SPOOL).rglob("*") if path.is_file()]
     listed = {each["backup_id"] for each in backups(target).details["backups"]}
     assert listed == {newest, *waiting}
 
@@ -152,7 +152,7 @@ def test_an_upload_whose_lock_is_gone_publishes_nothing(
 ) -> None:
     """A janitor may have taken it for dead and removed what it had copied."""
     backup_id = back_up(target).details["backup_id"]
-    real = upload_module.problem_of
+    real = copying.problem_of
 
     def lose_the_lock(*args: Any) -> Any:
         database.execute(
@@ -161,7 +161,7 @@ def test_an_upload_whose_lock_is_gone_publishes_nothing(
         )
         return real(*args)
 
-    monkeypatch.setattr(upload_module, "problem_of", lose_the_lock)
+    monkeypatch.setattr(copying, "problem_of", lose_the_lock)
     with pytest.raises(DatabaseUnavailable):
         upload(target)
     assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgsteward import config, places
+from pgsteward import config, config_stores, places
 from pgsteward.config import Config, Secret
 from pgsteward.errors import ConfigError
 from pgsteward.postgres import Login
@@ -338,7 +338,9 @@ def test_secrets_come_from_where_they_are(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("S3_KEY", raising=False)
     with pytest.raises(ConfigError, match="S3_KEY is not set"):
         Secret(env="S3_KEY").resolve()
-    monkeypatch.setattr(config, "_secret_resolvers", {})  # the flows of another test may have given one
+    monkeypatch.setattr(
+        config_stores, "_secret_resolvers", {}
+    )  # the flows of another test may have given one
     with pytest.raises(ConfigError, match="only a flow run"):
         Secret(prefect_secret="block").resolve()
 

@@ -231,7 +231,9 @@ def test_a_target_of_one_database_takes_no_other() -> None:
 def test_another_process_gets_the_same_configuration_and_the_secrets_of_prefect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pgsteward.config._secret_resolvers", {"prefect_secret": lambda name: f"<{name}>"})
+    monkeypatch.setattr(
+        "pgsteward.config_stores._secret_resolvers", {"prefect_secret": lambda name: f"<{name}>"}
+    )
     ours = target(
         databases=["a"],
         password={"prefect_secret": "block"},

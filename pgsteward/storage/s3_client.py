@@ -1,0 +1,155 @@
+"""botocore's client of one store, and what each of its requests carries: encryption, lock, class, tags.
+
+Who we are is found by boto3's own chain where no keys are configured: environment, profile, web identity,
+container or instance role.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import botocore.loaders
+import botocore.session
+from botocore.config import Config as BotoConfig
+from s3transfer.utils import signal_not_transferring, signal_transferring
+
+from pgsteward.config import StoreConfig
+from pgsteward.config_checks import is_loopback
+from pgsteward.errors import StoreFailed
+
+_KEY_BYTES = 32
+
+
+def make_client(config: StoreConfig, *, checksum_trailers: bool = False, retries: int | None = None) -> Any:
+    """Return a client; nothing is contacted yet.
+
+    Args:
+        config: The store.
+        checksum_trailers: botocore's ``request_checksum_calculation = when_supported``; some stores write the
+            trailers into the object.
+        retries: Instead of the configured number.
+
+    Raises:
+        StoreFailed: Requests would go out in clear text.
+    """
+    path_style = config.path_style if config.path_style is not None else config.endpoint_url is not None
+    when = "when_supported" if checksum_trailers else "when_required"
+    tries = 1 + (config.retries if retries is None else retries)
+    session = botocore.session.Session(profile=config.profile)
+    session.register_component("data_loader", _loader())
+    client = session.create_client(
+        "s3",
+        endpoint_url=config.endpoint_url,
+        region_name=config.region or ("us-east-1" if config.endpoint_url else None),
+        verify=config.ca_bundle,
+        config=BotoConfig(
+            connect_timeout=min(10.0, config.timeout_s),
+            read_timeout=config.timeout_s,
+            retries={"mode": "standard", "total_max_attempts": tries},
+            max_pool_connections=max(16, 2 * config.upload_jobs),
+            proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+            s3={"addressing_style": "path" if path_style else "auto"},
+            request_checksum_calculation=when,
+            response_checksum_validation="when_required",
+        ),
+        **_keys(config),
+    )
+    address = urlsplit(client.meta.endpoint_url)  # AWS_ENDPOINT_URL and profiles may say another one
+    if address.scheme != "https" and not is_loopback(address.hostname):
+        raise StoreFailed(
+            f"{client.meta.endpoint_url} would be spoken to in clear text; write https://... where it comes"
+            " from (endpoint_url, AWS_ENDPOINT_URL or the profile)"
+        )
+    client.meta.events.register_first("request-created.s3", signal_not_transferring)
+    client.meta.events.register_last("request-created.s3", signal_transferring)
+    return client
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return what reads botocore's descriptions of S3; read once, a client costs a tenth."""
+    return botocore.loaders.create_loader()
+
+
+def _keys(config: StoreConfig) -> dict[str, str]:
+    if config.access_key_id is None or config.secret_access_key is None:
+        return {}
+    keys = {
+        "aws_access_key_id": config.access_key_id.resolve(),
+        "aws_secret_access_key": config.secret_access_key.resolve(),
+    }
+    if config.session_token is not None:
+        keys["aws_session_token"] = config.session_token.resolve()
+    return keys
+
+
+class Arguments:
+    """What the requests of one store carry besides key and content."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._config = config
+
+    @property
+    def locks(self) -> bool:
+        """True where objects are put under Object Lock."""
+        return self._config.object_lock is not None
+
+    def new(self, *, passing: bool = False) -> dict[str, Any]:
+        """Return those of a new object, in one request or in parts.
+
+        Args:
+            passing: It is removed again soon: neither locked nor put into a class with a minimum time.
+        """
+        return {**self.encryption(), **({} if passing else {**self.lock(), **self.storage()})}
+
+    def storage(self) -> dict[str, Any]:
+        """Return storage class and tags."""
+        config = self._config
+        found: dict[str, Any] = {}
+        if config.storage_class is not None:
+            found["StorageClass"] = config.storage_class
+        if config.tags:
+            found["Tagging"] = urlencode(dict(config.tags))
+        return found
+
+    def lock(self, until: datetime | None = None) -> dict[str, Any]:
+        """Return Object Lock until the end of the configured days, or another instant."""
+        config = self._config
+        if config.object_lock is None or config.object_lock_days is None:
+            return {}
+        until = until or datetime.now(UTC) + timedelta(days=config.object_lock_days)
+        return {"ObjectLockMode": config.object_lock.upper(), "ObjectLockRetainUntilDate": until}
+
+    def encryption(self) -> dict[str, Any]:
+        """Return what the store shall encrypt a new object with."""
+        config = self._config
+        if config.sse == "s3":
+            return {"ServerSideEncryption": "AES256"}
+        if config.sse == "kms":
+            key = {"SSEKMSKeyId": config.sse_kms_key_id} if config.sse_kms_key_id else {}
+            return {"ServerSideEncryption": "aws:kms", **key}
+        return self.customer_key()
+
+    def customer_key(self) -> dict[str, Any]:
+        """Return the key that the store does not keep: every request for the object or a part needs it.
+
+        Raises:
+            StoreFailed: The secret is no key.
+        """
+        secret = self._config.sse_customer_key
+        if secret is None:
+            return {}
+        try:
+            key = base64.b64decode(secret.resolve().strip(), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != _KEY_BYTES:
+            raise StoreFailed(
+                "sse_customer_key must be 32 bytes in base64; make one: openssl rand -base64 32"
+            )
+        return {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}

@@ -1,0 +1,231 @@
+"""Uploads run while the dump still writes; whatever becomes of them, the dump is never the worse for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pgsteward.backup import limits
+from pgsteward.backup.catalog import backups, verify
+from pgsteward.backup.closed_files import ClosedFiles
+from pgsteward.backup.manifest import MANIFEST, MARK
+from pgsteward.backup.run import back_up_everywhere, back_up_to_send
+from pgsteward.backup.upload import upload
+from pgsteward.errors import PreconditionError, ToolFailed
+from pgsteward.janitor import clean_up
+from pgsteward.storage.folder import FolderStore
+from pgsteward.storage.s3 import S3Store
+from pgsteward.targets import Target
+from tests.faults_store.proxy import Answer, Pass, Proxy, Request, always, answering, flipping, no_fault
+from tests.integration.backup_targets import make_target
+from tests.integration.test_stream import dump_pids
+from tests.servers import Bucket, Database
+
+ProxyTo = Callable[..., Proxy]
+
+
+@pytest.fixture
+def proxy(bucket: Bucket, proxy_to: ProxyTo) -> Proxy:
+    return proxy_to(bucket.s3.endpoint_url)
+
+
+@pytest.fixture
+def target(database: Database, bucket: Bucket, tmp_path: Path, proxy: Proxy) -> Target:
+    """One table is dumped at once, another takes a while; the store is known already."""
+    database.execute("CREATE TABLE quick AS SELECT g AS id FROM generate_series(1, 1000) AS g")
+    database.execute(
+        "CREATE TABLE slow AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS filler"
+        " FROM generate_series(1, 150000) AS g"
+    )
+    database.execute("ANALYZE")
+    backup = {"compress": "zstd:14", "jobs": 2, "proof": "none"}
+    target = make_target(database, tmp_path, bucket=bucket, stores=("disk", "s3"), backup=backup)
+    return through(target, proxy)
+
+
+def through(target: Target, proxy: Proxy) -> Target:
+    s3 = target.config.stores["s3"].model_copy(update={"endpoint_url": proxy.url, "retries": 1})
+    config = target.config.model_copy(update={"stores": {**target.config.stores, "s3": s3}})
+    return Target(target.name, target.settings, config)
+
+
+def files(bucket: Bucket) -> list[str]:
+    return [path.name for path in bucket.folder.rglob("*") if path.is_file()]
+
+
+def test_a_file_goes_up_while_the_dump_still_writes_another(target: Target, proxy: Proxy) -> None:
+    alive: list[bool] = []
+
+    def watching(request: Request, real: Pass) -> Answer:
+        if request.is_put and "/dump/" in request.key and request.key.partition("/dump/")[2] != "toc.dat":
+            alive.append(bool(dump_pids()))
+        return real(request)
+
+    proxy.fault = watching
+    result = back_up_everywhere(target)
+    assert result.status == "ok"
+    assert alive[0], "the first file went up only when pg_dump had ended"
+    assert result.details["sent_ahead"]["s3"] > 0
+    puts = [request.key.rpartition("/")[2] for request in proxy.seen if request.is_put]
+    names = [name for name in puts if name not in (MARK, MANIFEST) and "selftest" not in name]
+    files = [name for name in names if name.endswith((".dat", ".zst", ".md", ".dat.zst"))]
+    assert len(set(files)) == len(files), "nothing was sent twice"
+    assert puts[-1] == MANIFEST
+    dumped = [r.key for r in proxy.seen if r.is_get and "/dump/" in r.key]
+    assert sorted(dumped) == sorted(set(dumped)), "what was read back during the dump is not read again"
+    assert len(dumped) == 3
+    assert verify(target, "latest").status == "ok"
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "SlowDown")])
+def test_a_store_in_trouble_never_fails_the_dump(
+    target: Target, proxy: Proxy, status: int, code: str
+) -> None:
+    proxy.fault = always(lambda r: r.is_put and "/dump/" in r.key, answering(status, code))
+    dumped = back_up_to_send(target)
+    assert dumped.status == "ok"
+    assert dumped.details["sent_ahead"] == {"s3": 0}
+    proxy.fault = lambda request, real: real(request)
+    assert upload(target).status == "ok"
+    assert verify(target, "latest").details["stores"] == ["disk", "s3"]
+
+
+def test_a_byte_that_is_corrupted_ahead_is_seen_by_the_upload(target: Target, proxy: Proxy) -> None:
+    proxy.fault = always(lambda r: r.is_get and r.key.endswith("/dump/toc.dat"), flipping)
+    result = back_up_everywhere(target)
+    assert result.status == "partial"
+    assert "dump/toc.dat was uploaded to s3, but there it is not what was written" in result.failed[0].reason
+    assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]
+    proxy.fault = no_fault
+    assert upload(target).status == "ok"
+
+
+def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
+    target: Target, proxy: Proxy, bucket: Bucket
+) -> None:
+    sent = threading.Event()
+
+    def noting(request: Request, real: Pass) -> Answer:
+        answer = real(request)
+        if request.is_put and "/dump/" in request.key:
+            sent.set()
+        return answer
+
+    def strike(what: str, done: int = 0, total: int = 0) -> None:
+        if what.startswith("dumping") and sent.wait(20):
+            for pid in dump_pids():
+                os.kill(pid, signal.SIGKILL)
+
+    proxy.fault = noting
+    with pytest.raises(ToolFailed):
+        back_up_to_send(target, progress=strike)
+    assert sent.is_set()
+    assert files(bucket) == []
+    assert clean_up(target).changed == ()
+
+
+KILLED = """
+import sys
+from pgsteward.config import Config
+from pgsteward.targets import Target
+from pgsteward.backup.run import back_up_everywhere
+config = Config.model_validate_json(sys.stdin.read())
+back_up_everywhere(Target("app", config.target("app"), config))
+"""
+
+
+@pytest.mark.parametrize("moment", ["a part is on its way", "the dump is done"])
+def test_a_worker_killed_in_the_middle_of_an_upload_changes_no_catalog(
+    target: Target, proxy: Proxy, bucket: Bucket, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL: the next run leaves no open upload, and the catalogs are what they were."""
+    assert back_up_everywhere(target).status == "ok"
+    before = backups(target).details["backups"]
+    there = sorted(files(bucket))
+    reached, killed = threading.Event(), threading.Event()
+
+    def stuck(request: Request, real: Pass) -> Answer | None:
+        if moment == "a part is on its way":
+            hit = request.is_part
+        else:
+            hit = request.is_put and request.key.endswith(("globals.sql.zst", "database.sql.zst"))
+        if hit:
+            reached.set()
+            killed.wait(60)
+        return None if killed.is_set() else real(request)
+
+    proxy.fault = stuck
+    small = "from pgsteward.storage.s3 import S3Store; "
+    small += "S3Store.__init__.__kwdefaults__.update(single_put_bytes=1000, part_bytes=5 << 20)\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", small + KILLED], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/"
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(target.config.model_dump_json().encode())
+        child.stdin.close()
+        assert reached.wait(60)
+        child.kill()
+    killed.set()
+    proxy.fault = lambda request, real: real(request)
+    store = target.store("s3")
+    assert isinstance(store, S3Store)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            clean_up(target)
+            break
+        except PreconditionError:  # the server has not noticed yet
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert store._uploads("") == []
+    listed = {each["backup_id"]: each for each in backups(target).details["backups"]}
+    kept = before[0]["backup_id"]
+    assert listed[kept]["stores"] == ["disk", "s3"]
+    if moment == "a part is on its way":  # while it was dumped, or just after
+        assert len(listed) <= 2
+    assert all(each["stores"] == ["disk"] for backup_id, each in listed.items() if backup_id != kept)
+    assert sorted(files(bucket)) == there
+    assert back_up_everywhere(target).status == "ok"
+
+
+def test_a_file_that_is_closed_is_told_once_also_in_a_folder_made_later(tmp_path: Path) -> None:
+    with ClosedFiles(tmp_path / "dump") as closed:
+        assert closed.wait(0.01) == []
+        (tmp_path / "dump").mkdir()
+        closed.wait(1)
+        with (tmp_path / "dump" / "a").open("w") as file:
+            file.write("x")
+            file.flush()
+            assert closed.wait(0.05) == []
+        assert closed.wait(5) == [tmp_path / "dump" / "a"]
+        (tmp_path / "dump" / "a").open("r+").close()
+        (tmp_path / "dump" / ".b.partial").write_text("x")
+        (tmp_path / "dump" / ".b.partial").rename(tmp_path / "dump" / "b")
+        told: list[Path] = []
+        while not told:
+            told = closed.wait(5)
+        assert told == [tmp_path / "dump" / "b"]
+
+
+def test_what_no_object_can_hold_is_refused_before_the_dump(
+    target: Target, database: Database, monkeypatch: pytest.MonkeyPatch, bucket: Bucket, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(S3Store, "largest_object_bytes", 1 << 20)
+    with pytest.raises(PreconditionError, match=r"table slow would take about .* in one file.*partition the"):
+        back_up_everywhere(target)
+    monkeypatch.setattr(S3Store, "largest_object_bytes", 1 << 40)
+    streamed = make_target(database, tmp_path, bucket=bucket, stores=("s3",), backup={"mode": "stream"})
+    monkeypatch.setattr(S3Store, "largest_object_bytes", 1 << 20)
+    with pytest.raises(PreconditionError, match='use mode = "directory"'):
+        back_up_everywhere(streamed)
+    assert limits._TEXT > 1
+    assert FolderStore.largest_object_bytes > S3Store.largest_object_bytes
+    assert files(bucket) == []
