@@ -89,12 +89,17 @@ def verdict(night: NightResult) -> str:
         for step in night.steps
         if not entries_of(step) and step.status in ("failed", "unknown", "partial")
     ]
-    broken += [
-        f"{step.step} {_WORDS[kind]}"
-        for step in night.steps
-        for kind, notes in (("failed", step.failed), ("unknown", step.unknown), ("findings", step.findings))
-        if entries_of(step) and any(not split(note.object, list(statuses))[0] for note in notes)
-    ]
+    for step in night.steps:
+        kinds: tuple[tuple[Shown, Sequence[Note]], ...] = (
+            ("failed", step.failed),
+            ("unknown", step.unknown),
+            ("findings", step.findings),
+        )
+        broken += [
+            f"{step.step} {_WORDS[kind]}"
+            for kind, notes in kinds
+            if entries_of(step) and any(not split(note.object, list(statuses))[0] for note in notes)
+        ]
     return "; ".join([*broken, f"{plural(len(statuses), 'database')}: {', '.join(clauses)}"])
 
 
