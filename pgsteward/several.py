@@ -110,7 +110,8 @@ def over_stored(
         step: Name of the operation.
         call: The operation; gets the target bound to one database.
         database: Only this one; it need not be on the server any more.
-        only_stored: Leave out databases without any backup.
+        only_stored: It makes no sense without a backup: a database that has none in any store is a failure,
+            or unknown where a store did not answer.
     """
     if database is not None:
         return call(bind(target, database))
@@ -129,10 +130,14 @@ def over_stored(
     names = [name for name in found.names if name in there or not only_stored]
     bound = [bind(target, name) for name in (*names, *sorted(there - set(names)))]
     parts = _one_by_one(step, bound, call, silent)
+    bare = [name for name in found.names if name not in names]
+    nowhere = "has no backup in any store" + (" that could be asked" if silent_stores else "")
+    without = tuple(Note(name, nowhere) for name in bare)
     found = replace(
         found,
         skipped=(*found.skipped, *_not_pruned(found, there)),
-        unknown=(*found.unknown, *silent_stores),
+        unknown=(*found.unknown, *silent_stores, *(without if silent_stores else ())),
+        failed=(*found.failed, *(() if silent_stores else without)),
     )
     return merge(step, target.name, parts, found).took(time.monotonic() - began)
 

@@ -6,10 +6,8 @@ seeds (so that the order does not matter, and duplicates do); `proof_hash` says 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +20,8 @@ from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_counts import count_small
 from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing
 from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
-from pgsteward.errors import PreconditionError, QueryFailed, StewardError, TransientError
+from pgsteward.backup.proof_watch import queue, watched
+from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, TransientError
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.progress import Progress, silent
 from pgsteward.sql import load
@@ -35,7 +34,8 @@ LEFT_OUT = "its rows were left out of the dump"
 UNLOGGED = "an unlogged table, which is empty on a standby"
 ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED})
 """Reasons not to examine a relation that leave nothing unknown: the backup has no rows of it."""
-REWRITTEN = "truncated or rewritten before it was examined; the dump has its rows, the proof has not"
+REWRITTEN = "truncated, rewritten or renamed before it was examined; the dump has its rows, the proof has not"
+DROPPED = "dropped, or a column of it, before it was examined; the dump has its rows, the proof has not"
 GENERATED = "a restore computes its generated columns anew, and they differ: has an expression changed?"
 LARGE_OBJECTS = "large objects"
 CONTENT = "content"
@@ -106,7 +106,7 @@ def take_proof(
         row_security: Examine the rows that this role may see, instead of refusing where policies hide some.
 
     Raises:
-        TransientError: The snapshot is gone, or a table was dropped meanwhile.
+        TransientError: The snapshot is gone; without one, a table was dropped or locked meanwhile.
         QueryFailed: Rights are missing, or row-level security would hide rows.
         PreconditionError: The method is one of a newer version.
     """
@@ -122,7 +122,7 @@ def take_proof(
             lock_timeout_s=lock_timeout_s,
             settings={**SETTINGS, "row_security": "on" if row_security else "off"},
         ) as connection,
-        _watched(connection, still_wanted),
+        watched(connection, still_wanted),
     ):
         vector = proof_hash.test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
@@ -316,7 +316,7 @@ class _Reader:
         done: list[Relation] = []
         if self.level == "counts" and self.bound.until is None:
             self.counted.update(count_small(self.connection, self.snapshot_id, todo[start:], GROUP))
-        locks = 0
+        locks, locked = 0, ""
         with self.connection.snapshot(self.snapshot_id):
             for number, row in enumerate(todo[start:], start):
                 locks += 1 + row["index_count"]
@@ -331,9 +331,17 @@ class _Reader:
                 except QueryFailed as exc:
                     done.append(_relation(row, not_examined=self._why_failed(exc)))
                     break  # the transaction is aborted: the next group imports the snapshot again
+                except LockTimeout as exc:
+                    if self.snapshot_id is None:
+                        raise
+                    locked = str(exc)
+                    break
             else:
                 return self._less_rewritten(todo[start:], done)
         with self.connection.snapshot(self.snapshot_id):
+            if locked:  # by somebody who waits behind pg_dump, which goes on
+                row = todo[start + len(done)]
+                done.append(_relation(row, not_examined=f"{locked}; {queue(self.connection, row['oid'])}"))
             return self._less_rewritten(todo[start:], done)
 
     def _why_failed(self, error: QueryFailed) -> str:
@@ -343,6 +351,8 @@ class _Reader:
             return NOT_REACHED
         if state in _LACKING and " function " in str(error):
             return f"{error}: it relies on search_path, and a restore has none; ALTER FUNCTION ... SET"
+        if state in _DROPPED and self.snapshot_id is not None:
+            return DROPPED  # pg_dump had locked it
         if state in _DROPPED:
             raise TransientError(f"a table changed under the snapshot: {error}") from error
         if state is None or state in _FATAL or state[:2] in {"53", "57"}:
@@ -400,40 +410,6 @@ def _relation(
         not_examined=not_examined,
         **hashes,
     )
-
-
-@contextmanager
-def _watched(connection: Connection, still_wanted: Callable[[], None] | None) -> Iterator[None]:
-    """Ask `still_wanted` several times a second; its first error ends the running statement and is raised."""
-    if still_wanted is None:
-        yield
-        return
-    over = threading.Event()
-    errors: list[StewardError] = []
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            try:
-                still_wanted()
-            except StewardError as exc:
-                errors.append(exc)
-                while not over.wait(0.1):  # again and again: it may be between two statements
-                    connection.cancel()
-                return
-
-    watcher = threading.Thread(target=watch, name="proof watcher", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except StewardError as exc:
-        if errors:
-            raise errors[0] from exc
-        raise
-    finally:
-        over.set()
-        watcher.join()
-    if errors:
-        raise errors[0]
 
 
 def _compare_relations(expected: Proof, actual: Proof, *, exactly: bool) -> Iterator[Difference]:

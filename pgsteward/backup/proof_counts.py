@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pgsteward import postgres
-from pgsteward.errors import QueryFailed
+from pgsteward.errors import LockTimeout, QueryFailed
 from pgsteward.postgres import Connection, Row
 
 TOGETHER = 50
@@ -44,7 +44,7 @@ def count_small(
         with connection.snapshot(snapshot_id):
             for start in range(0, len(small), TOGETHER):
                 counted |= _count(connection, small[start : start + TOGETHER])
-    except QueryFailed:
+    except (QueryFailed, LockTimeout):
         return {}
     return counted
 

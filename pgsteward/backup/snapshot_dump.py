@@ -116,7 +116,7 @@ def dump_and_prove(
 
             def still_wanted() -> None:
                 _refuse_dead(tool)
-                watch.check()
+                _give_way(tool, watch)
 
             try:
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
@@ -143,7 +143,7 @@ def dump_and_prove(
             report = _reporter(login.dbname, into, progress)
 
             def each_moment() -> None:
-                watch.check()
+                _give_way(tool, watch)
                 report()
 
             output = tool.wait(each_moment)
@@ -264,6 +264,12 @@ def _refuse_dead(tool: RunningTool) -> None:
     tool.refuse_untaken()
     if tool.poll() not in (None, 0):
         tool.wait()
+
+
+def _give_way(tool: RunningTool, watch: LockWatch) -> None:
+    """Give way to who waits behind the dump; one that has ended is in nobody's way, and is kept."""
+    if tool.poll() is None:
+        watch.check()
 
 
 def _reporter(database: str, into: Destination, progress: Progress) -> Callable[[], None]:

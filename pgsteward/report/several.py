@@ -45,11 +45,19 @@ def has_several(steps: Iterable[StepResult]) -> bool:
 
 
 def by_database(steps: Sequence[StepResult]) -> dict[str, dict[str, Shown]]:
-    """Return the status of each step by database, the databases that need a person first."""
-    found: dict[str, dict[str, Shown]] = {}
+    """Return the status of each step by database, the databases that need a person first.
+
+    A step that broke before it reached any database, or was kept from running, has done nothing for each.
+    """
+    names = dict.fromkeys(str(entry["database"]) for step in steps for entry in entries_of(step))
+    found: dict[str, dict[str, Shown]] = {name: {} for name in names}
     for step in steps:
-        for entry in entries_of(step):
-            found.setdefault(str(entry["database"]), {})[step.step] = _shown(step, entry)
+        entries = entries_of(step)
+        for entry in entries:
+            found[str(entry["database"])][step.step] = _shown(step, entry)
+        if not entries and _concerns_all(step):
+            for statuses in found.values():
+                statuses[step.step] = step.status
     return dict(sorted(found.items(), key=lambda item: _RANK[overall(item[1])]))
 
 
@@ -81,7 +89,24 @@ def verdict(night: NightResult) -> str:
         for step in night.steps
         if not entries_of(step) and step.status in ("failed", "unknown", "partial")
     ]
+    for step in night.steps:
+        kinds: tuple[tuple[Shown, Sequence[Note]], ...] = (
+            ("failed", step.failed),
+            ("unknown", step.unknown),
+            ("findings", step.findings),
+        )
+        broken += [
+            f"{step.step} {_WORDS[kind]}"
+            for kind, notes in kinds
+            if entries_of(step) and any(not split(note.object, list(statuses))[0] for note in notes)
+        ]
     return "; ".join([*broken, f"{plural(len(statuses), 'database')}: {', '.join(clauses)}"])
+
+
+def _concerns_all(step: StepResult) -> bool:
+    if step.status == "skipped":
+        return any("failed" in note.reason for note in step.skipped)  # by the configuration is no news
+    return step.status in ("failed", "unknown")
 
 
 def night_table(night: NightResult) -> Table | None:
@@ -104,7 +129,7 @@ def night_table(night: NightResult) -> Table | None:
             (
                 name,
                 status,
-                backups.get(name, NONE),
+                backups.get(name, "NONE" if steps.get("backup") in ("failed", "unknown") else NONE),
                 humanize_seconds(took[name]) if took[name] else NONE,
                 _not_done(steps, len(night.steps)),
             )

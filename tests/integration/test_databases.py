@@ -162,7 +162,8 @@ def test_each_database_is_a_backup_of_its_own_and_one_failure_stops_no_other(fle
     status, data = fleet.call("verify", "app", entries["prod"]["backup_id"])
     assert (status, data["changed"][0]["action"]) == (0, "verified")
     status, data = fleet.call("verify", "app")
-    assert (status, len(data["changed"])) == (0, len(NAMES))
+    assert (status, len(data["changed"])) == (3, len(NAMES))
+    assert notes(data["failed"]) == {"broken": "has no backup in any store"}
     status, data = fleet.call("restore", "app", "--dry-run")
     assert status == 2
     assert "--database NAME" in data["summary"]

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 import pytest
 
 from pgsteward.backup.dump_errors import explained, gist
-from pgsteward.backup.lock_watch import LockWatch
+from pgsteward.backup.lock_watch import GivenWay, LockWatch, Waiter
+from pgsteward.backup.snapshot_dump import _give_way
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import ToolFailed
-from pgsteward.pgtools import Client
+from pgsteward.pgtools import Client, start_tool
 from pgsteward.postgres import Login
 
 CUT = """pg_dump ended with status 1: pg_dump: warning: there are circular foreign-key constraints
@@ -71,3 +73,13 @@ def test_a_row_that_is_too_wide_is_told_from_other_failures() -> None:
     assert 'table "big"' in text
     assert "wider than the 1 GB" in text
     assert "exclude_table_data" in text
+
+
+def test_a_dump_that_has_ended_gives_way_to_nobody() -> None:
+    watch = LockWatch(Login("dbname=x"), 1.0)
+    watch._impatient = Waiter(1, "bob", "psql", "t", 2.0)
+    with start_tool([sys.executable, "-c", "input()"], env={}) as tool, pytest.raises(GivenWay):
+        _give_way(tool, watch)
+    with start_tool([sys.executable, "-c", ""], env={}) as tool:
+        tool.wait()
+        _give_way(tool, watch)

@@ -209,7 +209,30 @@ def test_what_every_step_left_out_is_said_once() -> None:
 def test_a_step_that_broke_before_it_reached_any_database_is_in_the_headline() -> None:
     broken = results.failure("janitor", "fleet", RuntimeError("no connection"))
     night = NightResult("fleet", "*", TWO, 1.0, (broken, *PAIR.steps))
-    assert report.headline(night).startswith("fleet: janitor failed; 2 databases: 2 done.")
+    assert report.headline(night).startswith(
+        "fleet: janitor failed; 2 databases: 2 incomplete (Order Lines, billing)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "size"), [("backup", "failed", "NONE"), ("upload", "partial", "600 kB")]
+)
+def test_no_database_is_done_where_a_step_broke_for_all_of_them(step: str, status: str, size: str) -> None:
+    broken = results.failure(step, "fleet", RuntimeError("no connection"))
+    skipped = results.skipped("prune", "fleet", f"{step} failed")
+    steps = [each for each in PAIR.steps if each.step not in (step, "prune")]
+    table = several_report.night_table(NightResult("fleet", "*", TWO, 1.0, (broken, skipped, *steps)))
+    assert table is not None
+    assert table.statuses == (status, status)
+    assert [row[4] for row in table.rows] == [f"{step} failed; prune skipped"] * 2
+    assert table.rows[0][2] == size
+
+
+def test_a_finding_that_concerns_no_single_database_is_in_the_headline() -> None:
+    parts = [(name, StepResult("indexes", "fleet", "ok", 24)) for name in CALM.names]
+    missing = merge("indexes", "fleet", parts, CALM, (Note("public.by_day", "is missing in every database"),))
+    night = NightResult("fleet", "*", TWO, 1.0, (*PAIR.steps[:2], missing))
+    assert report.headline(night).startswith("fleet: indexes with findings; 2 databases: 2 done.")
 
 
 def test_names_that_are_the_beginning_of_others_are_told_apart() -> None:

@@ -144,6 +144,24 @@ def test_a_step_of_the_night_leaves_out_databases_that_lack_its_ground() -> None
     assert find_grounds((), {"backup": backup}) is None
 
 
+@pytest.mark.parametrize(
+    ("silent_stores", "status", "kind", "reason"),
+    [
+        ((), "partial", "failed", "has no backup in any store"),
+        ((Note("store s3", "gone"),), "partial", "unknown", "has no backup in any store that could be asked"),
+    ],
+)
+def test_a_database_without_any_backup_is_never_verified(
+    monkeypatch: pytest.MonkeyPatch, silent_stores: tuple[Note, ...], status: Status, kind: str, reason: str
+) -> None:
+    monkeypatch.setattr(several, "stored", lambda _: (frozenset({"a"}), silent_stores))
+    monkeypatch.setattr(several, "find", lambda _: Found(("a", "b"), on_server=frozenset("ab")))
+    result = several.over_stored(target(databases="*"), "verify", lambda bound: part("ok"), only_stored=True)
+    assert result.status == status
+    assert Note("b", reason) in getattr(result, kind)
+    assert {entry["database"]: entry["status"] for entry in result.details["databases"]}["b"] == kind
+
+
 def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothing() -> None:
     chance = random.Random(7)
     for _ in range(500):
