@@ -27,5 +27,8 @@ def prune(target: str = "app", dry_run: bool = False, database: str = "") -> Sta
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(
-        target, database, {"prune": lambda: prune_backups(target, dry_run, database=database or None)}
+        target,
+        database,
+        {"prune": lambda: prune_backups(target, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

@@ -14,11 +14,12 @@ from prefect import flow
 from prefect.blocks.system import Secret as PrefectSecret
 from prefect.client.schemas.objects import State
 
+from flows import conclusion
 from flows.analyze import analyze
 from flows.nightly import nightly
 from flows.report import report
 from pgsteward.config import Secret
-from pgsteward.errors import ConfigError, DatabaseUnavailable, QueryFailed
+from pgsteward.errors import ConfigError, DatabaseUnavailable, PartialFailure, QueryFailed
 from pgsteward.prefect_stack import PrefectStack
 from pgsteward.results import NightResult, StepResult
 from tasks import maintenance_task
@@ -165,3 +166,15 @@ def test_a_night_of_several_databases_looks_after_each_and_fails_by_the_name_of_
 
     one: State[Any] = analyze(target, database=database.name, return_state=True)
     assert one.is_completed(), one.message
+
+
+def test_a_dry_run_by_hand_that_fails_is_kept_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[StepResult] = []
+    monkeypatch.setattr(conclusion, "_write_down", lambda result, database: kept.append(result) or [])
+
+    def gone() -> StepResult:
+        raise DatabaseUnavailable("gone")
+
+    with pytest.raises(PartialFailure):
+        conclusion.run_steps("app", "", {"backup": gone, "upload": gone}, dry_run=True)
+    assert [(step.status, step.dry_run) for step in kept] == [("failed", True), ("skipped", True)]

@@ -20,7 +20,7 @@ from pgsteward import state
 from pgsteward.cli import app
 from pgsteward.errors import ConfigError, PartialFailure, QueryFailed
 from pgsteward.prefect_project import as_result
-from pgsteward.results import Item, NightResult, Note, StepResult
+from pgsteward.results import Item, NightResult, Note, StepResult, skipped
 
 COMMANDS = [
     "nightly",
@@ -286,6 +286,9 @@ def test_what_changed_something_is_in_the_history(config: Path, monkeypatch: pyt
     call(config, "sessions", "app")
     outcome(monkeypatch, StepResult("sessions", "app", "ok", 1, dry_run=True))
     call(config, "sessions", "app", "--dry-run")
+    for odd in (QueryFailed("no", "42501"), skipped("sessions", "app", "no table is configured")):
+        outcome(monkeypatch, odd)
+        assert json.loads(call(config, "sessions", "app", "--dry-run", "--json")[1])["dry_run"]
     outcome(monkeypatch, ConfigError("no such table"))
     call(config, "sessions", "app")
     with state.open_history(configuration.load(config)) as history:
