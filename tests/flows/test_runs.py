@@ -170,7 +170,12 @@ def test_a_night_of_several_databases_looks_after_each_and_fails_by_the_name_of_
 
 def test_a_dry_run_by_hand_that_fails_is_kept_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[StepResult] = []
-    monkeypatch.setattr(conclusion, "_write_down", lambda result, database: kept.append(result) or [])
+
+    def write_down(result: StepResult, database: str) -> list[str]:
+        kept.append(result)
+        return []
+
+    monkeypatch.setattr(conclusion, "_write_down", write_down)
 
     def gone() -> StepResult:
         raise DatabaseUnavailable("gone")
