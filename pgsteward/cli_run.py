@@ -193,12 +193,14 @@ def run_operation(
         result, code = failed(Terminated(stopping.number)), 128 + stopping.number
     if isinstance(result, StepResult):
         result = result.marked(dry_run)
-    if remember and config is not None and chosen is not None and not result.dry_run:
-        _remember(config, chosen, result, database)
-    if broke and isinstance(result, StepResult) and not as_json:
-        print_error(result.summary)
-    else:
-        print_result(result, as_json=as_json)
+    try:  # printed first: who stops us while the history is locked still has the result
+        if broke and isinstance(result, StepResult) and not as_json:
+            print_error(result.summary)
+        else:
+            print_result(result, as_json=as_json)
+    finally:
+        if remember and config is not None and chosen is not None and not result.dry_run:
+            _remember(config, chosen, result, database)
     raise typer.Exit(EXIT_STATUS[result.status] if code is None else code)
 
 

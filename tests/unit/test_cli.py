@@ -307,6 +307,17 @@ def test_a_history_that_fails_changes_no_exit_status(config: Path, monkeypatch: 
     assert "missing from the history" in err
 
 
+def test_a_result_is_printed_before_the_history_is_waited_for(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "remember", stopped)
+    outcome(monkeypatch, StepResult("sessions", "app", "ok", 1))
+    assert json.loads(call(config, "sessions", "app", "--json")[1])["status"] == "ok"
+
+
 def test_a_partial_failure_prints_the_report_that_it_carries(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
