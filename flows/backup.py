@@ -40,4 +40,5 @@ def backup(target: str = "app", dry_run: bool = False, database: str = "") -> St
                 target, dry_run=dry_run, database=one, grounds=find_grounds(("backup",), done)
             ),
         },
+        dry_run=dry_run,
     )

@@ -21,13 +21,16 @@ log = logging.getLogger("pgsteward.flows")  # below "pgsteward": its lines reach
 _LONGEST_REASON = 300
 
 
-def run_steps(target: str, database: str, calls: Mapping[str, Callable[[], StepResult]]) -> State[Any]:
+def run_steps(
+    target: str, database: str, calls: Mapping[str, Callable[[], StepResult]], *, dry_run: bool = False
+) -> State[Any]:
     """Run a few steps by hand, in order, and conclude; after one that failed the others are skipped by name.
 
     Args:
         target: Name of the target.
         database: The one of its databases that is meant; empty for all of them.
         calls: The steps by name.
+        dry_run: As the calls have it; what fails in a dry run is no real run.
 
     Raises:
         PartialFailure: Not everything was done; the report says what.
@@ -36,14 +39,14 @@ def run_steps(target: str, database: str, calls: Mapping[str, Callable[[], StepR
     for step, call in calls.items():
         failed = [result.step for result in done if result.status == "failed"]
         if failed:
-            done.append(results.skipped(step, target, f"{failed[0]} failed"))
+            done.append(results.skipped(step, target, f"{failed[0]} failed", dry_run=dry_run))
             continue
         begun = time.monotonic()
         try:
-            done.append(call())
+            done.append(call().marked(dry_run))
         except Exception as exc:  # the report is published first; the run fails below
             log.log(logging.ERROR, "%s failed: %s", step, exc, exc_info=not isinstance(exc, StewardError))
-            done.append(results.failure(step, target, exc, time.monotonic() - begun))
+            done.append(results.failure(step, target, exc, time.monotonic() - begun, dry_run=dry_run))
     notes = [note for result in done for note in _write_down(result, database)]
     return last_state(done, notes)
 
@@ -105,10 +108,6 @@ def _write_down(result: NightResult | StepResult, database: str = "") -> list[st
             log.exception("The history of this run was not kept")
             notes = [f"history not kept ({exc})"]
     return notes
-
-
-def _did_its_work(step: StepResult) -> bool:
-    return step.status in {"ok", "skipped"} or step.only_findings
 
 
 def _what_is_wrong(step: StepResult) -> str:

@@ -27,5 +27,8 @@ def janitor(target: str = "app", dry_run: bool = False, database: str = "") -> S
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(
-        target, database, {"janitor": lambda: clean_up(target, dry_run, database=database or None)}
+        target,
+        database,
+        {"janitor": lambda: clean_up(target, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

@@ -28,5 +28,8 @@ def reindex(target: str = "app", dry_run: bool = False, database: str = "") -> S
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(
-        target, database, {"reindex": lambda: reindex_bloated(target, dry_run, database=database or None)}
+        target,
+        database,
+        {"reindex": lambda: reindex_bloated(target, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

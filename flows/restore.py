@@ -58,4 +58,5 @@ def restore(
                 dry_run=dry_run,
             )
         },
+        dry_run=dry_run,
     )

@@ -33,4 +33,5 @@ def prune(target: str = "app", dry_run: bool = False, database: str = "", yes_re
         target,
         database,
         {"prune": lambda: prune_backups(target, dry_run, database=database or None, yes_remove=yes_remove)},
+        dry_run=dry_run,
     )

@@ -27,5 +27,8 @@ def sessions(target: str = "app", dry_run: bool = False, database: str = "") -> 
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(
-        target, database, {"sessions": lambda: clean_sessions(target, dry_run, database=database or None)}
+        target,
+        database,
+        {"sessions": lambda: clean_sessions(target, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

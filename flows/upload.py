@@ -31,4 +31,5 @@ def upload(target: str = "app", dry_run: bool = False, backup_id: str = "", data
         target,
         database,
         {"upload": lambda: upload_backup(target, backup_id or None, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

@@ -26,5 +26,8 @@ def vacuum(target: str = "app", dry_run: bool = False, database: str = "") -> St
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(
-        target, database, {"vacuum": lambda: vacuum_tables(target, dry_run, database=database or None)}
+        target,
+        database,
+        {"vacuum": lambda: vacuum_tables(target, dry_run, database=database or None)},
+        dry_run=dry_run,
     )

@@ -154,10 +154,11 @@ def run_operation(
     config: Config | None = None
     chosen: Target | None = None
     started = time.monotonic()
+    dry_run = bool(ctx.params.get("dry_run"))  # as every command that has it calls it
 
     def failed(error: BaseException) -> StepResult:
         name = chosen.name if chosen else target or ""
-        return results.failure(step, name, error, time.monotonic() - started)
+        return results.failure(step, name, error, time.monotonic() - started, dry_run=dry_run)
 
     result: Result
     code: int | None = None
@@ -190,12 +191,16 @@ def run_operation(
         result = failed(exc)
     if broke and stopping.number:  # whatever became of the exception on its way
         result, code = failed(Terminated(stopping.number)), 128 + stopping.number
-    if remember and config is not None and chosen is not None and not result.dry_run:
-        _remember(config, chosen, result, database)
-    if broke and isinstance(result, StepResult) and not as_json:
-        print_error(result.summary)
-    else:
-        print_result(result, as_json=as_json)
+    if isinstance(result, StepResult):
+        result = result.marked(dry_run)
+    try:  # printed first: who stops us while the history is locked still has the result
+        if broke and isinstance(result, StepResult) and not as_json:
+            print_error(result.summary)
+        else:
+            print_result(result, as_json=as_json)
+    finally:
+        if remember and config is not None and chosen is not None and not result.dry_run:
+            _remember(config, chosen, result, database)
     raise typer.Exit(EXIT_STATUS[result.status] if code is None else code)
 
 

@@ -112,28 +112,30 @@ def run_night(
         database: Name of its database, for the report.
         call: Runs one step; gets the results so far. What it raises becomes that step's failure.
         started_at: Aware instant the night began.
-        dry_run: Only passed on to the result; `call` decides what it means.
+        dry_run: Only passed on to the results; `call` decides what it means.
         lateness: From `judge_lateness`.
     """
     started = time.monotonic()
     done: dict[str, StepResult] = {}
     for step in NIGHT:
         if lateness == "skip" or (lateness == "backup only" and not step.when_late):
-            done[step.name] = results.skipped(step.name, target, "late: the run started past max_lateness")
+            late = "late: the run started past max_lateness"
+            done[step.name] = results.skipped(step.name, target, late, dry_run=dry_run)
             continue
         missing = missing_ground(step, done)
         if missing:
             log.warning("%s skipped: %s", step.name, missing)
-            done[step.name] = results.skipped(step.name, target, missing)
+            done[step.name] = results.skipped(step.name, target, missing, dry_run=dry_run)
             continue
         begun = time.monotonic()
         try:
-            done[step.name] = call(step, done)
+            done[step.name] = call(step, done).marked(dry_run)
         except Exception as exc:  # the next step must get its turn; the error is kept and decides the run
             log.log(
                 logging.ERROR, "%s failed: %s", step.name, exc, exc_info=not isinstance(exc, StewardError)
             )
-            done[step.name] = results.failure(step.name, target, exc, time.monotonic() - begun)
+            seconds = time.monotonic() - begun
+            done[step.name] = results.failure(step.name, target, exc, seconds, dry_run=dry_run)
     return NightResult(
         target=target,
         database=database,

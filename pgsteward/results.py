@@ -144,6 +144,10 @@ class StepResult:
         """True when all work was done and nothing is unknown, but a person has to act on what was found."""
         return self.status == "partial" and bool(self.findings) and not (self.failed or self.unknown)
 
+    def marked(self, dry_run: bool) -> StepResult:
+        """Return the same result as one of a dry run, where it is: also what failed or was skipped in one."""
+        return replace(self, dry_run=True) if dry_run else self
+
     def took(self, seconds: float) -> StepResult:
         """Return the same result with its wall time."""
         return replace(self, seconds=seconds)
@@ -176,7 +180,9 @@ def worst(statuses: Iterable[Status]) -> Status:
     return max(statuses, key=_SEVERITY.__getitem__, default="unknown")
 
 
-def failure(step: str, target: str, error: BaseException, seconds: float = 0.0) -> StepResult:
+def failure(
+    step: str, target: str, error: BaseException, seconds: float = 0.0, *, dry_run: bool = False
+) -> StepResult:
     """Return the result of a step that ended with `error` before it could say anything itself."""
     return StepResult(
         step=step,
@@ -187,10 +193,11 @@ def failure(step: str, target: str, error: BaseException, seconds: float = 0.0) 
         seconds=seconds,
         summary=str(error) or type(error).__name__,
         details={"error": type(error).__name__},
+        dry_run=dry_run,
     )
 
 
-def skipped(step: str, target: str, reason: str) -> StepResult:
+def skipped(step: str, target: str, reason: str, *, dry_run: bool = False) -> StepResult:
     """Return the result of a step that was not run, and says why."""
     return StepResult(
         step=step,
@@ -199,6 +206,7 @@ def skipped(step: str, target: str, reason: str) -> StepResult:
         examined=0,
         skipped=(Note(target, reason),),
         summary=f"Skipped: {reason}",
+        dry_run=dry_run,
     )
 
 

@@ -40,6 +40,16 @@ _POLL_S = 0.05
 _GRACE_S = 15.0
 """How long a process may take to clean up after itself before it is killed."""
 
+_CHILD = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+import pgsteward
+del sys.path[0]
+from pgsteward.side_by_side import main
+sys.exit(main())
+"""
+"""Takes our own package, wherever we have it from, and everything else from where Python has it."""
+
 Message = Mapping[str, Any]
 
 
@@ -167,7 +177,8 @@ def _start(function: str, target: Target, jobs: int, folder: Path) -> _Worker:
             with contextlib.suppress(ValueError):
                 heard.put(json.loads(line))
 
-    argv = [sys.executable, "-m", "pgsteward.side_by_side"]
+    # -P: nothing of the current folder is imported
+    argv = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).absolute().parent.parent)]
     tool = start_tool(argv, env=secrets, stdin=Path(name), take_stdout=hear)
     return _Worker(target, jobs, time.monotonic(), tool, heard)
 
@@ -281,7 +292,3 @@ def main() -> int:
             log.exception("an error that pgsteward does not know; please report it")
         teller.tell(error=type(exc).__name__, text=str(exc) or type(exc).__name__)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

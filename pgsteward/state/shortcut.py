@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+from pgsteward.errors import StateFailed
 from pgsteward.state.entries import BUSY_S, HEAD, VERSION_TABLE, Entries
 
 _SCHEME = "sqlite:///"
@@ -24,19 +26,26 @@ def record(url: str, entries: Entries) -> bool:
     Args:
         url: Of the state database, whichever it is.
         entries: Rows of the run.
+
+    Raises:
+        StateFailed: Another writer kept the file locked for as long as one waits for it.
     """
     name = url.removeprefix(_SCHEME)
     if not url.startswith(_SCHEME) or "?" in name or name.startswith(("file:", ":")):
         return False
     if entries.run["started_at"].tzinfo is None:
         return False
+    began = time.monotonic()
     try:
         file = Path(name).absolute().as_uri()  # mode=rw: a file that is not there has to be made properly
         with contextlib.closing(
             sqlite3.connect(f"{file}?mode=rw", timeout=BUSY_S, uri=True, isolation_level=None)
         ) as connection:
             return _write(connection, entries)
-    except sqlite3.Error:
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorcode", 0)  # Python's own errors have none
+        if code & 0xFF == sqlite3.SQLITE_BUSY and time.monotonic() - began > BUSY_S / 2:
+            raise StateFailed(f"the history was not written: {exc}") from exc
         return False
 
 

@@ -14,13 +14,14 @@ from prefect import flow
 from prefect.blocks.system import Secret as PrefectSecret
 from prefect.client.schemas.objects import State
 
+from flows import conclusion
 from flows.analyze import analyze
 from flows.nightly import nightly
 from flows.report import report
 from flows.retention import prune
 from pgsteward.backup.dump import back_up
 from pgsteward.config import Secret
-from pgsteward.errors import ConfigError, DatabaseUnavailable, QueryFailed
+from pgsteward.errors import ConfigError, DatabaseUnavailable, PartialFailure, QueryFailed
 from pgsteward.prefect_stack import PrefectStack
 from pgsteward.results import NightResult, StepResult
 from pgsteward.targets import load_target
@@ -185,3 +186,20 @@ def test_a_prune_that_stops_is_a_failed_run_and_the_number_lets_it_go_on(
     done: State[Any] = prune(name, yes_remove=2, return_state=True)
     assert done.name == "Completed", done.message
     assert "Removed 2 of 3 backups" in str(done.message)
+
+
+def test_a_dry_run_by_hand_that_fails_is_kept_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[StepResult] = []
+
+    def write_down(result: StepResult, database: str) -> list[str]:
+        kept.append(result)
+        return []
+
+    monkeypatch.setattr(conclusion, "_write_down", write_down)
+
+    def gone() -> StepResult:
+        raise DatabaseUnavailable("gone")
+
+    with pytest.raises(PartialFailure):
+        conclusion.run_steps("app", "", {"backup": gone, "upload": gone}, dry_run=True)
+    assert [(step.status, step.dry_run) for step in kept] == [("failed", True), ("skipped", True)]

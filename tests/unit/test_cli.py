@@ -20,7 +20,7 @@ from pgsteward import state
 from pgsteward.cli import app
 from pgsteward.errors import ConfigError, PartialFailure, QueryFailed
 from pgsteward.prefect_project import as_result
-from pgsteward.results import Item, NightResult, Note, StepResult
+from pgsteward.results import Item, NightResult, Note, StepResult, skipped
 
 COMMANDS = [
     "nightly",
@@ -286,6 +286,9 @@ def test_what_changed_something_is_in_the_history(config: Path, monkeypatch: pyt
     call(config, "sessions", "app")
     outcome(monkeypatch, StepResult("sessions", "app", "ok", 1, dry_run=True))
     call(config, "sessions", "app", "--dry-run")
+    for odd in (QueryFailed("no", "42501"), skipped("sessions", "app", "no table is configured")):
+        outcome(monkeypatch, odd)
+        assert json.loads(call(config, "sessions", "app", "--dry-run", "--json")[1])["dry_run"]
     outcome(monkeypatch, ConfigError("no such table"))
     call(config, "sessions", "app")
     with state.open_history(configuration.load(config)) as history:
@@ -302,6 +305,17 @@ def test_a_history_that_fails_changes_no_exit_status(config: Path, monkeypatch: 
     assert status == 0
     assert json.loads(out)["status"] == "ok"
     assert "missing from the history" in err
+
+
+def test_a_result_is_printed_before_the_history_is_waited_for(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "remember", stopped)
+    outcome(monkeypatch, StepResult("sessions", "app", "ok", 1))
+    assert json.loads(call(config, "sessions", "app", "--json")[1])["status"] == "ok"
 
 
 def test_a_partial_failure_prints_the_report_that_it_carries(

@@ -77,6 +77,12 @@ def test_an_upload_that_broke_before_it_reached_any_database_keeps_all_their_old
     assert steps["sessions"].status == "ok"
 
 
+def test_what_fails_or_is_skipped_in_a_dry_run_is_no_real_run() -> None:
+    assert all(step.dry_run for step in night({"backup": OSError("gone")}, dry_run=True).steps)
+    assert all(step.dry_run for step in night(dry_run=True, lateness="backup only").steps)
+    assert not any(step.dry_run for step in night({"backup": OSError("gone")}).steps)
+
+
 def test_a_step_with_nothing_configured_is_no_obstacle() -> None:
     def call(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
         if step.name == "sessions":

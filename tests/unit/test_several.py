@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -267,3 +271,33 @@ def test_another_process_gets_the_same_configuration_and_the_secrets_of_prefect(
     there = Target("app", loaded.target("app"), loaded, "a")
     assert there.login("backup") == bind(ours, "a").login("backup")
     assert there.settings.model_copy(update={"password": ours.settings.password}) == ours.settings
+
+
+PARENT = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from pgsteward import side_by_side
+from pgsteward.config import Config
+from pgsteward.targets import Target
+settings = {"conninfo": "host=h dbname=one", "stores": ["disk"], "databases": ["a"]}
+config = Config.model_validate({"stores": {"disk": {"url": "file:///x"}}, "targets": {"app": settings}})
+target = Target("app", config.target("app"), config, "a")
+print(side_by_side.run_side_by_side("pgsteward.only_here:say", "backup", [target], 1, {}, lambda *_: None))
+"""
+
+
+def test_another_process_runs_the_code_of_this_one_and_none_of_the_current_folder(tmp_path: Path) -> None:
+    ours, decoy = tmp_path / "ours", tmp_path / "decoy"
+    shutil.copytree(Path(several.__file__).parent, ours / "pgsteward")
+    (ours / "pgsteward" / "only_here.py").write_text(
+        "from pgsteward.results import StepResult\n"
+        "def say(target, progress):\n"
+        "    return StepResult('backup', target.name, 'ok', 1, summary='said here')\n"
+    )
+    (decoy / "pgsteward").mkdir(parents=True)
+    for name in ("pgsteward/__init__.py", "json.py"):
+        (decoy / name).write_text("raise SystemExit('the wrong code')")
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", PARENT, str(ours)], cwd=decoy, capture_output=True, text=True, check=True
+    )
+    assert "said here" in found.stdout

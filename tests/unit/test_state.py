@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -294,6 +296,17 @@ def test_the_shortcut_leaves_alone_what_it_does_not_know(url: str, history: Hist
 )
 def test_the_shortcut_is_for_plain_files_only(url: str) -> None:
     assert not shortcut.record(url, entries_of(night()))
+
+
+def test_a_locked_history_is_waited_for_once(
+    url: str, history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shortcut, "BUSY_S", 1)
+    monkeypatch.setattr(state, "open_history", None)  # a second wait would be its
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert state.remember(Config.model_validate({"state_url": url}), night()) is None
+    assert "database is locked" in caplog.text
 
 
 def test_the_shortcut_makes_no_file(tmp_path: Path) -> None:
