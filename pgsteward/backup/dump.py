@@ -32,7 +32,7 @@ from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.snapshot_dump import Dumped
-from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
+from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
@@ -200,6 +200,7 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
                 "warnings": (*manifest.warnings, *(f"{note.object}: {note.reason}" for note in not_asked)),
             }
         )
+        _refuse_without_contents(manifest)
         _still_locked(lock)
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
@@ -207,6 +208,19 @@ def _attempt(plan: Plan, lock: Connection, recipients: Recipients | None, progre
     done = _result(plan, manifest, [*absent, *unproven], unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
     return replace(done, details={**done.details, "lock_waiters": waiters})
+
+
+def _refuse_without_contents(manifest: Manifest) -> None:
+    """Make sure that the archive itself is among the files that were stored and hashed.
+
+    Raises:
+        VerificationFailed: It is not; the backup is not published.
+    """
+    if not any(file.path == manifest.contents for file in manifest.files):
+        raise VerificationFailed(
+            f"{manifest.contents} is not among the {len(manifest.files)} files of the backup, so it is not"
+            " published; look after the disk of the home store, and run the backup again"
+        )
 
 
 def _still_locked(lock: Connection) -> None:
