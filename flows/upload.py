@@ -24,7 +24,7 @@ def upload(target: str = "app", dry_run: bool = False, backup_id: str = "", data
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
-        backup_id: Which backup; the newest when empty.
+        backup_id: Which backup; the newest when empty or ``latest``.
         database: Only this one, where the target has several; all of them when empty.
     """
     return run_steps(

@@ -236,7 +236,8 @@ def upload(
         from pgsteward.several import over
 
         def upload_one(bound: Target) -> StepResult:
-            return upload_backup(bound, backup_id=what, dry_run=dry_run, progress=progress)
+            which = None if what in BACKUP_WORDS else what
+            return upload_backup(bound, backup_id=which, dry_run=dry_run, progress=progress)
 
         if what in (None, *BACKUP_WORDS):
             return over(chosen, "upload", upload_one, database=database, progress=progress)

@@ -65,6 +65,7 @@ class BackupConfig(LoginConfig):
     proof_max_seconds: Number | None = Field(None, gt=0)
     lock_wait_timeout_s: Number = Field(60.0, gt=0)
     yield_after: Number | None = Field(None, gt=0)
+    disk_check: Switch = True
     tables: tuple[Pattern, ...] = ()
     schemas: tuple[Pattern, ...] = ()
     exclude_table_data: tuple[Pattern, ...] = ()

@@ -166,9 +166,12 @@ def locate(target: Target, what: str, *, database: str | None = None, store: str
 
     Raises:
         PreconditionError: There is no such backup.
-        ConfigError: Several databases have a backup of this id; or one is meant, and it is not said which.
+        ConfigError: It is no backup's id. Several databases have a backup of this id; or one is meant, and it
+            is not said which.
         StoreUnavailable: Not found, and a store that may have it can't be asked.
     """
+    if what != "latest" and not BACKUP_ID.fullmatch(what):
+        raise ConfigError(f"{what!r} is not a backup; write latest or an id as `pgsteward backups` prints it")
     if database is not None:
         return bind(target, database)
     if not target.has_several:
@@ -185,7 +188,7 @@ def locate(target: Target, what: str, *, database: str | None = None, store: str
         try:
             for folder in place.folders(f"{target.name}/"):
                 database = database_name(folder)
-                if BACKUP_ID.fullmatch(what) and _has(place, target.name, database, what):
+                if _has(place, target.name, database, what):
                     names.add(database)
         except (StoreUnavailable, StoreFailed) as exc:
             errors.append(exc)

@@ -307,7 +307,13 @@ def _not_pruned(found: Found, there: Iterable[str]) -> tuple[Note, ...]:
 
 
 def _one_by_one(step: str, bound: Sequence[Target], call: Call, progress: Progress) -> Parts:
+    """Call an operation for one database after the other.
+
+    Raises:
+        ConfigError: Every database got this same one: the configuration is wrong, not a database.
+    """
     parts: Parts = []
+    misuse: list[ConfigError] = []
     for target in bound:
         progress(f"{step} {target.database}", len(parts), len(bound))
         began = time.monotonic()
@@ -325,7 +331,10 @@ def _one_by_one(step: str, bound: Sequence[Target], call: Call, progress: Progre
                 exc_info=not isinstance(exc, StewardError),
             )
             part = results.failure(step, target.name, exc, time.monotonic() - began)
+            misuse += [exc] if isinstance(exc, ConfigError) else []
         parts.append((target.database, part))
+    if misuse and len(misuse) == len(parts) and len({str(each) for each in misuse}) == 1:
+        raise misuse[0]
     return parts
 
 

@@ -25,7 +25,7 @@ def upload_backup(
     """Copy a backup to the target's other stores and read it back."""
     with shown_progress("upload", target) as progress:
         chosen = load_target(target)
-        if backup_id is not None:
+        if backup_id is not None and backup_id != "latest":
             chosen = locate(chosen, backup_id, database=database)
             return upload.upload(chosen, backup_id=backup_id, dry_run=dry_run, progress=progress)
         return over(

@@ -34,7 +34,7 @@ from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proo
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
-from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError
+from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
@@ -212,6 +212,7 @@ def _attempt(
                 "warnings": (*manifest.warnings, *(f"{note.object}: {note.reason}" for note in not_asked)),
             }
         )
+        _refuse_without_contents(manifest)
         _still_locked(lock)
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
@@ -221,6 +222,19 @@ def _attempt(
     return replace(
         done, details={**done.details, "lock_waiters": waiters, "sent_ahead": ahead.bytes_by_store}
     )
+
+
+def _refuse_without_contents(manifest: Manifest) -> None:
+    """Make sure that the archive itself is among the files that were stored and hashed.
+
+    Raises:
+        VerificationFailed: It is not; the backup is not published.
+    """
+    if not any(file.path == manifest.contents for file in manifest.files):
+        raise VerificationFailed(
+            f"{manifest.contents} is not among the {len(manifest.files)} files of the backup, so it is not"
+            " published; look after the disk of the home store, and run the backup again"
+        )
 
 
 def _still_locked(lock: Connection) -> None:

@@ -25,6 +25,10 @@ def _always() -> None:
     """Whoever asks is still wanted."""
 
 
+def _raised(error: OSError) -> None:
+    raise error
+
+
 class BackupFiles:
     """What one backup has stored so far, below its prefix in its home store.
 
@@ -87,7 +91,8 @@ class BackupFiles:
             still_wanted: Called now and then; what it raises ends the work.
         """
         began = time.monotonic()
-        found = [f"{above}/{name}" for above, _, names in os.walk(folder / below) for name in names]
+        walk = os.walk(folder / below, onerror=_raised)
+        found = [f"{above}/{name}" for above, _, names in walk for name in names]
         sizes = {path: os.stat(path).st_size for path in found}  # noqa: PTH116 - of 20,000 files
         large = sorted(
             (path for path in found if sizes[path] > _AT_ONCE_BYTES), key=lambda path: -sizes[path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from pgsteward.errors import PreconditionError
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import clear_root, private_folder, refuse_disk
+
+log = logging.getLogger(__name__)
 
 
 def described(plan: Plan, recipients: Recipients | None) -> Encryption | None:
@@ -49,10 +52,13 @@ def refuse_small_spool(plan: Plan, recipients: Recipients | None) -> None:
     there = next(place for place in (root, *root.parents) if place.exists())
     free, needed = shutil.disk_usage(there).free, plan.room.needed_bytes
     if free < needed:
-        raise PreconditionError(
+        said = (
             f"{there} has {humanize_bytes(free)} free, and the clear dump may need {humanize_bytes(needed)}"
             ' before it is encrypted; give it more room, or use mode = "stream", which needs none'
         )
+        if settings.disk_check and not plan.room.is_guess:
+            raise PreconditionError(f"{said}; disk_check = false makes this a warning")
+        log.warning("%s", said)
 
 
 def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress) -> Dumped:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 OURS = ("pgsteward dump%", "pgsteward proof%", "pgsteward snapshot%", "pgsteward backup check%")
 """Names of the sessions that others may wait for, as LIKE patterns; a database has one backup at a time."""
 
+_OUR_NAMES = tuple(pattern.rstrip("%") for pattern in OURS)
+
 SAMPLE_S = 0.5
 NOTABLE_S = 5.0
 """Who has waited this long is a warning in the result."""
@@ -215,8 +217,14 @@ def _waiter(row: Row) -> Waiter:
 
 
 def _holders(session: Connection, row: Row) -> str:
-    """Name who is in the way of one of our sessions: a session, or a prepared transaction (pid 0)."""
+    """Name who is in the way of one of our sessions: who holds the table, or has asked for it before us.
+
+    A prepared transaction has pid 0. Our own sessions are in nobody's way among themselves.
+    """
     pids = set(row["blocking_pids"])
-    holders = lock_holders(session, row["relation_oid"])
+    found = lock_holders(session, row["relation_oid"])
+    holders = [each for each in found if not (each["application_name"] or "").startswith(_OUR_NAMES)]
     named = [each for each in holders if (each["pid"] or 0) in pids]
+    asked = list(pids - {each["pid"] for each in found})
+    named += session.rows(load("sessions_by_pid"), {"pids": asked, "ours": list(OURS)})
     return name_holders(named or holders)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,12 +44,14 @@ class Room:
         estimated: How, as a phrase.
         free_bytes: Of the file system that the home store is on; None where it is on no disk of this machine.
         where: The folder that was asked.
+        is_guess: The estimate says too little about a backup of this kind to refuse one by it.
     """
 
     needed_bytes: int
     estimated: str
     free_bytes: int | None = None
     where: Path | None = None
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
     home = home_store(target)
     partial = filters.clauses(settings)
     room = _room(target, home, spec, partial, server["database_bytes"])
-    refuse_too_little(room, home)
+    lowered += refuse_too_little(room, home, refuse=settings.disk_check)
     refuse_too_large(target, session, server["database_bytes"], room.needed_bytes)
     return Plan(
         target=target,
@@ -225,25 +226,31 @@ def _jobs(configured: int | None, free: int) -> tuple[int, tuple[str, ...]]:
 def _room(target: Target, home: Store, spec: str, partial: tuple[str, ...], database_bytes: int) -> Room:
     """Estimate what the backup needs, by those before it where they are of its kind."""
     codec = spec.partition(":")[0]
-    alike = (
-        manifest.size_bytes
-        for manifest in _newest(home, target)
-        if manifest.partial == partial and manifest.compress.partition(":")[0] == codec
-    )
-    before = list(itertools.islice(alike, _HISTORY))
+    alike: list[int] = []
+    others: list[int] = []
+    for manifest in _newest(home, target):
+        if manifest.partial == partial:
+            same = manifest.compress.partition(":")[0] == codec
+            (alike if same else others).append(manifest.size_bytes)
+        if len(alike) == _HISTORY:
+            break
+    before = alike or others
+    is_guess = not alike and bool(others or partial)
     if before:
         needed = int(max(before) * _GROWTH)
         estimated = f"{_GROWTH} times the largest of the {len(before)} newest backups"
         if len(before) == 1:
             estimated = f"{_GROWTH} times the backup before it"
+        if is_guess:
+            estimated += ", which were compressed otherwise" if len(before) > 1 else ", compressed otherwise"
     else:
         needed = database_bytes
         estimated = "the size of the database itself, as there is no backup like it yet; it may be much less"
     folder = home.local_folder("")
     if folder is None:
-        return Room(needed, estimated)
+        return Room(needed, estimated, is_guess=is_guess)
     free, where = capacity.free_bytes(folder)
-    return Room(needed, estimated, free, where)
+    return Room(needed, estimated, free, where, is_guess)
 
 
 def _newest(home: Store, target: Target) -> Iterator[Manifest]:
@@ -254,17 +261,21 @@ def _newest(home: Store, target: Target) -> Iterator[Manifest]:
             yield read_manifest(home, target.name, target.database, backup_id)
 
 
-def refuse_too_little(room: Room, home: Store) -> None:
-    """Make sure that the home store has room.
+def refuse_too_little(room: Room, home: Store, *, refuse: bool) -> tuple[str, ...]:
+    """Make sure that the home store has room; return a warning where it may not have, and nobody refuses.
 
     Raises:
         PreconditionError: It has not; the text says how much is needed, how much is free, and where.
     """
     if room.free_bytes is None or room.free_bytes >= room.needed_bytes:
-        return
-    raise PreconditionError(
+        return ()
+    said = (
         f"store {home.name} needs {humanize_bytes(room.needed_bytes)} for the backup (estimated:"
         f" {room.estimated}), and {room.where} has {humanize_bytes(room.free_bytes)} free; free"
         f" {humanize_bytes(room.needed_bytes - room.free_bytes)} there, keep fewer backups, or name another"
         " folder"
     )
+    if refuse and not room.is_guess:
+        raise PreconditionError(f"{said}; if it will be less, disk_check = false makes this a warning")
+    log.warning("%s", said)
+    return (said,)

@@ -1,6 +1,8 @@
 """What pg_dump wrote into the store by itself is read once, to its last byte."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,16 @@ def test_hashing_ends_in_the_middle_of_a_file(tmp_path: Path) -> None:
 def test_pg_dump_syncs_what_it_writes(tmp_path: Path) -> None:
     """Nobody else does: a file that is only hashed would be lost with the machine's power."""
     assert "--no-sync" not in FolderDestination(tmp_path).arguments(2)
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backup" / "dump").mkdir(parents=True)
+    (tmp_path / "backup" / "dump" / "toc.dat").write_bytes(b"x")
+    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
+
+    def refuse(folder: object) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.hash_folder(tmp_path / "backup", "dump")

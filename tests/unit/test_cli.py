@@ -17,10 +17,13 @@ from typer.testing import CliRunner
 
 from pgsteward import config as configuration
 from pgsteward import state
+from pgsteward.backup import upload
 from pgsteward.cli import app
+from pgsteward.databases import locate
 from pgsteward.errors import ConfigError, PartialFailure, QueryFailed
 from pgsteward.prefect_project import as_result
 from pgsteward.results import Item, NightResult, Note, StepResult, skipped
+from pgsteward.targets import load_target
 
 COMMANDS = [
     "nightly",
@@ -377,6 +380,29 @@ def test_a_lone_backup_needs_no_target(
     status, out, _ = call(config, "verify", *args, "--json")
     assert status == 0
     assert json.loads(out)["summary"] == seen
+
+
+@pytest.mark.parametrize(
+    "args, seen",
+    [(["latest"], None), (["20261123T020000Z-7f3a9c"], "20261123T020000Z-7f3a9c"), ([], None)],
+)
+def test_upload_takes_latest_for_the_newest(
+    config: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], seen: str | None
+) -> None:
+    def copy(target: Any, *, backup_id: str | None, **_: object) -> StepResult:
+        return StepResult("upload", target.name, "ok", 1, details={"seen": backup_id})
+
+    monkeypatch.setattr(upload, "upload", copy)
+    status, out, _ = call(config, "upload", "app", *args, "--json")
+    assert (status, json.loads(out)["seen"]) == (0, seen)
+
+
+def test_what_is_no_backup_is_not_uploaded(config: Path) -> None:
+    status, out, _ = call(config, "upload", "app", "yesterday", "--json")
+    assert status == 2
+    assert "'yesterday' is not a backup" in json.loads(out)["summary"]
+    with pytest.raises(ConfigError, match="is not a backup"):
+        locate(load_target("app", config), "yesterday")  # what the flow's task asks
 
 
 @pytest.fixture

@@ -166,6 +166,22 @@ def test_a_database_without_any_backup_is_never_verified(
     assert {entry["database"]: entry["status"] for entry in result.details["databases"]}["b"] == kind
 
 
+def test_what_is_wrong_in_the_configuration_for_every_database_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(several, "find", lambda _: Found(("a", "b"), on_server=frozenset("ab")))
+
+    def wrong(bound: Target, *, where: str) -> StepResult:
+        if bound.database in where:
+            raise ConfigError("no store s4")
+        return part("ok")
+
+    with pytest.raises(ConfigError, match="no store s4"):
+        several.over(target(databases="*"), "janitor", lambda bound: wrong(bound, where="ab"))
+    result = several.over(target(databases="*"), "janitor", lambda bound: wrong(bound, where="a"))
+    assert (result.status, result.failed) == ("partial", (Note("a", "no store s4"),))
+
+
 def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothing() -> None:
     chance = random.Random(7)
     for _ in range(500):

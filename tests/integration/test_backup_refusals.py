@@ -1,0 +1,102 @@
+"""What is refused for want of room, what is only warned of, and what is never published."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward import capacity
+from pgsteward.backup.beside import Beside
+from pgsteward.backup.dump import back_up
+from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.lock_watch import LockWatch
+from pgsteward.errors import PreconditionError, VerificationFailed
+from pgsteward.postgres import connect
+from tests.integration.backup_targets import make_target, nothing_left
+from tests.servers import Database
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity, "free_bytes", lambda folder: (1, folder))
+
+
+def made(database: Database, tmp_path: Path, **settings: Any) -> list[str]:
+    """Back up, and return the warnings about room."""
+    target = make_target(database, tmp_path, backup={"proof": "none", "compress": "gzip:1", **settings})
+    return [each for each in back_up(target).details["warnings"] if "needs" in each]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_whole_backup_without_room_is_refused_until_somebody_knows_better(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    with pytest.raises(PreconditionError, match=r"size of the database itself.*disk_check = false"):
+        made(database, tmp_path)
+    (warning,) = made(database, tmp_path, disk_check=False)
+    assert "store disk needs" in warning
+    with pytest.raises(PreconditionError, match=r"1\.3 times the backup before it"):
+        made(database, tmp_path)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_guess_refuses_no_backup(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    assert len(made(database, tmp_path, tables=["t"])) == 1
+    made(database, tmp_path, disk_check=False)
+    (warning,) = made(database, tmp_path, compress="none")
+    assert "compressed otherwise" in warning
+
+
+def test_a_backup_without_its_contents_is_not_published(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    real = BackupFiles._hashed
+
+    def forgetful(files: BackupFiles, folder: Path, path: str, of_it: tuple[int, str]) -> None:
+        if not path.endswith("toc.dat"):
+            real(files, folder, path, of_it)
+
+    monkeypatch.setattr(BackupFiles, "_hashed", forgetful)
+    target = make_target(database, tmp_path)
+    with pytest.raises(VerificationFailed, match=r"dump/toc.dat is not among the \d+ files"):
+        back_up(target)
+    assert nothing_left(target)
+
+
+def test_who_asked_for_a_table_before_the_proof_is_named_and_the_dump_is_not(database: Database) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    with (
+        connect(database.login, purpose="dump") as dump,
+        connect(database.login, purpose="proof", lock_timeout_s=0) as proof,
+        database.connect() as other,
+    ):
+        pid = other.value("SELECT pg_backend_pid()")
+        dump.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
+        with Beside("other", lambda _: other.execute("SET lock_timeout = 0; TRUNCATE t")) as truncating:
+            wait_for_queue(database, 1)
+            with Beside("proof", lambda _: proof.rows("SELECT id FROM t")) as reading:
+                wait_for_queue(database, 2)
+                with LockWatch(database.login) as watch:
+                    until = time.monotonic() + 30
+                    while not watch.held_up and time.monotonic() < until:
+                        time.sleep(0.05)
+                held_up = watch.held_up
+                dump.execute("ROLLBACK")
+                reading.result()
+            truncating.result()
+    assert held_up.startswith(f"public.t was locked by pid {pid} (")
+    assert "pgsteward dump" not in held_up
+
+
+def wait_for_queue(database: Database, length: int) -> None:
+    until = time.monotonic() + 30
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
+    while database.value(waiting) < length:
+        assert time.monotonic() < until
+        time.sleep(0.05)
