@@ -134,7 +134,7 @@ def report(
         config = load_config(ctx)
         chosen = choose_target(config, target)
         with state.open_history(config) as history:
-            night = history.last_night(chosen.name)
+            night = history.last_night(chosen.name, chosen.scope)
         if night is None:
             reason = "no night is in the history; run `pgsteward nightly`"
             nothing = StepResult(

@@ -60,5 +60,6 @@ def record_history(result: NightResult | StepResult, database: str | None = None
 @maintenance_task("last-night", timeout=timedelta(minutes=5))
 def last_night(target: str) -> NightResult | None:
     """Read the newest night of a target from the state database."""
-    with state.open_history(load_target(target).config) as history:
-        return history.last_night(target)
+    chosen = load_target(target)
+    with state.open_history(chosen.config) as history:
+        return history.last_night(target, chosen.scope)

@@ -115,8 +115,13 @@ class History:
                         rows = [{**row, "step_id": inserted[0]} for row in theirs]
                         connection.execute(sa.insert(table), rows)
 
-    def last_night(self, target: str) -> NightResult | None:
+    def last_night(self, target: str, scope: str = "") -> NightResult | None:
         """Return the newest night of a target that was no dry run, or None.
+
+        Args:
+            target: Name of the target.
+            scope: See `Target.scope`. A night of this scope comes before all others: one of a single database
+                by hand says nothing of the rest. Where there is none, the target had another scope.
 
         Raises:
             StateFailed: It could not be read.
@@ -124,7 +129,7 @@ class History:
         newest = (
             sa.select(runs)
             .where(runs.c.target == target, runs.c.kind == "nightly", runs.c.dry_run.is_(False))
-            .order_by(runs.c.started_at.desc())
+            .order_by(sa.case((runs.c.database == scope, 0), else_=1), runs.c.started_at.desc())
             .limit(1)
         )
         with self._reading() as connection:

@@ -298,6 +298,14 @@ def test_the_shortcut_is_for_plain_files_only(url: str) -> None:
     assert not shortcut.record(url, entries_of(night()))
 
 
+def test_a_night_of_one_database_by_hand_does_not_hide_that_of_all(history: History) -> None:
+    history.record(TWELVE)
+    by_hand = NightResult("fleet", "crm", TWELVE.started_at + timedelta(hours=6), 1.0, TWELVE.steps[:1])
+    history.record(by_hand)
+    assert history.last_night("fleet", "*") == TWELVE
+    assert history.last_night("fleet", "crm, geo") == by_hand, "its databases were others then"
+
+
 def test_a_locked_history_is_waited_for_once(
     url: str, history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
