@@ -34,6 +34,7 @@ class Found:
         skipped: Databases that are left out on purpose, and why.
         unknown: Databases that should be looked after and can't be.
         failed: Databases that the configuration names and the server does not have, or not for us.
+        not_asked: The server and stores that could not be asked: unknown, but no databases.
         free_connections: How many more sessions our role can open on the server.
     """
 
@@ -43,6 +44,7 @@ class Found:
     skipped: tuple[Note, ...] = ()
     unknown: tuple[Note, ...] = ()
     failed: tuple[Note, ...] = ()
+    not_asked: tuple[Note, ...] = ()
     free_connections: int = 0
 
 

@@ -125,7 +125,7 @@ def over_stored(
         configured = target.settings.databases
         found = Found(
             () if configured is None or configured == "*" else configured,
-            unknown=(Note("databases of the server", f"could not be asked: {exc}"),),
+            not_asked=(Note("databases of the server", f"could not be asked: {exc}"),),
         )
     names = [name for name in found.names if name in there or not only_stored]
     bound = [bind(target, name) for name in (*names, *sorted(there - set(names)))]
@@ -136,7 +136,8 @@ def over_stored(
     found = replace(
         found,
         skipped=(*found.skipped, *_not_pruned(found, there)),
-        unknown=(*found.unknown, *silent_stores, *(without if silent_stores else ())),
+        unknown=(*found.unknown, *(without if silent_stores else ())),
+        not_asked=(*found.not_asked, *silent_stores),
         failed=(*found.failed, *(() if silent_stores else without)),
     )
     return merge(step, target.name, parts, found).took(time.monotonic() - began)
@@ -215,6 +216,8 @@ def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence
         {"database": note.object, "status": "unknown", "summary": note.reason} for note in found.unknown
     ]
 
+    nothing = () if parts or found.failed else (_nothing(target),)
+
     def notes(kind: str, more: Sequence[Note] = ()) -> tuple[Note, ...]:
         own = [
             Note(_named(db, n.object, target), n.reason) for db, part in parts for n in getattr(part, kind)
@@ -232,9 +235,7 @@ def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence
             for item in part.changed
         ),
         skipped=notes("skipped", found.skipped),
-        unknown=notes(
-            "unknown", found.unknown if parts or found.failed else (*found.unknown, _nothing(target))
-        ),
+        unknown=notes("unknown", (*found.unknown, *(found.not_asked or nothing))),
         failed=notes("failed", found.failed),
         findings=notes("findings", findings),
         summary=_summary(parts, found),
@@ -249,7 +250,7 @@ def _status(parts: Sequence[StepResult], found: Found, findings: Sequence[Note])
     bad = "failed" in ran or found.failed
     if bad and all(status == "failed" for status in ran):
         return "failed"
-    if bad or found.unknown or findings:
+    if bad or found.unknown or found.not_asked or findings:
         return "partial" if ran else "unknown"
     if not parts:
         return "unknown"

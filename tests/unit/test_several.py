@@ -182,6 +182,16 @@ def test_what_is_wrong_in_the_configuration_for_every_database_is_raised(
     assert (result.status, result.failed) == ("partial", (Note("a", "no store s4"),))
 
 
+def test_a_store_that_does_not_answer_is_unknown_and_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Note("store s3", "could not be asked: gone")
+    monkeypatch.setattr(several, "stored", lambda _: (frozenset({"a", "b"}), (silent,)))
+    monkeypatch.setattr(several, "find", lambda _: Found(("a", "b"), on_server=frozenset("ab")))
+    result = several.over_stored(target(databases="*"), "backups", lambda bound: part("ok"))
+    assert (result.status, result.unknown) == ("partial", (silent,))
+    assert [entry["database"] for entry in result.details["databases"]] == ["a", "b"]
+    assert result.summary == "2 databases: 2 done"
+
+
 def test_the_jobs_of_all_that_run_never_exceed_the_sum_and_none_waits_for_nothing() -> None:
     chance = random.Random(7)
     for _ in range(500):
