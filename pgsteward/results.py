@@ -248,6 +248,8 @@ class NightResult:
         raise KeyError(name)
 
     def as_json(self) -> dict[str, Any]:
+        from pgsteward.report import headline  # which imports us
+
         return {
             "step": "nightly",
             "target": self.target,
@@ -262,5 +264,6 @@ class NightResult:
             "failed": [{"step": s.step, **n.as_json()} for s in self.steps for n in s.failed],
             "findings": [{"step": s.step, **n.as_json()} for s in self.steps for n in s.findings],
             "seconds": round(self.seconds, 3),
+            "summary": headline(self),
             "steps": [step.as_json() for step in self.steps],
         }

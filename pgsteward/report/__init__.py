@@ -27,11 +27,6 @@ def table(night: NightResult) -> list[dict[str, Any]]:
     return [dict(zip(steps.columns, row, strict=True)) for row in steps.rows]
 
 
-def as_json(night: NightResult) -> dict[str, Any]:
-    """Return a night's report as the object that ``--json`` prints."""
-    return night.as_json()
-
-
 def step_text(step: StepResult) -> str:
     """Return the report of one step as plain text."""
     return _plain.render(step_page(step))

@@ -242,6 +242,11 @@ def test_what_failed_stands_before_everything_else() -> None:
     assert text.startswith("FAILED")
 
 
+def test_the_json_of_a_night_has_its_headline_as_summary() -> None:
+    night = NightResult("app", "shop", TWO, 1, (results.failure("backup", "app", ValueError("disk full")),))
+    assert night.as_json()["summary"] == report.headline(night)
+
+
 def test_a_night_without_backup_says_so_in_its_verdict() -> None:
     night = NightResult("app", "shop", TWO, 1, (results.failure("backup", "app", ValueError("disk full")),))
     assert "There is no backup of this night" in report.text(night)
