@@ -179,8 +179,19 @@ class Bench:
                 else connection.execute(statement)
             )
 
-    def configure(self, targets: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
-        """Write a configuration: by name of the target, its database and its backup settings."""
+    def configure(
+        self,
+        targets: Mapping[str, tuple[str, Mapping[str, Any]]],
+        stores: Mapping[str, Sequence[str]] | None = None,
+        more: str = "",
+    ) -> None:
+        """Write a configuration: by name of the target, its database and its backup settings.
+
+        Args:
+            targets: The settings.
+            stores: Of targets that use others than the folder ``disk``.
+            more: Added as it is.
+        """
         text = [
             f"state_url = {_toml(f'sqlite:///{self.folder}/state.db')}",
             f"[stores.disk]\nurl = {_toml(self.store.as_uri())}",
@@ -190,11 +201,12 @@ class Bench:
                 f"[targets.{name}]",
                 f"conninfo = {_toml(self.server.conninfo(database))}",
                 f'password = {{ env = "{PASSWORD_ENV}" }}',
-                f'stores = ["disk"]\nclient_dirs = [{_toml(str(self.server.bin_dir))}]',
+                f"stores = {_toml((stores or {}).get(name, ['disk']))}",
+                f"client_dirs = [{_toml(str(self.server.bin_dir))}]",
                 f"[targets.{name}.backup]",
                 *(f"{key} = {_toml(value)}" for key, value in backup.items()),
             ]
-        (self.folder / "pgsteward.toml").write_text("\n".join(text) + "\n")
+        (self.folder / "pgsteward.toml").write_text("\n".join([*text, more]) + "\n")
 
 
 def _toml(value: Any) -> str:
