@@ -24,6 +24,7 @@ _HEADER = re.compile(
     rb"^(?:--|-- (?:Name|Data for Name|TOC entry|Dumped|Started on|Completed on|PostgreSQL database).*"
     rb"|\\(?:un)?restrict .*|)$"
 )
+_SCHEMA = re.compile(rb"^-- Name: .*; Type: [A-Z ]+; Schema: (?!-; Owner: )(.*); Owner: .*$", re.MULTILINE)
 _DATABASE = re.compile(rb"(?:DATABASE|DATABASE PROPERTIES|(?:ACL|COMMENT|SECURITY LABEL) - DATABASE) ")
 _TOO_NEW = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What a client from 17 on begins with, and a server before 17 refuses; psql's own session needs it not."""
@@ -147,6 +148,12 @@ def decoder(session: Connection, encoding: str) -> Callable[[bytes], str]:
 def schema_sha256(client: Client, dump: Path) -> str:
     r"""Return the hash of the archive's schema script, less pg_dump's own comments and ``\restrict`` keys."""
     return _schema_sha256(run_tool(_schema_script(client, dump), env={}).stdout)
+
+
+def schemas(client: Client, dump: Path, decode: Callable[[bytes], str]) -> set[str]:
+    """Return the schemas that an archive's objects are in."""
+    script = run_tool(_schema_script(client, dump), env={}).stdout
+    return {decode(found) for found in _SCHEMA.findall(script)}
 
 
 def _schema_script(client: Client, dump: Path) -> list[str | Path]:

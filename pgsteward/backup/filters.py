@@ -67,11 +67,15 @@ class Choice:
         """Return the obstacles (see ``backup_obstacles.sql``) that are in the way of this choice."""
         return [row for row in found if self._matters(row)]
 
+    def takes(self, row: Row) -> bool:
+        """Tell whether a relation is chosen, with its rows or without."""
+        if self.tables is not None:
+            return (row["schema_name"], row["name"]) in self.tables
+        return self.schemas is None or row["schema_name"] in self.schemas
+
     def _matters(self, row: Row) -> bool:
         name = (row["schema_name"], row["name"])
-        if self.tables is not None and name not in self.tables:
-            return False
-        if self.schemas is not None and row["schema_name"] not in self.schemas:
+        if not self.takes(row):
             return False
         hidden = "row-level security" in row["reason"]
         return not (hidden and (self.row_security or name in self.without_rows))
@@ -152,31 +156,32 @@ class Part:
 
     Attributes:
         defined: Tables and materialized views that a restore makes.
-        filled: Those whose rows it brings.
-        everything: Only rows are left out. Where tables or schemas are chosen, pg_dump also drops large
-            objects and extensions.
+        choice: What was asked for. Where tables or schemas are chosen, pg_dump also drops large objects and
+            extensions.
     """
 
     defined: frozenset[int]
-    filled: frozenset[int]
-    everything: bool
+    choice: Choice
 
     @classmethod
-    def of(cls, entries: Iterable[tuple[int, int, bytes]], settings: BackupConfig) -> Self:
+    def of(cls, entries: Iterable[tuple[int, int, bytes]], choice: Choice) -> Self:
         """Return it for what `pgsteward.backup.archive.entries` returned."""
-        found = list(entries)
-        filled = frozenset(oid for _, oid, what in found if what.startswith(_ROWS))
         defined = frozenset(
-            oid for _, oid, what in found if what.startswith(_DEFINITIONS) and not what.startswith(_ROWS)
+            oid for _, oid, what in entries if what.startswith(_DEFINITIONS) and not what.startswith(_ROWS)
         )
-        return cls(defined, filled, not (settings.tables or settings.schemas))
+        return cls(defined, choice)
+
+    @property
+    def everything(self) -> bool:
+        """Only rows are left out."""
+        return self.choice.takes_large_objects
 
     def left_out(self, relations: Iterable[Row]) -> list[Note]:
         """Name what is not in the archive, or is there without its rows."""
         notes = [
             Note(
                 postgres.quote_name(row["schema_name"], row["name"]),
-                "left out by the filter" if row["oid"] not in self.defined else "left out without its rows",
+                "left out without its rows" if self.choice.takes(row) else "left out by the filter",
             )
             for row in relations
             if not self.holds(row)
@@ -187,9 +192,10 @@ class Part:
         return notes
 
     def holds(self, row: Row) -> bool:
-        """Tell whether the rows of a relation are in the archive, or are not expected there."""
-        if row["oid"] not in self.defined:
-            return row["extension_name"] is not None and self.everything
-        return (
-            row["oid"] in self.filled or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])
-        )
+        """Tell whether the rows of a relation were asked for: if they are not there, something is wrong."""
+        if row["extension_name"] is not None:
+            return self.everything
+        if not self.choice.takes(row):
+            return False
+        without = (row["schema_name"], row["name"]) in self.choice.without_rows
+        return not without or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])

@@ -14,14 +14,14 @@ from pgsteward.backup.archive import Contents
 from pgsteward.backup.beside import Abandoned, Beside
 from pgsteward.backup.destination import Destination
 from pgsteward.backup.dump_errors import LOCK_REFUSED, Rewritten, as_dump_error
-from pgsteward.backup.filters import Part
+from pgsteward.backup.filters import Choice, Part
 from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import take_proof
 from pgsteward.config import BackupConfig
 from pgsteward.errors import QueryFailed, ToolFailed, TransientError
 from pgsteward.pgtools import Client, RunningTool, start_tool, tool_env
-from pgsteward.postgres import Login, Row
+from pgsteward.postgres import Connection, Login, Row
 from pgsteward.progress import Progress
 from pgsteward.results import Note
 from pgsteward.sql import load
@@ -89,7 +89,7 @@ def dump_and_prove(
     with (
         LockWatch(login, settings.yield_after) as watch,
         as_dump_error(watch, into.contents),
-        _exported_snapshot(login) as (snapshot_id, lsn),
+        _exported_snapshot(login) as (snapshot_id, lsn, holder),
     ):
         arguments = (
             *into.arguments(jobs),
@@ -121,11 +121,11 @@ def dump_and_prove(
             try:
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
                 _wait_for_locks(tool, into, still_wanted)
-                relations = _relations(login, snapshot_id)
+                relations, choice = _relations(login, snapshot_id, settings)
                 archived = stack.enter_context(
                     Beside("archive", lambda wanted: _archived(client, into, tool, when_dumped, wanted))
                 )
-                part = _part(client, settings, into, tool, still_wanted)
+                part = _part(client, choice, into, tool, still_wanted)
                 proof = take_proof(
                     login,
                     settings.proof,
@@ -147,6 +147,7 @@ def dump_and_prove(
                 report()
 
             output = tool.wait(each_moment)
+            holder.close()  # hashing may take long: VACUUM shall not wait for it
             contents = archived.result()
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}
     return Dumped(
@@ -165,14 +166,14 @@ def dump_and_prove(
 
 
 @contextmanager
-def _exported_snapshot(login: Login) -> Iterator[tuple[str, str | None]]:
+def _exported_snapshot(login: Login) -> Iterator[tuple[str, str | None, Connection]]:
     """Hold a snapshot for others to import, on a session that no timeout may end."""
     settings = {"idle_in_transaction_session_timeout": "0"}
     with postgres.connect(login, purpose="snapshot", settings=settings) as holder:
         holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot_id = str(holder.value("SELECT pg_export_snapshot()"))
         lsn = holder.value(load("backup_lsn"))
-        yield snapshot_id, lsn
+        yield snapshot_id, lsn, holder
         # closed without COMMIT: once everybody has imported the snapshot, losing this session is harmless
 
 
@@ -185,19 +186,20 @@ def _wait_for_locks(tool: RunningTool, into: Destination, still_wanted: Callable
         time.sleep(0.01)
 
 
-def _relations(login: Login, snapshot_id: str) -> list[Row]:
-    """Return what the snapshot sees, unless a table is already another one there."""
-    settings = {"idle_in_transaction_session_timeout": "0"}
-    with postgres.connect(login, purpose="backup check", settings=settings) as connection:
+def _relations(login: Login, snapshot_id: str, settings: BackupConfig) -> tuple[list[Row], Choice | None]:
+    """Return what the snapshot sees, unless a table is another one by now, and what of it is chosen."""
+    patient = {"idle_in_transaction_session_timeout": "0"}
+    with postgres.connect(login, purpose="backup check", settings=patient) as connection:
         with connection.snapshot(snapshot_id):
             rewritten = connection.rows(load("snapshot_rewritten"))
             relations = connection.rows(load("proof_relations"))
+            choice = filters.choose(settings, connection) if filters.has_filters(settings) else None
     if rewritten:
         names = ", ".join(postgres.quote_name(row["schema_name"], row["name"]) for row in rewritten[:5])
         raise Rewritten(
             f"rewritten, truncated or renamed while the dump started, so that it would miss rows: {names}"
         )
-    return relations
+    return relations, choice
 
 
 def _archived(
@@ -237,20 +239,20 @@ def _archived(
 
 def _part(
     client: Client,
-    settings: BackupConfig,
+    choice: Choice | None,
     into: Destination,
     tool: RunningTool,
     still_wanted: Callable[[], None],
 ) -> Part | None:
     """Ask the archive of a filtered dump what it will hold, as soon as its contents are written."""
-    if not filters.has_filters(settings):
+    if choice is None:
         return None
     pause_s = 0.05
     while True:
         if ended := tool.poll() is not None:
             tool.wait()
         try:
-            return Part.of(archive.entries(client, into.contents), settings)
+            return Part.of(archive.entries(client, into.contents), choice)
         except ToolFailed:  # cut off: the rest is still on its way
             if ended:
                 raise

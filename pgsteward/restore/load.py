@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pgsteward import sql
 from pgsteward.backup import archive
-from pgsteward.errors import QueryFailed, ToolFailed, VerificationFailed
+from pgsteward.errors import LockTimeout, QueryFailed, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
 from pgsteward.postgres import Connection, compose, connect, identifier, join, quote_name
 from pgsteward.report.units import plural
@@ -182,7 +182,7 @@ def analyze(order: Order, name: str, verdict: Verdict) -> tuple[Verdict, list[No
         tables = [(row["schema_name"], row["name"]) for row in rows if not row["has_foreign"]]
         try:
             _analyze(inside, tables)
-        except QueryFailed:
+        except (QueryFailed, LockTimeout):
             failed = list(_analyze_each(inside, tables))
             return replace(verdict, findings=(*verdict.findings, *failed)), left_out
     return verdict, left_out
@@ -198,6 +198,6 @@ def _analyze_each(inside: Connection, tables: list[tuple[str, str]]) -> list[Fin
     for table in tables:
         try:
             _analyze(inside, [table])
-        except QueryFailed as exc:
+        except (QueryFailed, LockTimeout) as exc:
             failed.append(Finding("degraded", quote_name(*table), f"planner statistics not set: {exc}"))
     return failed

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pgsteward.backup import archive
 from pgsteward.backup.manifest import Manifest, Proof
 from pgsteward.errors import PreconditionError
 from pgsteward.postgres import compose, connect, identifier
-from pgsteward.restore.outcome import STEP, Order
+from pgsteward.restore.outcome import STEP, Order, Ready
 
 
 def refuse_replacing(manifest: Manifest) -> None:
@@ -21,14 +22,15 @@ def refuse_replacing(manifest: Manifest) -> None:
         )
 
 
-def make_schemas(order: Order, name: str) -> None:
-    """Make the schemas of tables that were chosen by name: pg_dump leaves schemas out then."""
+def make_schemas(order: Order, ready: Ready, name: str) -> None:
+    """Make the schemas of what was chosen by name: pg_dump leaves schemas out then."""
     if not any(argument.startswith("--table=") for argument in order.manifest.arguments):
         return
-    proof = order.manifest.proof
-    wanted = {relation.schema_name for relation in proof.relations}
-    wanted |= {sequence.schema_name for sequence in proof.sequences}
+    manifest = order.manifest
+    wanted = {relation.schema_name for relation in manifest.proof.relations}
     with connect(order.admin.to(name), purpose=STEP) as session:
+        decode = archive.decoder(session, manifest.server.encoding)
+        wanted |= archive.schemas(ready.client, ready.folder / manifest.archive, decode)
         for schema in sorted(wanted):
             session.execute(compose("CREATE SCHEMA IF NOT EXISTS {}", identifier(schema)))
 

@@ -238,7 +238,7 @@ def _restore(
         )
     whole = False
     try:
-        make_schemas(order, name)
+        make_schemas(order, ready, name)
         verdict, not_analyzed = analyze(order, name, load(order, ready, name))
         with phases.phase("compare"):
             compared = _compare(order, name, verdict)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pgsteward import postgres
-from pgsteward.backup import catalog
+from pgsteward.backup import archive, catalog
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import PreconditionError
 from pgsteward.postgres import Login
@@ -101,6 +101,41 @@ def test_a_part_is_dumped_proven_and_restored_exactly(
                 table = postgres.identifier(schema, name)
                 found = connection.value(postgres.compose("SELECT count(*) FROM {}", table))
                 assert found == (count or 0)
+
+
+def test_views_alone_and_parts_without_proof_are_restored(
+    database: Database, tmp_path: Path, copies: str
+) -> None:
+    database.execute(
+        'CREATE SCHEMA "App; X"; CREATE VIEW "App; X".v AS SELECT 1 AS a;'
+        "CREATE SCHEMA u; CREATE TABLE u.t (a int)"
+    )
+    for chosen in ({"tables": ['"App; X".v']}, {"tables": ["u.t"], "proof": "none"}):
+        target = make_target(database, tmp_path, backup=stem(chosen))
+        made = back_up(target).details["backup_id"]
+        assert restore(target, made, into=copies).status in ("ok", "partial")
+        database.server.drop(copies)
+
+
+def test_a_chosen_table_whose_rows_are_missing_is_unknown(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute(
+        "CREATE TABLE a AS SELECT 1 AS i; CREATE TABLE b AS SELECT 1 AS i; CREATE TABLE c (i int)"
+    )
+    target = make_target(database, tmp_path, backup=stem({"tables": ["a", "b"]}))
+    real = archive.entries
+
+    def without_b(*args: Any) -> list[tuple[int, int, bytes]]:
+        return [entry for entry in real(*args) if not entry[2].startswith(b"TABLE DATA public b ")]
+
+    monkeypatch.setattr(archive, "entries", without_b)
+    result = back_up(target)
+    assert result.status == "partial"
+    assert [(note.object, note.reason) for note in result.unknown] == [
+        ("public.b", "the archive holds no rows of it")
+    ]
+    assert "public.b" not in [note.object for note in result.skipped]
 
 
 def test_a_pattern_that_matches_nothing_is_refused_and_named(database: Database, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pgsteward.errors import DatabaseUnavailable, PreconditionError, StewardErro
 from pgsteward.postgres import compose, connect, identifier
 from pgsteward.restore import scratch
 from pgsteward.restore.fetch import spool, spool_root
+from pgsteward.restore.load import _analyze_each
 from pgsteward.restore.run import restore
 from pgsteward.restore.scratch import MARK, PREFIX, admin_login, drop_leftovers, leftovers, restore_lock
 from pgsteward.results import StepResult
@@ -630,3 +631,13 @@ def test_marks_can_be_told_from_other_comments() -> None:
 )
 def test_derived_names_fit(database: str, suffix: str, expected: str) -> None:
     assert scratch.fit_name(database, suffix) == expected
+
+
+def test_a_table_that_somebody_locks_is_named_and_the_others_are_analyzed(database: Database) -> None:
+    database.execute("CREATE TABLE a (i int); CREATE TABLE b (i int)")
+    with database.connect() as other, database.connect() as inside, other.transaction():
+        other.execute("LOCK TABLE a")
+        inside.execute("SET lock_timeout = '100ms'")
+        (failed,) = _analyze_each(inside, [("public", "a"), ("public", "b")])
+    assert failed.object == "public.a"
+    assert "lock timeout" in failed.reason
