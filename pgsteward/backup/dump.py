@@ -19,7 +19,7 @@ from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
-from pgsteward.backup.home import home_store, mark, unfinished
+from pgsteward.backup.home import home_store, mark, past_stores, unfinished
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     MANIFEST,
@@ -255,7 +255,7 @@ def _still_locked(lock: Connection) -> None:
 def _not_watched(dumped: Dumped) -> list[Note]:
     if dumped.not_watched is None:
         return []
-    return [Note("locks", f"who waits behind the dump was not watched to its end: {dumped.not_watched}")]
+    return [Note("locks", f"who waits behind the dump was not watched all the time: {dumped.not_watched}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +303,13 @@ def _globals(plan: Plan, *, encrypted: bool, still_wanted: Callable[[], None] | 
 def _anomalies(plan: Plan, manifest: Manifest) -> tuple[list[Note], list[Note]]:
     """Return what earlier backups make unlikely, and why that could not be looked at."""
     try:
-        before = history(plan.home, plan.target.name, plan.target.database)
+        for store in past_stores(plan.target, plan.home):
+            before = history(store, plan.target.name, plan.target.database)
+            if before:
+                return unlikely(before, manifest), []
     except (StoreUnavailable, StoreFailed) as exc:
         return [], [Note("earlier backups", f"could not be read, so nothing is known to be unlikely: {exc}")]
-    return unlikely(before, manifest), []
+    return [], []
 
 
 def _restore_md(

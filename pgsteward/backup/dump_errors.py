@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pgsteward.backup.lock_watch import GivenWay, LockWatch
-from pgsteward.errors import LockTimeout, ToolFailed, TransientError
+from pgsteward.errors import LockTimeout, StoreUnavailable, ToolFailed, TransientError
+from pgsteward.postgres_settings import advice
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ _TRANSIENT = re.compile(
     "|terminating connection|connection to server .* failed|the database system is"
     "|too many (clients|connections)|remaining connection slots|could not open relation|SSL SYSCALL"
     '|relation "[^"]*" does not exist'
-    "|no connection to the server|could not receive data from server"
+    "|no connection to the server|could not receive data from server|cache lookup failed"
 )
+_LOGIN = re.compile("connection to server .* failed: .*")
 _TIMED_OUT = re.compile("canceling statement due to (?:lock|statement) timeout")
 _STATEMENT = re.compile(r"\npg_\w+: detail: (?:Query|Command) was:.*?(?=\npg_\w+: |\Z)", re.DOTALL)
 _END = re.compile(r"\w+ (?:ended with status \d+|was ended by \w+): ")
@@ -66,7 +68,10 @@ _HINTS = (
         'snapshot "[^"]*" does not exist|invalid snapshot|snapshot is gone',
         f"the session that held the snapshot was ended (the server's log says by whom); {_AGAIN}",
     ),
-    ("does not exist|could not open relation", f"a table was dropped while the dump started; {_AGAIN}"),
+    (
+        "does not exist|could not open relation|cache lookup failed",
+        f"a table was dropped while the dump started; {_AGAIN}",
+    ),
     (
         "too many (clients|connections)|remaining connection slots",
         f"raise max_connections or the CONNECTION LIMIT, lower jobs, or wait for others to leave; {_AGAIN}",
@@ -97,7 +102,7 @@ def as_dump_error(watch: LockWatch, where: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (LockRefused, Rewritten, GivenWay):
+    except (LockRefused, Rewritten, GivenWay, StoreUnavailable):
         raise
     except LockTimeout as exc:
         raise LockTimeout(explained(str(exc), watch, where)) from exc
@@ -108,6 +113,9 @@ def as_dump_error(watch: LockWatch, where: Path) -> Iterator[None]:
         log.info("%s", text)  # the error has the gist of it
         if LOCK_REFUSED in text:
             raise LockRefused(f"{gist(text)}; {watch.behind(text)}") from exc
+        login = _LOGIN.search(gist(text))
+        if login is not None and (fix := advice(login[0])) is not None:
+            raise ToolFailed(f"{gist(text)}; {fix}") from exc
         if _TRANSIENT.search(text):
             raise TransientError(explained(text, watch, where)) from exc
         raise ToolFailed(explained(text, watch, where)) from exc

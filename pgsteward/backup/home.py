@@ -54,6 +54,13 @@ def home_store(target: Target) -> Store:
     return _spool()
 
 
+def past_stores(target: Target, home: Store) -> list[Store]:
+    """Return where earlier backups of the target are: not in the spool, which each upload empties."""
+    if target.settings.backup.form == "directory" and has_spool(target):
+        return target.stores()
+    return [home]
+
+
 def _spool() -> Store:
     return open_store(SPOOL, StoreConfig(url=f"file://{state_folder() / SPOOL}"))
 

@@ -153,7 +153,7 @@ class LockWatch:
 
     @property
     def blind(self) -> str | None:
-        """Say why nobody was looked for, or not to the end; None when all went well."""
+        """Say why nobody was looked for, or not all the time; None when all went well."""
         return self._trouble
 
     def _watch(self) -> None:
@@ -162,10 +162,11 @@ class LockWatch:
                 with postgres.connect(
                     self._login, purpose="lock watch", statement_timeout_s=30, connect_timeout_s=5
                 ) as session:
-                    self._session, self._trouble = session, None
+                    self._session = session
                     self._sample_until_over(session)
             except StewardError as exc:
-                self._trouble = str(exc)
+                if self._session is None or not self._over.is_set():  # else it is us who ended the last one
+                    self._trouble = str(exc)
                 self._over.wait(_CONNECT_AGAIN_S)
             finally:
                 self._session = None

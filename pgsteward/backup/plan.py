@@ -11,12 +11,18 @@ from typing import Any
 
 from pgsteward import capacity, postgres
 from pgsteward.backup import filters, lock_slots
-from pgsteward.backup.home import home_store
+from pgsteward.backup.home import home_store, past_stores
 from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
 from pgsteward.client_places import can_be_run
-from pgsteward.errors import DatabaseUnavailable, PreconditionError, VerificationFailed
+from pgsteward.errors import (
+    DatabaseUnavailable,
+    PreconditionError,
+    StoreFailed,
+    StoreUnavailable,
+    VerificationFailed,
+)
 from pgsteward.pgtools import Client, choose_client, find_clients
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.report.units import humanize_bytes, plural
@@ -255,10 +261,17 @@ def _room(target: Target, home: Store, spec: str, partial: tuple[str, ...], data
 
 def _newest(home: Store, target: Target) -> Iterator[Manifest]:
     """Yield the newest manifests: not all, as those of many tables are large."""
-    folders = filter(BACKUP_ID.fullmatch, home.folders(catalog_prefix(target.name, target.database)))
-    for backup_id in sorted(folders, reverse=True)[:_LOOKED_AT]:
-        with contextlib.suppress(FileNotFoundError, VerificationFailed):
-            yield read_manifest(home, target.name, target.database, backup_id)
+    for store in past_stores(target, home):
+        trouble = () if store is home else (StoreUnavailable, StoreFailed)
+        folders: list[str] = []
+        with contextlib.suppress(*trouble):
+            found = store.folders(catalog_prefix(target.name, target.database))
+            folders = list(filter(BACKUP_ID.fullmatch, found))
+        for backup_id in sorted(folders, reverse=True)[:_LOOKED_AT]:
+            with contextlib.suppress(FileNotFoundError, VerificationFailed, *trouble):
+                yield read_manifest(store, target.name, target.database, backup_id)
+        if folders:
+            return
 
 
 def refuse_too_little(room: Room, home: Store, *, refuse: bool) -> tuple[str, ...]:

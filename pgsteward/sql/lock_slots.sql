@@ -2,7 +2,7 @@
 -- Parameters: schemas (text[]), table_schemas and table_names (text[], in pairs): what a filtered dump is of, NULL
 -- for all. Any role may run it.
 -- The lock table is made for max_locks_per_transaction locks of each process that there may be; fast-path locks
--- are not in it.
+-- are not in it, nor are the predicate locks of serializable transactions, which have a table of their own.
   WITH server AS (
        SELECT current_setting('max_locks_per_transaction')::int8   AS locks_per_process,
               current_setting('max_connections')::int8
@@ -18,6 +18,7 @@
               l.transactionid::text, l.classid, l.objid, l.objsubid
          FROM pg_locks AS l
         WHERE NOT l.fastpath
+          AND l.mode <> 'SIReadLock'
        ),
        tables AS (
        SELECT c.oid

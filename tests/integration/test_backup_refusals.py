@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgsteward import capacity
+from pgsteward.backup import lock_watch
 from pgsteward.backup.beside import Beside
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.lock_watch import LockWatch
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import connect
-from tests.integration.backup_targets import make_target, nothing_left
+from tests.integration.backup_targets import make_target, nothing_left, own_sessions
 from tests.servers import Database
 
 
@@ -98,5 +100,47 @@ def wait_for_queue(database: Database, length: int) -> None:
     until = time.monotonic() + 30
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
     while database.value(waiting) < length:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_sample_that_is_cut_off_at_the_end_is_no_trouble_and_a_gap_stays(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_watch, "_CONNECT_AGAIN_S", 0.05)
+    monkeypatch.setattr(lock_watch, "load", lambda name: b"SELECT pg_sleep(60), %(ours)s::text[]")
+    asleep = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = 'pgsteward lock watch' AND state = 'active'"
+        " AND datname = current_database()"
+    )
+    with LockWatch(database.login) as watch:
+        wait_until(lambda: database.rows(asleep))
+    assert watch.blind is None
+    with LockWatch(database.login) as watch:
+        wait_until(lambda: database.rows(asleep))
+        (first,) = database.rows(asleep)
+        database.execute("SELECT pg_terminate_backend(%(pid)s)", first)
+        wait_until(lambda: [row for row in database.rows(asleep) if row != first])
+    assert watch.blind is not None
+
+
+def test_the_snapshot_is_let_go_before_files_are_hashed_to_their_end(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id int)")
+    real = BackupFiles.hash_folder
+
+    def slow(files: BackupFiles, *args: Any) -> None:
+        wait_until(lambda: "pgsteward snapshot" not in own_sessions(database.server))
+        real(files, *args)
+
+    monkeypatch.setattr(BackupFiles, "hash_folder", slow)
+    assert back_up(make_target(database, tmp_path)).status == "ok"
+
+
+def wait_until(there: Callable[[], object]) -> None:
+    until = time.monotonic() + 20
+    while not there():
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -12,6 +12,7 @@ from pgsteward.children import Children
 from pgsteward.demo.server import EmbeddedPostgres
 from pgsteward.errors import PreconditionError, TransientError
 from pgsteward.postgres import connect
+from pgsteward.sql import load
 from tests.integration.backup_targets import make_target, nothing_left
 from tests.servers import TEST_SETTINGS, Database, Server
 
@@ -82,3 +83,20 @@ def test_locks_that_others_hold_now_are_something_that_may_heal(small: Server) -
             with pytest.raises(TransientError, match="others hold 4"):
                 lock_slots.check(session, "counts")
         lock_slots.check(session, "counts")
+
+
+def test_predicate_locks_have_a_table_of_their_own(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, filler text); ALTER TABLE t ALTER filler SET STORAGE PLAIN"
+    )
+    database.execute("INSERT INTO t SELECT n, repeat('x', 5000) FROM generate_series(1, 25) AS n")
+    nothing = {"schemas": None, "table_schemas": None, "table_names": None}
+    with database.connect() as reader, database.connect() as session:
+        reader.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        reader.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        before = session.row(load("lock_slots"), nothing)["held"]
+        for n in range(1, 26):
+            reader.execute("SELECT filler FROM t WHERE id = %(n)s", {"n": n})
+        predicates = "SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock'"
+        assert session.value(predicates) >= 25
+        assert session.row(load("lock_slots"), nothing)["held"] < before + 10

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pgsteward.backup import home
+from pgsteward.backup.anomalies import AT_LEAST
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
@@ -188,3 +189,16 @@ def test_an_unknown_backup_is_refused(target: Target) -> None:
     back_up(target)
     with pytest.raises(PreconditionError, match="no complete backup"):
         upload(target, backup_id="20200101T000000Z-abcdef")
+
+
+def test_earlier_backups_are_looked_for_where_the_spool_has_sent_them(
+    database: Database, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    database.execute("CREATE TABLE t AS SELECT generate_series(1, 2000) AS id")
+    target = make_target(database, tmp_path, bucket=bucket, stores=("s3",), backup={"jobs": 1})
+    for _ in range(AT_LEAST):
+        assert upload(target, backup_id=back_up(target).details["backup_id"]).status == "ok"
+    database.execute("TRUNCATE t")
+    assert "public.t" in [note.object for note in back_up(target).findings]
+    assert "newest backups" in back_up(target, dry_run=True).details["estimated"]

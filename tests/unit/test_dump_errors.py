@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward.backup.dump_errors import explained, gist
+from pgsteward.backup.dump_errors import as_dump_error, explained, gist
 from pgsteward.backup.lock_watch import GivenWay, LockWatch, Waiter
 from pgsteward.backup.snapshot_dump import _give_way
 from pgsteward.backup.stream_dump import ArchiveHead
-from pgsteward.errors import ToolFailed
+from pgsteward.errors import StoreUnavailable, ToolFailed, TransientError
 from pgsteward.pgtools import Client, start_tool
 from pgsteward.postgres import Login
 
@@ -83,3 +83,42 @@ def test_a_dump_that_has_ended_gives_way_to_nobody() -> None:
     with start_tool([sys.executable, "-c", ""], env={}) as tool:
         tool.wait()
         _give_way(tool, watch)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "what_to_do"),
+    [
+        pytest.param(
+            "pg_dump ended with status 1: pg_dump: error: query failed: ERROR:  cache lookup failed for 7",
+            TransientError,
+            "run the backup again",
+            id="dropped-while-it-was-looked-up",
+        ),
+        pytest.param(
+            'pg_dump ended with status 1: pg_dump: error: connection to server at "db", port 5432 failed:'
+            ' FATAL:  password authentication failed for user "b"',
+            ToolFailed,
+            "correct the conninfo or the password",
+            id="refused-login",
+        ),
+        pytest.param(
+            'pg_dump ended with status 1: pg_dump: error: connection to server at "db", port 5432 failed:'
+            " FATAL:  the database system is starting up",
+            TransientError,
+            "run the backup again",
+            id="server-is-starting",
+        ),
+    ],
+)
+def test_what_may_heal_is_told_from_what_will_not(said: str, kind: type[Exception], what_to_do: str) -> None:
+    watch = LockWatch(Login("dbname=x"), None)
+    with pytest.raises(kind, match=what_to_do), as_dump_error(watch, Path("/nowhere")):
+        raise ToolFailed(said)
+
+
+def test_what_a_store_says_gets_no_advice_about_postgresql() -> None:
+    watch = LockWatch(Login("dbname=x"), None)
+    said = "store s3: connection refused"
+    with pytest.raises(StoreUnavailable) as raised, as_dump_error(watch, Path("/nowhere")):
+        raise StoreUnavailable(said)
+    assert str(raised.value) == said

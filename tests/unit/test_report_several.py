@@ -82,7 +82,7 @@ ODD: dict[str, StepResult] = {
     "search": odd(
         8,
         status="partial",
-        unknown=(Note("locks", "who waits behind the dump was not watched to its end: connection lost"),),
+        unknown=(Note("locks", "who waits behind the dump was not watched all the time: connection lost"),),
     ),
     "warehouse": odd(
         11,
