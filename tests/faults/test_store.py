@@ -33,7 +33,7 @@ def down_while_uploading(scene: Scene) -> Outcome:
     scene.whole["stores"] = ("disk", "s3")
 
     def progress(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("uploading dump/"):
+        if what.startswith("uploading"):
             s3.stop()
 
     target = scene.target()
