@@ -67,7 +67,7 @@ class MemoryStore(Plain):
         return None
 
     def self_test(self, prefix: str, progress: Progress) -> SelfTest:
-        raise NotImplementedError("nothing that is entrusted to it has to last")
+        return SelfTest(())
 
     def abort_uploads(self, prefix: str) -> list[str]:
         return []
