@@ -14,8 +14,8 @@ from typing import Literal
 
 Weight = Literal["benign", "degraded", "fatal"]
 
-_HEAD = "pg_restore: "
-_HEADS = re.compile(r"^(?:pg_restore: |error: |warning: )+")
+_HEAD = "pg_restore:"
+_HEADS = re.compile(r"^(?:pg_restore:|error: |warning: | )+")
 _FAILED = re.compile(r"could not execute query: |COPY failed for table |error returned by PQ|could not ")
 _INFO = re.compile(
     r"from TOC entry |while |creating |processing |launching |finished |entering |executing |connecting "
@@ -176,11 +176,12 @@ class Listener:
     def hear(self, line: str) -> None:
         """Take in one line of stderr.
 
-        A worker writes ``pg_restore: ``, ``error: `` and the text one after the other; another worker's
-        pieces may come in between. Heads are therefore counted, and each text is given the head it fits.
+        A worker writes ``pg_restore:``, a blank, ``error: `` and the text one after the other; another
+        worker's pieces may come in between. Heads are therefore counted, and each text is given the head it
+        fits.
         """
         text = _HEADS.sub("", line, count=1) if self._heads or line.startswith(_HEAD) else line
-        head = line.removesuffix(text)
+        head = line.removesuffix(text).strip(" ") and line.removesuffix(text)  # blanks alone are none
         self._heads += head.count(_HEAD)
         for level in ("error", "warning"):
             said = head.count(f"{level}: ")

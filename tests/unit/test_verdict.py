@@ -166,19 +166,21 @@ pg_restore: warning: errors ignored on restore: 2
 
 TORN = (
     [
-        "pg_restore: ",
+        "pg_restore:",
+        " ",
         "error: ",
         'could not execute query: ERROR:  unrecognized "t"\nCommand was: SET t = 0;\n\n',
     ],
-    ["pg_restore: ", 'creating TABLE "public.jobs"\n'],
-    ["pg_restore: ", "from TOC entry 4; 0 16401 TABLE DATA jobs app\n"],
+    ["pg_restore:", " ", 'creating TABLE "public.jobs"\n'],
+    ["pg_restore:", " ", "from TOC entry 4; 0 16401 TABLE DATA jobs app\n"],
     [
-        "pg_restore: ",
+        "pg_restore:",
+        " ",
         "error: ",
         "could not execute query: ERROR:  gone\nCommand was: CREATE TABLE x (a\n int);\n",
     ],
-    ["pg_restore: ", "finished item 3471 TABLE DATA sessions\n"],
-    ["pg_restore: ", "error: ", 'COPY failed for table "jobs": ERROR:  disk full\n'],
+    ["pg_restore:", " ", "finished item 3471 TABLE DATA sessions\n"],
+    ["pg_restore:", " ", "error: ", 'COPY failed for table "jobs": ERROR:  disk full\n'],
 )
 
 
