@@ -71,17 +71,42 @@ def _truncated(scene: Scene, times: int) -> StepResult:
     hold = scene.proxy.hold("pgsteward dump", asked=b"IN ACCESS SHARE MODE NOWAIT")
     done: list[StepResult] = []
     run = threading.Thread(target=lambda: done.append(back_up(scene.target())))
-    run.start()
-    for _ in range(times):
-        hold.wait()
-        until(lambda: _dump_holds(scene, "small"), "the dump has locked small")
-        with truncating(scene, "small"):
-            hold.go_on.set()
-        hold.go_on.clear()  # TRUNCATE had its way: that dump is dead
-        hold.held.clear()
-    hold.go_on.set()
-    run.join()
+    with watch_log() as noticed:
+        run.start()
+        for _ in range(times):
+            hold.wait()
+            until(lambda: _dump_holds(scene, "small"), "the dump has locked small")
+            with truncating(scene, "small"):
+                until(noticed.is_set, "the lock watch has seen it")
+                noticed.clear()
+                hold.go_on.set()
+            hold.go_on.clear()  # TRUNCATE had its way: that dump is dead
+            hold.held.clear()
+        hold.go_on.set()
+        run.join()
     return done[0]
+
+
+@contextmanager
+def watch_log() -> Iterator[threading.Event]:
+    """Give what is set whenever the lock watch logs somebody who waits."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waits for ACCESS EXCLUSIVE" in record.getMessage():
+                noticed.set()
+
+    noticed = threading.Event()
+    listener = Listener()
+    logger = logging.getLogger("pgsteward.backup.lock_watch")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(listener)
+    try:
+        yield noticed
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
 
 
 @fault("somebody holds a table for too long", *BOTH)
