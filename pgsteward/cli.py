@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pgsteward import cli_prune, cli_setup
+from pgsteward import cli_prune, cli_receipts, cli_setup
 from pgsteward.cli_output import print_result, print_text, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
@@ -247,6 +247,7 @@ def upload(
 
 
 app.command(rich_help_panel=BACKUPS)(cli_prune.prune)
+app.command(rich_help_panel=BACKUPS)(cli_receipts.receipts)
 
 
 @app.command(rich_help_panel=BACKUPS)

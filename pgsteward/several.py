@@ -40,7 +40,9 @@ _LOOKS_AT: Mapping[str, str] = {
     "analyze": "tables",
 }
 
-_JOINED = frozenset({"backups", "decisions", "indexes", "bloated", "order", "lock_waiters"})
+_JOINED = frozenset(
+    {"backups", "chains", "decisions", "indexes", "bloated", "order", "lock_waiters", "receipts"}
+)
 """Lists of objects, which are joined also where they are empty: a reader finds them in one place."""
 
 Call = Callable[[Target], StepResult]

@@ -8,8 +8,12 @@ a receipt of its own why that may go on.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
-from collections.abc import Collection
+import json
+import logging
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -17,10 +21,17 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from pgsteward.backup.manifest import BACKUP_ID, ProofLevel, catalog_prefix
+from pgsteward.backup.receipt_page import page_of
+from pgsteward.errors import StewardError
+from pgsteward.places import state_folder
 from pgsteward.results import Note
 from pgsteward.storage import Store
 
+log = logging.getLogger(__name__)
+
 RECEIPTS = "receipts/"
+HEAD = "HEAD.json"
+"""Says which receipt is the newest one: without it nobody could tell that the end of a chain is missing."""
 FORMAT_VERSION = 1
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 
@@ -90,19 +101,41 @@ class Receipt(_Model):
 def write_receipt(store: Store, receipt: Receipt) -> str:
     """Chain a receipt to the newest one of its database, store it and return its key.
 
-    Its `previous_sha256` and, where the clock went backwards, its `written_at` are set here.
+    Its `previous_sha256` and, where the clock went backwards, its `written_at` are set here. Beside it go a
+    page for people and the note of which one is the newest; a receipt without them is one all the same.
     """
-    prefix = catalog_prefix(receipt.target, receipt.database) + RECEIPTS
-    keys = _receipt_keys(store, prefix)
-    written_at = receipt.written_at.astimezone(UTC)
-    previous = None
-    if keys:
-        previous = hashlib.sha256(store.get_bytes(keys[-1])).hexdigest()
-        written_at = max(written_at, _written_at(keys[-1]) + timedelta(microseconds=1))
-    chained = receipt.model_copy(update={"previous_sha256": previous, "written_at": written_at})
-    key = f"{prefix}{written_at.strftime(_STAMP)}-{receipt.backup_id}.json"
-    store.put_bytes(key, chained.to_bytes())
+    prefix = receipts_prefix(receipt.target, receipt.database)
+    with _one_at_a_time():
+        keys = receipt_keys(store, prefix)
+        written_at = receipt.written_at.astimezone(UTC)
+        previous = None
+        if keys:
+            previous = hashlib.sha256(store.get_bytes(keys[-1])).hexdigest()
+            written_at = max(written_at, written_at_of(keys[-1]) + timedelta(microseconds=1))
+        chained = receipt.model_copy(update={"previous_sha256": previous, "written_at": written_at})
+        key = f"{prefix}{written_at.strftime(_STAMP)}-{receipt.backup_id}.json"
+        data = chained.to_bytes()
+        store.put_bytes(key, data)
+        digest = hashlib.sha256(data).hexdigest()
+        name = key.removeprefix(prefix)
+        head = {"newest": name, "sha256": digest, "receipts": len(keys) + 1}
+        try:
+            store.put_bytes(page_key(key), page_of(chained, name, digest).encode())
+            store.put_bytes(prefix + HEAD, json.dumps(head, indent=1).encode() + b"\n")
+        except StewardError as exc:
+            log.warning("beside receipt %s not everything could be written: %s", key, exc)
     return key
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let no two runs on this machine chain their receipts to the same one."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, StewardError):  # without state: only others on this machine matter
+            folder = state_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context((folder / "receipts.lock").open("wb")), fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +164,8 @@ def read_chain(
         backup_ids: Read only the receipts of these backups; the chain grows for ever.
     """
     chain: list[Entry] = []
-    for key in _receipt_keys(store, catalog_prefix(target_name, database) + RECEIPTS):
-        backup_id = _backup_id(key)
+    for key in receipt_keys(store, receipts_prefix(target_name, database)):
+        backup_id = backup_id_of(key)
         if backup_ids is not None and backup_id not in backup_ids:
             continue
         receipt, trouble = None, ""
@@ -185,7 +218,18 @@ def _newest(receipts: Collection[Receipt]) -> dict[str, Receipt]:
     return {receipt.backup_id: receipt for receipt in sorted(evidence, key=lambda r: r.written_at)}
 
 
-def _receipt_keys(store: Store, prefix: str) -> list[str]:
+def receipts_prefix(target_name: str, database: str) -> str:
+    """Return the key prefix of one database's receipts, with its slash."""
+    return catalog_prefix(target_name, database) + RECEIPTS
+
+
+def page_key(key: str) -> str:
+    """Return the key of the page for people beside a receipt."""
+    return key.removesuffix(".json") + ".md"
+
+
+def receipt_keys(store: Store, prefix: str) -> list[str]:
+    """Return the keys of the receipts below `prefix`, oldest first."""
     return [stored.key for stored in store.objects(prefix) if _is_receipt(stored.key.removeprefix(prefix))]
 
 
@@ -200,9 +244,11 @@ def _is_receipt(name: str) -> bool:
     return True
 
 
-def _backup_id(key: str) -> str:
+def backup_id_of(key: str) -> str:
+    """Return the backup that a receipt is about, as its name says."""
     return key.rpartition("/")[2].partition("-")[2].removesuffix(".json")
 
 
-def _written_at(key: str) -> datetime:
+def written_at_of(key: str) -> datetime:
+    """Return when a receipt was written, as its name says."""
     return datetime.strptime(key.rpartition("/")[2].partition("-")[0], _STAMP).replace(tzinfo=UTC)

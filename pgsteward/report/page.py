@@ -33,7 +33,9 @@ _HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
 """Details that say again what stands elsewhere on the page."""
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons")
+    "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons"),
+    "receipts": ("database", "store", "age_seconds", "what", "verdict", "backup_id", "level", "rows", "into"),
+    "chains": ("database", "store", "receipts", "intact", "newest_at", "newest_sha256"),
 }
 """Tables of which people see these columns only; the JSON has all of them."""
 

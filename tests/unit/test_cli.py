@@ -33,6 +33,7 @@ COMMANDS = [
     "verify",
     "upload",
     "prune",
+    "receipts",
     "restore",
     "janitor",
     "sessions",
