@@ -21,6 +21,7 @@ def restore(
     confirm_database: str = "",
     dry_run: bool = False,
     database: str = "",
+    as_of: str = "",
 ) -> State[Any]:
     """Restore a backup and compare every table with the proof that was taken when it was dumped.
 
@@ -35,13 +36,16 @@ def restore(
 
     Args:
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
-        what: `latest`, or the id of a backup such as 20261123T020000Z-7f3a9c.
+        what: `latest`, `latest-proven` (restored once and found equal), or the id of a backup such as
+            20261123T020000Z-7f3a9c.
         store: Restore from this store of the target; the first one that has the backup when empty.
         into: Name of the new database; one is made up when empty.
         replace: Put the restored database in the place of the target's own.
         confirm_database: With `replace`, repeat the name of the database that is replaced.
         dry_run: Check the backup, the server and the room, and restore nothing.
         database: Whose backup, where the target has several: asked for with `latest`; an id tells it.
+        as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
+            time_zone of the target's retention, which is UTC by default.
     """
     return run_steps(
         target,
@@ -51,6 +55,7 @@ def restore(
                 target,
                 what,
                 store=store or None,
+                as_of=as_of or None,
                 into=into or None,
                 replace=replace,
                 confirm_database=confirm_database or None,

@@ -5,13 +5,12 @@ Everything heavy is imported inside the command that needs it: ``--help`` must a
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pgsteward import cli_prune, cli_receipts, cli_setup
+from pgsteward import cli_prune, cli_receipts, cli_restore, cli_setup
 from pgsteward.cli_output import print_result, print_text, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
@@ -250,65 +249,7 @@ app.command(rich_help_panel=BACKUPS)(cli_prune.prune)
 app.command(rich_help_panel=BACKUPS)(cli_receipts.receipts)
 
 
-@app.command(rich_help_panel=BACKUPS)
-def restore(
-    ctx: typer.Context,
-    target: TargetName = None,
-    backup_id: BackupId = None,
-    store: FromStore = None,
-    into: Annotated[
-        str | None,
-        typer.Option(
-            "--into", metavar="DATABASE", help="Name of the new database; by default one with the time in it."
-        ),
-    ] = None,
-    replace: Annotated[
-        bool,
-        typer.Option("--replace", metavar="", help="Put the restored database into the old one's place."),
-    ] = False,
-    confirm_database: Annotated[
-        str | None,
-        typer.Option("--confirm-database", metavar="NAME", help="With --replace: its name, once more."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Parallel jobs.")
-    ] = None,
-    database: Database = None,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
-    """Restore a backup into a new database and compare it with its proof."""
-    target, what = split_target(ctx, target, backup_id)
-    if confirm_database is not None and not replace:
-        raise typer.BadParameter("--confirm-database goes with --replace")
-    if replace and into is not None:
-        raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
-
-    def operation(chosen: Target, progress: Progress) -> StepResult:
-        from pgsteward.databases import locate
-        from pgsteward.restore.run import restore as restore_backup
-
-        check_backup_id(what or "latest")
-        chosen = locate(chosen, what or "latest", database=database, store=store)
-        if replace and confirm_database != chosen.database:
-            given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
-            raise ConfigError(
-                f"--replace asks for the name of the database that is replaced, and {given}:"
-                f" write --confirm-database {shlex.quote(chosen.database)}"
-            )
-        return restore_backup(
-            chosen,
-            what or "latest",
-            store=store,
-            into=into,
-            replace=replace,
-            confirm_database=confirm_database,
-            jobs=jobs,
-            dry_run=dry_run,
-            progress=progress,
-        )
-
-    run_operation(ctx, "restore", target, operation, as_json=json, remember=True, database=database)
+app.command(rich_help_panel=BACKUPS)(cli_restore.restore)
 
 
 @app.command(rich_help_panel=BACKUPS)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,13 +323,15 @@ def choose_target(config: Config, name: str | None) -> Target:
     return Target(name, config.target(name), config)
 
 
-def split_target(ctx: typer.Context, target: str | None, backup: str | None) -> tuple[str | None, str | None]:
+def split_target(
+    ctx: typer.Context, target: str | None, backup: str | None, words: Collection[str] = BACKUP_WORDS
+) -> tuple[str | None, str | None]:
     """Tell ``verify app latest`` from ``verify latest``: a lone backup needs no target where there is one."""
     from pgsteward.backup.manifest import BACKUP_ID
 
     if target is None or backup is not None:
         return target, backup
-    if target in BACKUP_WORDS or BACKUP_ID.fullmatch(target):
+    if target in words or BACKUP_ID.fullmatch(target):
         return None, target
     return target, None
 

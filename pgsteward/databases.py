@@ -12,11 +12,11 @@ from fnmatch import fnmatchcase
 
 from pgsteward import capacity
 from pgsteward.backup.home import spool_store
-from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, backup_prefix, database_name
+from pgsteward.backup.manifest import MANIFEST, backup_prefix, database_name
 from pgsteward.config import Config, TargetConfig
 from pgsteward.errors import ConfigError, PreconditionError, StewardError, StoreFailed, StoreUnavailable
 from pgsteward.postgres import Connection, Login, Row, connect, quote_name
-from pgsteward.restore import scratch
+from pgsteward.restore import choice, scratch
 from pgsteward.results import Note
 from pgsteward.sql import load
 from pgsteward.storage import Store, selftest
@@ -162,7 +162,7 @@ def locate(target: Target, what: str, *, database: str | None = None, store: str
 
     Args:
         target: Whose backup.
-        what: An id, or ``latest``, which is one database's.
+        what: An id, or ``latest`` or ``latest-proven``, which is one database's.
         database: The database, where it is known.
         store: Look in this store only.
 
@@ -172,16 +172,15 @@ def locate(target: Target, what: str, *, database: str | None = None, store: str
             is not said which.
         StoreUnavailable: Not found, and a store that may have it can't be asked.
     """
-    if what != "latest" and not BACKUP_ID.fullmatch(what):
-        raise ConfigError(f"{what!r} is not a backup; write latest or an id as `pgsteward backups` prints it")
+    choice.refuse_unknown(what)
     if database is not None:
         return bind(target, database)
     if not target.has_several:
         return target
-    if what == "latest":
+    if what in choice.WORDS:
         known = ", ".join(sorted(stored(target)[0])) or "none has a backup"
         raise ConfigError(
-            f"target {target.name!r} has several databases; say whose latest backup is meant:"
+            f"target {target.name!r} has several databases; say whose {what} backup is meant:"
             f" --database NAME ({known})"
         )
     names: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pgsteward.databases import locate
-from pgsteward.restore import run
+from pgsteward.restore import choice, run
 from pgsteward.results import StepResult
 from pgsteward.targets import load_target
 from tasks import maintenance_task
@@ -18,6 +18,7 @@ def restore_backup(
     what: str = "latest",
     *,
     store: str | None = None,
+    as_of: str | None = None,
     into: str | None = None,
     replace: bool = False,
     confirm_database: str | None = None,
@@ -26,10 +27,13 @@ def restore_backup(
 ) -> StepResult:
     """Restore a backup and compare it with its proof. Never retried: it may have replaced a database."""
     with shown_progress("restore", target) as progress:
+        chosen = load_target(target)
+        until = choice.parse_instant(as_of, chosen.settings.retention.time_zone) if as_of else None
         return run.restore(
-            locate(load_target(target), what, database=database, store=store),
+            locate(chosen, what, database=database, store=store),
             what,
             store=store,
+            as_of=until,
             into=into,
             replace=replace,
             confirm_database=confirm_database,

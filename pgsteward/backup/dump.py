@@ -191,6 +191,7 @@ def _attempt(
             jobs=plan.jobs if form == "directory" else 1,
             snapshot_id=dumped.snapshot_id,
             snapshot_lsn=dumped.lsn,
+            snapshot_at=dumped.snapshot_at,
             database_bytes=plan.server["database_bytes"],
             extensions=plan.server["extensions"],
             files=files.stored,

@@ -177,6 +177,11 @@ class Manifest(_Model):
     snapshot_lsn: str | None = Field(
         description="WAL position of the snapshot; null where it can't be asked."
     )
+    snapshot_at: AwareDatetime | None = Field(
+        None,
+        description="When the snapshot was taken, UTC: the moment that a restore brings back. Null where an"
+        " older version has not written it.",
+    )
     database_bytes: int = Field(description="Size of the database on the server, in bytes.")
     extensions: dict[str, str] = Field(default_factory=dict, description="Versions by name.")
     files: tuple[StoredFile, ...] = Field(description="Every stored file but the manifest.")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pgsteward import postgres
@@ -33,6 +34,7 @@ class Dumped:
 
     Attributes:
         contents: What pg_restore says about it.
+        snapshot_at: Just after the snapshot was taken.
         relations: Those that the dump is to hold, as the snapshot saw them.
         left_out: What the configuration left out.
         lock_waiters: Who had to wait behind the dump.
@@ -44,6 +46,7 @@ class Dumped:
     relations: list[Row]
     snapshot_id: str
     lsn: str | None
+    snapshot_at: datetime
     arguments: tuple[str, ...]
     stderr: tuple[str, ...]
     seconds: dict[str, float]
@@ -91,6 +94,7 @@ def dump_and_prove(
         as_dump_error(watch, into.contents),
         _exported_snapshot(login) as (snapshot_id, lsn, holder),
     ):
+        snapshot_at = datetime.now(UTC)
         arguments = (
             *into.arguments(jobs),
             _compress_argument(client, spec),
@@ -156,6 +160,7 @@ def dump_and_prove(
         relations if part is None else [row for row in relations if part.holds(row)],
         snapshot_id,
         lsn,
+        snapshot_at,
         arguments,
         output.stderr_lines,
         seconds,

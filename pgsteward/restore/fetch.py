@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -20,7 +21,8 @@ from pgsteward.backup.catalog import but_partial
 from pgsteward.backup.encryption import Identities, WrongIdentity, read_identities
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
-from pgsteward.backup.manifest import BACKUP_ID, DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.manifest import DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.receipts import proven, read_receipts
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import (
     DamagedBackup,
@@ -33,6 +35,7 @@ from pgsteward.errors import (
 )
 from pgsteward.places import state_folder
 from pgsteward.progress import Progress, silent
+from pgsteward.restore import choice
 from pgsteward.results import Note
 from pgsteward.spool import private_folder, remove_dead
 from pgsteward.storage import Store
@@ -56,23 +59,25 @@ class Found:
         return backup_prefix(target_name, self.manifest.database, self.manifest.backup_id)
 
 
-def find_backup(target: Target, what: str, store_name: str | None = None) -> Found:
+def find_backup(
+    target: Target, what: str, store_name: str | None = None, *, as_of: datetime | None = None
+) -> Found:
     """Return the backup that is meant.
 
     Args:
         target: Whose.
-        what: ``latest`` or a backup id.
+        what: ``latest``, ``latest-proven`` (a receipt in its store says that it was restored from there and
+            equal), or a backup id.
         store_name: Look in this store only; None takes the first store that has it.
+        as_of: The newest that saw the database not after this moment.
 
     Raises:
-        PreconditionError: There is none, or `what` is neither.
+        PreconditionError: There is none.
+        ConfigError: `what` is none of these.
         VerificationFailed: Its manifest is damaged.
         StoreUnavailable: Not found, and a store that may have it can't be asked.
     """
-    if what != "latest" and not BACKUP_ID.fullmatch(what):
-        raise PreconditionError(
-            f"{what!r} is not a backup; write latest or an id as `pgsteward backups {target.name}` prints it"
-        )
+    choice.refuse_unknown(what, as_of)
     if store_name is not None:
         stores = [target.store(store_name)]
     else:
@@ -83,40 +88,48 @@ def find_backup(target: Target, what: str, store_name: str | None = None) -> Fou
     candidates: list[Found] = []
     silent_stores: list[StewardError] = []
     notes: list[Note] = []
-    partial: list[Manifest] = []
+    seen: list[Manifest] = []
     for store in stores:
         try:
-            found, damaged, left = _look(store, target, what)
+            found, damaged, listed = _look(store, target, what, as_of)
         except (StoreUnavailable, StoreFailed) as exc:
             silent_stores.append(exc)
             notes.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
             continue
         notes += damaged
-        partial += left
+        seen += listed
         if found is not None:
             candidates.append(Found(store, found))
-            if what != "latest":
+            if what not in choice.WORDS:
                 break
     if candidates:
-        newest = max(candidates, key=lambda each: (each.manifest.started_at, each.manifest.backup_id))
+        newest = max(candidates, key=lambda each: choice.order(each.manifest))
         first = next(c for c in candidates if c.manifest.backup_id == newest.manifest.backup_id)
         return Found(first.store, first.manifest, tuple(notes))
     if silent_stores:
         raise silent_stores[0]
     where = " or ".join(store.name for store in stores)
     damage = f" ({notes[0].reason})" if notes else ""
-    wanted = "no complete backup" if what == "latest" else f"no complete backup {what}"
-    raise PreconditionError(
-        f"there is {wanted} of {target.database!r} in {where}{damage}{but_partial(partial)}"
-    )
+    if what in choice.WORDS:
+        none = choice.whats_missing(what, as_of, seen, target.name, target.database, where)
+    else:
+        none = f"there is no complete backup {what} of {target.database!r} in {where}"
+    partial = [manifest for manifest in seen if manifest.partial]
+    raise PreconditionError(f"{none}{damage}{but_partial(partial)}")
 
 
-def _look(store: Store, target: Target, what: str) -> tuple[Manifest | None, list[Note], list[Manifest]]:
-    """Return the backup that is meant, notes on damaged ones, and the partial ones, which latest never is."""
-    if what == "latest":
+def _look(
+    store: Store, target: Target, what: str, as_of: datetime | None
+) -> tuple[Manifest | None, list[Note], list[Manifest]]:
+    """Return the backup that is meant, notes on what can't be judged, and all that was looked at."""
+    if what in choice.WORDS:
         manifests, damaged = list_manifests(store, target.name, target.database)
-        whole = [manifest for manifest in manifests if not manifest.partial]
-        return next(iter(whole), None), damaged, [m for m in manifests if m.partial]
+        only = None
+        if what == choice.PROVEN:
+            receipts, unread = read_receipts(store, target.name, target.database)
+            only = proven(receipts) - {note.object for note in unread}
+            damaged += unread
+        return choice.newest(manifests, as_of, only), damaged, manifests
     try:
         return read_manifest(store, target.name, target.database, what), [], []
     except FileNotFoundError:

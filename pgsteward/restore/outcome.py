@@ -21,7 +21,7 @@ from pgsteward.errors import StewardError
 from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
-from pgsteward.restore import preflight
+from pgsteward.restore import choice, preflight
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.verdict import Verdict
@@ -60,10 +60,17 @@ class Order:
     stamp: str
     progress: Progress
     phases: Phases
+    as_of: datetime | None = None
 
     @property
     def manifest(self) -> Manifest:
         return self.found.manifest
+
+    @property
+    def named(self) -> str:
+        """The backup, with the moment that it brings back, in words."""
+        asked = f", the newest as of {choice.said(self.as_of)}" if self.as_of is not None else ""
+        return f"{self.manifest.backup_id} of {choice.said(choice.moment(self.manifest))}{asked}"
 
     @property
     def prefix(self) -> str:
@@ -151,8 +158,7 @@ def planned(order: Order, ready: Ready, seconds: float) -> StepResult:
         changed=(Item(order.into, action, {"bytes": order.manifest.size_bytes}),),
         unknown=order.found.notes,
         seconds=seconds,
-        summary=f"Backup {order.manifest.backup_id} in store {order.found.store.name} can be restored as"
-        f" {order.into}.",
+        summary=f"Backup {order.named}, in store {order.found.store.name} can be restored as {order.into}.",
         details=_details(order, ready, None, {}),
         dry_run=True,
     )
@@ -203,8 +209,7 @@ def done(
         skipped=tuple(skipped),
         unknown=tuple(unknown),
         seconds=seconds,
-        summary=f"Backup {order.manifest.backup_id} from store {order.found.store.name} is database"
-        f" {order.into}: {how}.",
+        summary=f"Backup {order.named}, from store {order.found.store.name} is database {order.into}: {how}.",
         details=_details(order, ready, compared, extras),
     )
 
@@ -222,6 +227,8 @@ def _details(
         }
     return {
         "backup_id": order.manifest.backup_id,
+        "as_of": None if order.as_of is None else order.as_of.isoformat(),
+        "snapshot_at": choice.moment(order.manifest).isoformat(),
         "database": order.manifest.database,
         "store": order.found.store.name,
         "into": order.into,

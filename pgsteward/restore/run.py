@@ -47,6 +47,7 @@ def restore(
     what: str = "latest",
     *,
     store: str | None = None,
+    as_of: datetime | None = None,
     into: str | None = None,
     replace: bool = False,
     confirm_database: str | None = None,
@@ -59,8 +60,9 @@ def restore(
 
     Args:
         target: Whose backup; its ``restore`` login says which server.
-        what: ``latest`` or a backup id.
+        what: ``latest``, ``latest-proven`` or a backup id.
         store: Restore from this store; None takes the first one that has the backup.
+        as_of: The newest that saw the database not after this moment.
         into: Name of the new database; ``<database>_restore_<stamp>`` when None.
         replace: Take the place of the database of the target's name, which is kept as
             ``<database>_before_<stamp>``.
@@ -83,7 +85,7 @@ def restore(
     phases = Phases()
     progress("looking for the backup")
     with phases.phase("preflight"), _evidence_of_manifest(target, what, store, dry_run):
-        found = fetch.find_backup(target, what, store)
+        found = fetch.find_backup(target, what, store, as_of=as_of)
         if replace:
             refuse_replacing(found.manifest)
         admin = scratch.admin_login(target.login("restore"))
@@ -102,6 +104,7 @@ def restore(
         stamp=f"{now:%Y%m%d%H%M%S}",
         progress=progress,
         phases=phases,
+        as_of=as_of,
     )
     with _evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))

@@ -29,7 +29,9 @@ def age(target: Target, store: Store, days: int, target_name: str = "app") -> st
     prefix = backup_prefix(target_name, target.database, backup_id)
     for file in manifest.files:
         store.put_bytes(prefix + file.path, store.get_bytes(source + file.path))
-    old = manifest.model_copy(update={"backup_id": backup_id, "started_at": then, "target": target_name})
+    old = manifest.model_copy(
+        update={"backup_id": backup_id, "started_at": then, "snapshot_at": then, "target": target_name}
+    )
     store.put_bytes(prefix + MANIFEST, old.to_bytes())
     return backup_id
 

@@ -18,7 +18,13 @@ from pgsteward.backup.catalog import backups
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, backup_prefix
 from pgsteward.backup.receipts import read_receipts
-from pgsteward.errors import DatabaseUnavailable, PreconditionError, StewardError, VerificationFailed
+from pgsteward.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    PreconditionError,
+    StewardError,
+    VerificationFailed,
+)
 from pgsteward.postgres import compose, connect, identifier
 from pgsteward.restore import scratch
 from pgsteward.restore.fetch import spool, spool_root
@@ -213,7 +219,7 @@ def test_what_there_is_no_backup_of_can_not_be_restored(target: Target) -> None:
         restore(target)
     with pytest.raises(PreconditionError, match="no complete backup 20200101T000000Z-000000"):
         restore(target, "20200101T000000Z-000000")
-    with pytest.raises(PreconditionError, match="is not a backup; write latest or an id"):
+    with pytest.raises(ConfigError, match="is not a backup; write latest, latest-proven or an id"):
         restore(target, "yesterday")
 
 

@@ -1,0 +1,94 @@
+"""``pgsteward restore``. Registered in `pgsteward.cli`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgsteward.cli_run import Database, DryRun, FromStore, Json, TargetName, run_operation, split_target
+from pgsteward.errors import ConfigError
+from pgsteward.progress import Progress
+from pgsteward.results import StepResult
+
+if TYPE_CHECKING:
+    from pgsteward.targets import Target
+
+
+def restore(
+    ctx: typer.Context,
+    target: TargetName = None,
+    backup_id: Annotated[
+        str | None, typer.Argument(metavar="BACKUP", help="A backup id, latest or latest-proven.")
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="TIME",
+            help="The newest backup of this moment or before: 2026-11-20T03:00Z, or +01:00 for Z; without"
+            " either in the time_zone of the retention (by default UTC).",
+        ),
+    ] = None,
+    store: FromStore = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", metavar="DATABASE", help="Name of the new database; by default one with the time in it."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", metavar="", help="Put the restored database into the old one's place."),
+    ] = False,
+    confirm_database: Annotated[
+        str | None,
+        typer.Option("--confirm-database", metavar="NAME", help="With --replace: its name, once more."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Parallel jobs.")
+    ] = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Restore a backup into a new database and compare it with its proof."""
+    from pgsteward.restore import choice
+
+    target, what = split_target(ctx, target, backup_id, choice.WORDS)
+    if confirm_database is not None and not replace:
+        raise typer.BadParameter("--confirm-database goes with --replace")
+    if replace and into is not None:
+        raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.databases import locate
+        from pgsteward.restore.run import restore as restore_backup
+
+        wanted = what or choice.LATEST
+        until = None
+        if as_of is not None:
+            until = choice.parse_instant(as_of, chosen.settings.retention.time_zone)
+        choice.refuse_unknown(wanted, until)
+        chosen = locate(chosen, wanted, database=database, store=store)
+        if replace and confirm_database != chosen.database:
+            given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
+            raise ConfigError(
+                f"--replace asks for the name of the database that is replaced, and {given}:"
+                f" write --confirm-database {shlex.quote(chosen.database)}"
+            )
+        return restore_backup(
+            chosen,
+            wanted,
+            store=store,
+            as_of=until,
+            into=into,
+            replace=replace,
+            confirm_database=confirm_database,
+            jobs=jobs,
+            dry_run=dry_run,
+            progress=progress,
+        )
+
+    run_operation(ctx, "restore", target, operation, as_json=json, remember=True, database=database)
