@@ -54,7 +54,7 @@ def copy_backup(
     prefix = backup_prefix(target.name, target.database, manifest.backup_id)
     owner = lock.row(load("whose_mark"))
     store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
-    sizes = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
+    sizes = proven_ahead.take_sizes(store, prefix) or _listed(store, prefix)
     sent: list[int] = []
     done: list[int] = []
 
@@ -81,6 +81,10 @@ def copy_backup(
         "seconds": round(time.monotonic() - began, 3),
     }
     return Item(f"{manifest.backup_id} to {store.name}", "uploaded", facts)
+
+
+def _listed(store: Store, prefix: str) -> dict[str, int]:
+    return {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
 
 
 def at_the_same_time(

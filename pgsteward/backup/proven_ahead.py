@@ -1,4 +1,7 @@
-"""What was read back from a store while the dump still ran: remembered in this process, for the upload."""
+"""What went to a store while the dump still ran: remembered in this process, for the upload.
+
+Some stores hash every object that they list, so that a listing costs as much as reading them all again.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ import threading
 from pgsteward.storage import Store
 
 _lock = threading.Lock()
+_sent: dict[tuple[str, str], int] = {}
 _read: dict[tuple[str, str], tuple[int, str]] = {}
+
+
+def sent(store: Store, key: str, size_bytes: int) -> None:
+    """Remember an object that was just put, whose checksum the store is to be asked for."""
+    with _lock:
+        _sent[store.location, key] = size_bytes
 
 
 def read_back(store: Store, key: str) -> None:
@@ -19,7 +29,15 @@ def read_back(store: Store, key: str) -> None:
         digest.update(chunk)
         size += len(chunk)
     with _lock:
+        _sent[store.location, key] = size
         _read[store.location, key] = size, digest.hexdigest()
+
+
+def take_sizes(store: Store, prefix: str) -> dict[str, int]:
+    """Return, once, what was sent below a prefix: bytes by path below it; empty where nothing was."""
+    with _lock:
+        known = [key for location, key in _sent if location == store.location and key.startswith(prefix)]
+        return {key.removeprefix(prefix): _sent.pop((store.location, key)) for key in known}
 
 
 def take(store: Store, key: str) -> tuple[int, str] | None:
@@ -31,5 +49,6 @@ def take(store: Store, key: str) -> tuple[int, str] | None:
 def forget(store: Store, prefix: str) -> None:
     """Forget all keys below a prefix: the backup was given up."""
     with _lock:
-        for known in [known for known in _read if known[0] == store.location and known[1].startswith(prefix)]:
-            del _read[known]
+        for known in (_sent, _read):
+            for each in [each for each in known if each[0] == store.location and each[1].startswith(prefix)]:
+                del known[each]

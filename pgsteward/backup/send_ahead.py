@@ -46,9 +46,10 @@ class Sent:
 
 @dataclass(slots=True)
 class _Lane:
-    """One store, and what waits for it."""
+    """One store, and what waits for it; the mark comes before anything else there."""
 
     store: Store
+    marked: threading.Event = field(default_factory=threading.Event)
     waiting: queue.Queue[Path] = field(default_factory=queue.Queue)
     threads: list[threading.Thread] = field(default_factory=list)
     broken: StewardError | None = None
@@ -68,7 +69,7 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
     """
     sent = Sent()
     folder = plan.home.local_folder(prefix) if plan is not None else None
-    lanes = [] if plan is None or folder is None else _lanes(plan, prefix, owner, progress)
+    lanes = [] if plan is None or folder is None else _lanes(plan, progress)
     if plan is None or folder is None or not lanes:
         yield sent
         return
@@ -82,6 +83,8 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
     watcher = threading.Thread(target=_watch, args=(watch, lanes, stop), name="closed files", daemon=True)
     for lane in lanes:
         sent.bytes_by_store[lane.store.name] = 0
+        marking = (lane, prefix + MARK, owner, stop)
+        lane.threads.append(threading.Thread(target=_mark, args=marking, name="mark", daemon=True))
         for _ in range(upload_jobs(plan.target, lane.store)):
             args = (lane, folder, prefix, stop, sent)
             lane.threads.append(threading.Thread(target=_send, args=args, name="send ahead", daemon=True))
@@ -97,7 +100,8 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
             for thread in lane.threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
             proven_ahead.forget(lane.store, prefix)
-            if not any(thread.is_alive() for thread in lane.threads):  # else its mark stays, for the janitor
+            if lane.marked.is_set() and not any(thread.is_alive() for thread in lane.threads):
+                # else its mark stays, for the janitor
                 discard = functools.partial(discard_objects, lane.store, prefix)
                 if told_to_stop:
                     briefly(discard)
@@ -116,20 +120,29 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
             log.warning("store %s gets later what is missing there: %s", lane.store.name, lane.broken)
 
 
-def _lanes(plan: Plan, prefix: str, owner: bytes, progress: Progress) -> list[_Lane]:
+def _lanes(plan: Plan, progress: Progress) -> list[_Lane]:
     """Return the stores that can take something now; the others are told of by the upload."""
     lanes = []
     for store in plan.target.stores():
         if store.name == plan.home.name:
             continue
         try:
-            ready = trusted(plan.target, store, progress)
-            ready.put_bytes(prefix + MARK, owner, passing=True)
+            lanes.append(_Lane(trusted(plan.target, store, progress)))
         except StewardError as exc:
             log.warning("nothing is sent ahead to store %s: %s", store.name, exc)
-        else:
-            lanes.append(_Lane(ready))
     return lanes
+
+
+def _mark(lane: _Lane, key: str, owner: bytes, stop: threading.Event) -> None:
+    """Say in a store whose all of it is; beside the dump, as a client takes time to make."""
+    if stop.is_set():
+        return
+    try:
+        lane.store.put_bytes(key, owner, passing=True)
+    except StewardError as exc:
+        lane.broken = exc
+    else:
+        lane.marked.set()
 
 
 def _watch(watch: ClosedFiles, lanes: list[_Lane], stop: threading.Event) -> None:
@@ -141,6 +154,8 @@ def _watch(watch: ClosedFiles, lanes: list[_Lane], stop: threading.Event) -> Non
 
 def _send(lane: _Lane, folder: Path, prefix: str, stop: threading.Event, sent: Sent) -> None:
     while not stop.is_set() and lane.broken is None:
+        if not lane.marked.wait(_POLL_S):
+            continue
         try:
             path = lane.waiting.get(timeout=_POLL_S)
         except queue.Empty:
@@ -149,7 +164,9 @@ def _send(lane: _Lane, folder: Path, prefix: str, stop: threading.Event, sent: S
             size = path.stat().st_size
             key = prefix + path.relative_to(folder).as_posix()
             lane.store.put_file(key, path)
-            if not lane.store.trusts_checksums:
+            if lane.store.trusts_checksums:
+                proven_ahead.sent(lane.store, key, size)
+            else:
                 proven_ahead.read_back(lane.store, key)
         except OSError as exc:  # the dump was given up, or the store lost it; the upload will tell
             log.info("%s is not sent ahead: %s", path.name, exc)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_siz
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
 from pgsteward.storage.s3_errors import Errors, code_of, status_of
+from pgsteward.storage.s3_parts import send_parts
 from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
 from pgsteward.storage.selftest import SelfTest, Traits
 
@@ -285,20 +287,8 @@ class S3Store:
                 "UploadId"
             ]
             try:
-                parts = []
                 bodies = self._bodies(file, size, part_size(size, self._part_bytes))
-                for number, body in enumerate(bodies, start=1):
-                    digests = self._digests(body)
-                    answer = self._client.upload_part(
-                        **where,
-                        UploadId=upload_id,
-                        PartNumber=number,
-                        Body=body,
-                        ContentLength=len(body),
-                        **digests,
-                        **self._arguments.customer_key(),
-                    )
-                    parts.append(part_entry(number, answer["ETag"], digests))
+                parts = send_parts(functools.partial(self._send_part, where, upload_id), bodies)
                 self._client.complete_multipart_upload(
                     **where,
                     UploadId=upload_id,
@@ -309,6 +299,19 @@ class S3Store:
                 abort_soon(self._client, where, upload_id)
                 raise
         self._lock_whole(key)
+
+    def _send_part(self, where: dict[str, str], upload_id: str, number: int, body: Body) -> dict[str, Any]:
+        digests = self._digests(body)
+        answer = self._client.upload_part(
+            **where,
+            UploadId=upload_id,
+            PartNumber=number,
+            Body=body,
+            ContentLength=len(body),
+            **digests,
+            **self._arguments.customer_key(),
+        )
+        return part_entry(number, answer["ETag"], digests)
 
     def _lock_whole(self, key: str) -> None:
         """Make sure that an object put in parts is locked: some stores lock only those put at once.

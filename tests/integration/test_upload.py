@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import importlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pgsteward.backup import home
+from pgsteward.backup import home, proven_ahead, readme
 from pgsteward.backup.anomalies import AT_LEAST
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
@@ -14,6 +17,8 @@ from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.backup.upload import upload
 from pgsteward.errors import DatabaseUnavailable, PreconditionError
+from pgsteward.storage import StoredObject
+from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, sealed
 from tests.servers import Bucket, Database
@@ -45,6 +50,50 @@ def test_a_backup_is_copied_read_back_and_complete_in_both_stores(target: Target
     listed = backups(target).details["backups"]
     assert [(each["backup_id"], each["stores"]) for each in listed] == [(backup_id, ["disk", "s3"])]
     assert verify(target, "latest").status == "ok"
+
+
+@pytest.mark.parametrize("sha256", [False, True], ids=["read-back", "checksums"])
+def test_what_went_up_beside_the_dump_is_neither_listed_nor_sent_again(
+    target: Target, sha256: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some stores hash all that they list, which costs as much as reading it."""
+    back_up_everywhere(target)  # tries the store out, which lists
+    listed: list[str] = []
+    real = S3Store.objects
+
+    def objects(store: S3Store, prefix: str) -> Iterator[StoredObject]:
+        listed.append(prefix)
+        return real(store, prefix)
+
+    asked: list[str] = []
+
+    def confirms(store: S3Store, key: str, size_bytes: int, checksum: str, local: Path | None = None) -> bool:
+        asked.append(key)
+        data = store.get_bytes(key)
+        return (len(data), hashlib.sha256(data).hexdigest()) == (size_bytes, checksum)
+
+    text = readme.text
+
+    def once_something_is_there(*args: Any, **more: Any) -> str:
+        deadline = time.monotonic() + 60
+        while not proven_ahead._sent and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return text(*args, **more)
+
+    monkeypatch.setattr(readme, "text", once_something_is_there)
+    monkeypatch.setattr(S3Store, "objects", objects)
+    if sha256:  # a store that tells checksums, as rclone does not
+        monkeypatch.setattr(S3Store, "trusts_checksums", True)
+        monkeypatch.setattr(S3Store, "confirms", confirms)
+    result = back_up_everywhere(target)
+    assert result.status == "ok"
+    backup_id = result.details["backup_id"]
+    assert not [prefix for prefix in listed if backup_id in prefix]
+    ahead, rest = result.details["sent_ahead"]["s3"], result.changed[1].facts["bytes_sent"]
+    assert ahead > 0
+    assert ahead + rest == result.details["bytes"]
+    assert len(asked) == (result.details["files"] if sha256 else 0)
+    assert verify(target, backup_id, store="s3").status == "ok"
 
 
 def test_a_second_upload_changes_nothing(target: Target) -> None:
