@@ -250,6 +250,7 @@ app.command(rich_help_panel=BACKUPS)(cli_receipts.receipts)
 
 
 app.command(rich_help_panel=BACKUPS)(cli_restore.restore)
+app.command("undo-restore", rich_help_panel=BACKUPS)(cli_restore.undo_restore)
 
 
 @app.command(rich_help_panel=BACKUPS)

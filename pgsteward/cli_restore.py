@@ -1,4 +1,4 @@
-"""``pgsteward restore``. Registered in `pgsteward.cli`."""
+"""``pgsteward restore`` and ``undo-restore``. Registered in `pgsteward.cli`."""
 
 from __future__ import annotations
 
@@ -92,3 +92,40 @@ def restore(
         )
 
     run_operation(ctx, "restore", target, operation, as_json=json, remember=True, database=database)
+
+
+def undo_restore(
+    ctx: typer.Context,
+    target: TargetName = None,
+    copy: Annotated[
+        str | None,
+        typer.Option(
+            "--copy", metavar="DATABASE", help="Put this one back; by default the one put aside last."
+        ),
+    ] = None,
+    confirm_database: Annotated[
+        str | None,
+        typer.Option("--confirm-database", metavar="NAME", help="The database's own name, to be sure."),
+    ] = None,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Put back the database that a restore with --replace has put aside; the restored one is put aside."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.databases import bind
+        from pgsteward.restore.replaced import undo_restore as undo
+
+        if database is None and chosen.has_several:
+            raise ConfigError(f"target {chosen.name!r} has several databases; say which: --database NAME")
+        bound = chosen if database is None else bind(chosen, database)
+        if not dry_run and confirm_database != bound.database:
+            given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
+            raise ConfigError(
+                "what was written since the restore goes out of its place, so the name of the database is"
+                f" asked for, and {given}: write --confirm-database {shlex.quote(bound.database)}"
+            )
+        return undo(bound, copy=copy, confirm_database=confirm_database, dry_run=dry_run, progress=progress)
+
+    run_operation(ctx, "undo-restore", target, operation, as_json=json, remember=True, database=database)

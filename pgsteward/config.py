@@ -112,9 +112,14 @@ class BackupConfig(LoginConfig):
 
 
 class RestoreConfig(LoginConfig):
-    """A login for restores, and what opens encrypted backups; who only backs up needs none."""
+    """A login for restores, and what opens encrypted backups; who only backs up needs none.
+
+    Attributes:
+        keep_replaced_days: How long a database that a restore has replaced stays under its other name.
+    """
 
     identity: Secret | None = None
+    keep_replaced_days: Whole = Field(14, ge=1)
 
 
 class SessionTable(Model):

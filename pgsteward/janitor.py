@@ -1,10 +1,11 @@
 """Remove what dead runs left behind, and nothing else.
 
 Touched is only what carries our own mark, and only when the run that made it is dead: its advisory lock is
-free. Where there is no such lock any more, because the database was replaced since, only what has not changed
-for `orphan_days` is touched. Unfinished backups and uploads belong to the runs that hold the ``backup`` lock,
-and the janitor holds it while it works; databases of unfinished restores and invalid indexes have locks of
-their own.
+free. Where there is no such lock any more, because the database was replaced since, only what has not
+changed for `orphan_days` is touched. Databases that restores have replaced carry a mark too, and are dropped
+once they are old (`keep_replaced_days`). Unfinished backups and uploads belong to the runs that hold the
+``backup`` lock, and the janitor holds it while it works; databases of unfinished restores and invalid
+indexes have locks of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, 
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
 from pgsteward.postgres import Row
+from pgsteward.restore.replaced import drop_old
+from pgsteward.restore.scratch import Dropped
 from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.spool import clear_root, remove_dead
@@ -159,15 +162,19 @@ def _not_ours_yet(
 
 
 def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:
-    try:
-        dropped = drop_leftover_databases(target.login("restore"), dry_run=dry_run)
-    except StewardError as exc:
-        tally.unknown.append(Note("databases of unfinished restores", str(exc)))
-    else:
-        tally.examined += dropped.examined
-        tally.changed += dropped.changed
-        tally.skipped += dropped.skipped
-        tally.failed += dropped.failed
+    for what, drop in (
+        ("databases of unfinished restores", _drop_unfinished),
+        ("databases that restores have replaced", drop_old),
+    ):
+        try:
+            dropped = drop(target, dry_run=dry_run)
+        except StewardError as exc:
+            tally.unknown.append(Note(what, str(exc)))
+        else:
+            tally.examined += dropped.examined
+            tally.changed += dropped.changed
+            tally.skipped += dropped.skipped
+            tally.failed += dropped.failed
     try:
         items, notes = drop_leftover_indexes(target, dry_run=dry_run)
     except StewardError as exc:
@@ -178,6 +185,10 @@ def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:
         for note in notes:
             foreign = "not known to be ours" in note.reason
             (tally.skipped if foreign else tally.unknown).append(note)
+
+
+def _drop_unfinished(target: Target, *, dry_run: bool) -> Dropped:
+    return drop_leftover_databases(target.login("restore"), dry_run=dry_run)
 
 
 def _summary(tally: _Tally, dry_run: bool) -> str:

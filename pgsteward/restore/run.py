@@ -28,7 +28,7 @@ from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, Ver
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import fetch, preflight, scratch, swap
+from pgsteward.restore import fetch, preflight, replaced, scratch, swap
 from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
@@ -316,8 +316,12 @@ def _publish(
         order.progress(f"replacing {order.into}")
         # Looked at again: hours may have passed since the preflight.
         preflight.refuse(preflight.replaceable(session, order.into))
-        swap.replace_database(order.admin, session, name, order.into, before)
-        return {"replaced": before, "undo": swap.undo_sql(order.into, before, undone), "open_to_public": None}
+        comment = properties["comment"] if properties is not None else None
+        swap.replace_database(
+            order.admin, session, name, order.into, lambda: replaced.put_aside(session, order.into, before)
+        )
+        undo = swap.undo_sql(order.into, before, undone, comment)
+        return {"replaced": before, "undo": undo, "open_to_public": None}
     is_open = properties is None or bool(properties["open_to_public"])
     comment = f"Restored by pgsteward from backup {order.manifest.backup_id} of {order.target.database}"
     swap.publish(session, name, order.into, open_to_public=is_open, comment=comment)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from pgsteward import sql
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
@@ -66,17 +66,17 @@ def publish(session: Connection, scratch: str, into: str, *, open_to_public: boo
         raise
 
 
-def replace_database(admin: Login, session: Connection, scratch: str, database: str, before: str) -> None:
-    """Put the scratch database in the place of `database`, which becomes `before`. All of it or nothing.
-
-    New connections wait while the transaction holds both names; a second session ends the others meanwhile.
+def replace_database(
+    admin: Login, session: Connection, scratch: str, database: str, put_aside: Callable[[], None]
+) -> None:
+    """Put the scratch database in the place of `database`. All of it or nothing.
 
     Args:
         admin: To the admin database, for the second session.
         session: To the admin database.
         scratch: The restored database.
         database: The one to replace.
-        before: New name of the one that is replaced.
+        put_aside: Takes it out of its place; called inside the transaction.
 
     Raises:
         LockTimeout: Its sessions come back faster than they can be ended.
@@ -84,16 +84,39 @@ def replace_database(admin: Login, session: Connection, scratch: str, database: 
     properties = read_properties(session, database)
     if properties is None:
         raise PreconditionError(f"there is no database {database!r} any more to replace")
+
+    def work() -> None:
+        put_aside()
+        copy_properties(session, properties, scratch)
+        session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(scratch), identifier(database)))
+
+    swap(admin, session, database, work)
+
+
+def swap(
+    admin: Login, session: Connection, database: str, work: Callable[[], None], also: str | None = None
+) -> None:
+    """Run what renames databases, in one transaction, while their sessions are ended by a second session.
+
+    New connections wait while the transaction holds the names.
+
+    Args:
+        admin: To the admin database, for the second session.
+        session: To the admin database.
+        database: Whose sessions are ended.
+        work: The renames.
+        also: Another database whose sessions are ended.
+
+    Raises:
+        LockTimeout: Its sessions come back faster than they can be ended.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _ending_sessions(admin, database), session.transaction():
-                session.execute(
-                    compose("ALTER DATABASE {} RENAME TO {}", identifier(database), identifier(before))
-                )
-                copy_properties(session, properties, scratch)
-                session.execute(
-                    compose("ALTER DATABASE {} RENAME TO {}", identifier(scratch), identifier(database))
-                )
+            with ExitStack() as stack:
+                for name in (database, *([also] if also else [])):
+                    stack.enter_context(_ending_sessions(admin, name))
+                with session.transaction():
+                    work()
         except (QueryFailed, LockTimeout) as exc:
             busy = isinstance(exc, LockTimeout) or exc.sqlstate == "55006"
             if not busy:
@@ -136,8 +159,15 @@ def copy_properties(session: Connection, properties: Row, to: str) -> None:
     session.execute(compose("COMMENT ON DATABASE {} IS {}", name, literal(properties["comment"])))
 
 
-def undo_sql(database: str, before: str, undone: str) -> str:
-    """Return the statements that swap back, to be run in another database of the server, in psql."""
+def undo_sql(database: str, before: str, undone: str, comment: str | None) -> str:
+    """Return the statements that swap back, to be run in another database of the server, in psql.
+
+    Args:
+        database: Its name.
+        before: What the one that was replaced is called now.
+        undone: What the restored one shall be called.
+        comment: The database's own, which the mark of the replaced one has displaced.
+    """
     now, old, away = (identifier(name) for name in (database, before, undone))
     statements = (
         compose("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false;", now),
@@ -148,6 +178,7 @@ def undo_sql(database: str, before: str, undone: str) -> str:
         raw("BEGIN;"),
         compose("ALTER DATABASE {} RENAME TO {};", now, away),
         compose("ALTER DATABASE {} RENAME TO {};", old, now),
+        compose("COMMENT ON DATABASE {} IS {};", now, literal(comment)),
         raw("COMMIT;"),
         compose("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true;", away),
     )

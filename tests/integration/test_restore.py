@@ -489,13 +489,16 @@ def test_replacing_keeps_what_belongs_to_the_database_and_can_be_undone(
         assert properties(server, target.database) == before
         old = result.details["replaced"]
         assert old.startswith(f"{target.database}_before_20")
-        assert properties(server, old) == before
+        aside = properties(server, old)
+        assert str(aside[0].pop("comment")).startswith("pgsteward:replaced:{")
+        assert aside == [{key: value for key, value in before[0].items() if key != "comment"}]
         count = 'SELECT count(*) FROM "Odd ""x"."Order Lines"'
         assert database.value(count) == 500
         with server.connect() as connection:
             for statement in result.details["undo"].split("\n"):
                 connection.execute(statement.replace("%", "%%").encode())
         assert database.value(count) == 0
+        assert properties(server, target.database) == before
         undone = old.replace("_before_", "_undone_")
         assert databases_like(server, undone) == [undone]
     finally:

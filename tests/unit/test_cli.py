@@ -35,6 +35,7 @@ COMMANDS = [
     "prune",
     "receipts",
     "restore",
+    "undo-restore",
     "janitor",
     "sessions",
     "vacuum",

@@ -115,7 +115,7 @@ def test_there_are_examples_to_look_at() -> None:
 def test_every_command_is_on_its_page() -> None:
     page = (DOCS / "cli.md").read_text()
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) >= commands
+    assert set(re.findall(r"^\| `([\w-]+)", page, re.MULTILINE)) >= commands
 
 
 def test_every_option_of_a_command_is_on_a_page() -> None:
