@@ -1,40 +1,51 @@
-"""How large the parts of an S3 object are: never more than 10,000, whatever its size turns out to be."""
+"""How large the parts of an S3 object are: never more than the store takes, whatever its size becomes."""
 
 from __future__ import annotations
 
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
+"""What S3 takes; a self-test may find that a store takes less."""
+FEW_PARTS = 1_000
+"""What a store must take at least: OpenStack Swift's own setting."""
 MAX_OBJECT_BYTES = 5 << 40
 
 _MIB = 1 << 20
-_REGULAR = 8_000
-_DOUBLES_EVERY = 250
 _LARGEST = 1 << 30
 
 
-def part_size(size_bytes: int, smallest: int = PART_BYTES) -> int:
-    """Return the size of the parts of an object: never more than 10,000 of them.
+def largest_object(max_parts: int) -> int:
+    """Return how large an object can be in so many parts."""
+    return min(MAX_OBJECT_BYTES, max_parts * _LARGEST)
+
+
+def part_size(size_bytes: int, smallest: int = PART_BYTES, max_parts: int = MAX_PARTS) -> int:
+    """Return the size of the parts of an object.
 
     Args:
         size_bytes: Size of the whole object.
         smallest: Used as long as it suffices; S3 itself wants at least 5 MiB.
+        max_parts: There are never more.
     """
-    return _parts_of(size_bytes, MAX_PARTS, smallest)
+    return _parts_of(size_bytes, max_parts, smallest)
 
 
-def first_part_size(estimate_bytes: int, smallest: int = PART_BYTES) -> int:
-    """Return the size of the first 8,000 parts of an object that is expected to fit into them."""
-    return min(_parts_of(estimate_bytes, _REGULAR, smallest), _LARGEST)
+def first_part_size(estimate_bytes: int, smallest: int = PART_BYTES, max_parts: int = MAX_PARTS) -> int:
+    """Return the size of the first four fifths of the parts, in which the object is expected to fit."""
+    return min(_parts_of(estimate_bytes, _regular(max_parts), smallest), _LARGEST)
 
 
-def streamed_part_size(number: int, first: int) -> int:
+def streamed_part_size(number: int, first: int, max_parts: int = MAX_PARTS) -> int:
     """Return the size of one part, counted from 1, of an object that is still growing.
 
-    All are equal as long as the estimate was right (some stores insist on that); then they double every 250
-    parts up to 1 GiB, so that an estimate that was far too small still suffices.
+    All are equal as long as the estimate was right (some stores insist on that); then the last
+    fifth double eight times, up to 1 GiB, so that an estimate that was far too small still suffices.
     """
-    doubled = max(0, -(-(number - _REGULAR) // _DOUBLES_EVERY))
+    doubled = max(0, -(-(number - _regular(max_parts)) // (max_parts // 40)))
     return first if not doubled else max(first, min(first << doubled, _LARGEST))
+
+
+def _regular(max_parts: int) -> int:
+    return max_parts * 4 // 5
 
 
 def _parts_of(size_bytes: int, parts: int, smallest: int) -> int:

@@ -21,8 +21,9 @@ from botocore import exceptions as boto
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.progress import Progress, silent
+from pgsteward.report.units import humanize_bytes
 from pgsteward.storage import CHUNK_BYTES, ObjectVersion, Sink, StoredObject, file_size, s3_versions
-from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, part_size
+from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, largest_object, part_size
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
 from pgsteward.storage.s3_errors import Errors, code_of, status_of
@@ -66,6 +67,7 @@ class S3Store:
         self._single_put_bytes = single_put_bytes
         self._part_bytes = part_bytes
         self._traits = traits
+        self.largest_object_bytes = min(self.largest_object_bytes, largest_object(traits.max_parts))
         self._errors = Errors(name, config)
         self._translating = self._errors.translating
         self._arguments = Arguments(config)
@@ -85,8 +87,9 @@ class S3Store:
             StoreUnavailable: May heal.
         """
         size = file_size(path)
-        if size > MAX_OBJECT_BYTES:
-            raise StoreFailed(f"{path.name} has {size} bytes; an S3 object holds at most 5 TiB")
+        if size > self.largest_object_bytes:
+            most = humanize_bytes(self.largest_object_bytes)
+            raise StoreFailed(f"{path.name} has {size} bytes; an object holds at most {most} there")
         if size <= self._single_put_bytes:
             with path.open("rb") as file, self._translating("write", key):
                 self._put(key, file_body(file, 0, size, self._pace))
@@ -110,7 +113,7 @@ class S3Store:
                 self._where(key),
                 key,
                 self._translating,
-                first_part_size(size_hint_bytes, self._part_bytes),
+                first_part_size(size_hint_bytes, self._part_bytes, self._traits.max_parts),
                 arguments=self._arguments,
                 traits=self._traits,
                 pace=self._pace,
@@ -186,7 +189,7 @@ class S3Store:
             return None
         if not parts:
             return base64.b64decode(told).hex() == sha256
-        part_bytes = part_size(size_bytes, self._part_bytes)
+        part_bytes = self._part_size(size_bytes)
         if local is None or int(parts) != -(-size_bytes // part_bytes):
             return None
         with local.open("rb") as file:
@@ -287,7 +290,7 @@ class S3Store:
                 "UploadId"
             ]
             try:
-                bodies = self._bodies(file, size, part_size(size, self._part_bytes))
+                bodies = self._bodies(file, size, self._part_size(size))
                 parts = send_parts(functools.partial(self._send_part, where, upload_id), bodies)
                 self._client.complete_multipart_upload(
                     **where,
@@ -330,6 +333,9 @@ class S3Store:
                 f"store {self.name!r} ({self.location}): {key!r} was put in parts, and is not locked"
                 " there; use another store, or take object_lock out"
             )
+
+    def _part_size(self, size: int) -> int:
+        return part_size(size, self._part_bytes, self._traits.max_parts)
 
     def _bodies(self, file: io.BufferedReader, size: int, part_bytes: int) -> Iterator[Body]:
         for start in range(0, size, part_bytes):

@@ -27,6 +27,7 @@ _MAY_HEAL = frozenset(
         "ServiceUnavailable",
         "OperationAborted",
         "NoSuchUpload",
+        "InvalidPart",
         "BadDigest",
         "XAmzContentChecksumMismatch",
         "XAmzContentSHA256Mismatch",

@@ -18,7 +18,9 @@ from botocore import exceptions as boto
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StoreFailed
 from pgsteward.progress import Progress
+from pgsteward.report.units import humanize_bytes
 from pgsteward.storage.briefly import cleared_by
+from pgsteward.storage.parts import FEW_PARTS, MAX_PARTS, largest_object
 from pgsteward.storage.s3_errors import code_of
 from pgsteward.storage.s3_probe_requests import LOCK_S, NO_CORRUPTION, Finding, Requests
 from pgsteward.storage.selftest import Capability, SelfTest, Traits, Verdict
@@ -46,6 +48,7 @@ class Probe(Requests):
         self._found: list[Capability] = []
         self._told_of_put: dict[str, Any] = {}
         self._late = self._sha256 = self._trailers = False
+        self._max_parts = MAX_PARTS
 
     def run(self) -> SelfTest:
         """Try everything out, and remove what that put there.
@@ -77,7 +80,7 @@ class Probe(Requests):
                 if what == "put and read" and self._found[-1].status == "fail":
                     return SelfTest(tuple(self._found))
             self._step("delete", self._delete)
-        return SelfTest(tuple(self._found), Traits(self._sha256, self._trailers, self._late))
+        return SelfTest(tuple(self._found), Traits(self._sha256, self._trailers, self._late, self._max_parts))
 
     def _step(self, what: str, step: Callable[[], None]) -> None:
         try:
@@ -164,6 +167,27 @@ class Probe(Requests):
 
     def _multipart(self) -> None:
         self._in_parts("parts", self._client, self._arguments.encryption())
+        upload = self._begin(self._client, "last part", self._arguments.encryption())
+        code = None
+        for number in (MAX_PARTS, FEW_PARTS):
+            part = {"UploadId": upload, "PartNumber": number, "Body": b"x", **self._arguments.customer_key()}
+            code = self._refusal("upload_part", "last part", **part)
+            if code is None:
+                self._max_parts = number
+                break
+        with self._translating("abort the upload of", self._key("last part")):
+            self._client.abort_multipart_upload(**self._where("last part"), UploadId=upload)
+        if code is not None:
+            message = f"fewer than {FEW_PARTS} parts are taken [{code}]: large files can't be stored"
+            raise Finding("broken", "fail", message, "let the store take 1,000 parts, better 10,000")
+        if self._max_parts < MAX_PARTS:
+            most = humanize_bytes(largest_object(self._max_parts))
+            raise Finding(
+                "works",
+                "ok",
+                f"an object put in parts is what is read; no more than {self._max_parts} parts are taken:"
+                f" they are made larger, and an object holds {most}",
+            )
         raise Finding("works", "ok", "an object put in parts is what is read")
 
     def _abort(self) -> None:

@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from pgsteward.errors import StoreFailed
+from pgsteward.report.units import humanize_bytes
 from pgsteward.storage.briefly import briefly
-from pgsteward.storage.parts import MAX_OBJECT_BYTES, MAX_PARTS, streamed_part_size
+from pgsteward.storage.parts import largest_object, streamed_part_size
 from pgsteward.storage.s3_body import Body, Pace, memory_body
 from pgsteward.storage.s3_client import Arguments
 from pgsteward.storage.selftest import Traits
@@ -107,11 +108,15 @@ class S3Sink:
         """
         self._refuse_broken()
         self.size += len(data)
-        if self.size > MAX_OBJECT_BYTES:
-            raise StoreFailed(f"{self._key!r} has more than 5 TiB, which is what an S3 object holds")
+        most = largest_object(self._traits.max_parts)
+        if self.size > most:
+            raise StoreFailed(
+                f"{self._key!r} has more than {humanize_bytes(most)}, which is what an object holds there"
+            )
         left = memoryview(data)
         while left:
-            room = streamed_part_size(self._number + 1, self._first) - self._buffer.tell()
+            size = streamed_part_size(self._number + 1, self._first, self._traits.max_parts)
+            room = size - self._buffer.tell()
             self._buffer.write(left[:room])
             if len(left) >= room:
                 self._send()
@@ -165,9 +170,9 @@ class S3Sink:
                 self._upload_id = str(made["UploadId"])
                 if self._given_up.is_set():
                     abort_soon(self._client, self._where, self._upload_id)
-        if self._number == MAX_PARTS:
+        if self._number == self._traits.max_parts:
             raise StoreFailed(
-                f"{self._key!r} became much larger than was expected, more than {MAX_PARTS} parts hold"
+                f"{self._key!r} became much larger than was expected, more than {self._number} parts hold"
             )
         while not self._free.acquire(timeout=_POLL_S):
             self._refuse_broken()

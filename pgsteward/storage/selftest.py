@@ -20,6 +20,7 @@ from pgsteward.config_stores import StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable
 from pgsteward.places import state_folder
 from pgsteward.progress import Progress, silent
+from pgsteward.storage.parts import MAX_PARTS
 
 if TYPE_CHECKING:
     from pgsteward.storage import Store
@@ -30,7 +31,7 @@ VALID = timedelta(days=30)
 LONGEST = timedelta(minutes=15)
 """No self-test takes so long: what an older one left behind is removed."""
 
-_FORMAT = 1
+_FORMAT = 2
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{8}")
 
 Status = Literal["ok", "warn", "fail", "unknown", "skipped"]
@@ -65,11 +66,13 @@ class Traits:
             it has: of whole objects and of parts.
         trailers: Checksum trailers do no harm: ``request_checksum_calculation = when_supported``.
         late_lists: A new object is not in the listing at once.
+        max_parts: The highest number of a part that it takes.
     """
 
     sha256: bool = False
     trailers: bool = False
     late_lists: bool = False
+    max_parts: int = MAX_PARTS
 
 
 @dataclass(frozen=True, slots=True)

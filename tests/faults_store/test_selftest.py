@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pgsteward.errors import StoreFailed, StoreUnavailable
-from pgsteward.storage import Store, selftest
+from pgsteward.storage import Store, open_store, selftest
 from pgsteward.storage.selftest import SelfTest, Traits
 from tests.faults_store.conftest import MakeStore
 from tests.faults_store.proxy import (
@@ -342,3 +342,26 @@ def test_what_a_killed_test_leaves_is_removed_when_it_must_be_dead(moto_store: M
     assert len(selftest.remove_dead(store, "app/", now, dry_run=True)) == 1
     assert len(selftest.remove_dead(store, "app/", now)) == 1
     assert len(list(store.objects(""))) == 2
+
+
+@pytest.mark.parametrize("taken, verdict", [(1_000, "works"), (5, "broken")])
+def test_a_store_that_takes_fewer_parts_gets_larger_ones_or_is_refused(
+    moto_store: MakeStore, proxy_to: ProxyTo, moto: str, taken: int, verdict: str
+) -> None:
+    proxy = proxy_to(moto)
+    proxy.fault = always(
+        lambda r: r.is_part and int(r.query["partNumber"]) > taken,
+        answering(400, "InvalidArgument"),
+    )
+    store, config = moto_store(proxy.url)
+    test = selftest.examine(store, config, "app/")
+    assert said(test)["multipart"] == verdict
+    assert nothing_in(store)
+    if verdict == "broken":
+        assert set(fixes(test)) == {"multipart"}
+        return
+    assert test.bad == ()
+    assert test.traits.max_parts == taken
+    [told] = [each.message for each in test.capabilities if each.name == "multipart"]
+    assert "no more than 1000 parts" in told
+    assert open_store("s3", config).largest_object_bytes == taken << 30

@@ -15,7 +15,15 @@ from pgsteward.config import Secret, StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable
 from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
-from pgsteward.storage.parts import MAX_PARTS, PART_BYTES, first_part_size, part_size, streamed_part_size
+from pgsteward.storage.parts import (
+    FEW_PARTS,
+    MAX_PARTS,
+    PART_BYTES,
+    first_part_size,
+    largest_object,
+    part_size,
+    streamed_part_size,
+)
 from pgsteward.storage.s3 import S3Store
 from tests.servers import Bucket
 
@@ -283,12 +291,25 @@ def test_a_file_that_shrinks_while_it_is_stored_is_not_stored(
     assert list(store.objects("")) == []
 
 
-@pytest.mark.parametrize("size", [1, PART_BYTES, 156 << 30, 160_000 * MIB + 1, 5 << 40])
-def test_an_object_never_needs_more_parts_than_s3_takes(size: int) -> None:
-    part = part_size(size)
+@pytest.mark.parametrize("max_parts", [MAX_PARTS, FEW_PARTS])
+@pytest.mark.parametrize("size", [1, PART_BYTES, 16_000 * MIB + 1, 156 << 30, 160_000 * MIB + 1, 5 << 40])
+def test_an_object_never_needs_more_parts_than_the_store_takes(size: int, max_parts: int) -> None:
+    size = min(size, largest_object(max_parts))
+    part = part_size(size, max_parts=max_parts)
     assert part >= PART_BYTES
-    assert -(-size // part) <= MAX_PARTS
-    assert part <= 5 << 30
+    assert -(-size // part) <= max_parts
+    assert part <= 1 << 30
+
+
+@pytest.mark.parametrize("estimate", [0, 15 << 30, 100 << 30, 800 << 30])
+def test_a_stream_into_a_store_that_takes_few_parts_fits_into_them(estimate: int) -> None:
+    first = first_part_size(estimate, max_parts=FEW_PARTS)
+    sizes = [streamed_part_size(number, first, FEW_PARTS) for number in range(1, FEW_PARTS + 1)]
+    assert sizes[0] == sizes[799] == first >= PART_BYTES
+    assert sum(sizes[:800]) >= estimate
+    assert sum(sizes) >= max(1.2 * estimate, 100e9)
+    assert sizes == sorted(sizes)
+    assert max(sizes) == 1 << 30
 
 
 @pytest.mark.parametrize("estimate", [0, 100 << 30, 1 << 40])
