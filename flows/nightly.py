@@ -20,6 +20,7 @@ from pgsteward.several import find_grounds
 from pgsteward.targets import load_target
 from tasks.analyze import analyze_stale
 from tasks.backup import back_up
+from tasks.drill import drill_in_night
 from tasks.index_audit import audit
 from tasks.index_bloat import detect
 from tasks.janitor import clean_up
@@ -35,6 +36,7 @@ log = logging.getLogger("pgsteward.flows")
 STEP_TASKS: Mapping[str, Callable[..., StepResult]] = {
     "janitor": clean_up,
     "backup": back_up,
+    "drill": drill_in_night,
     "prune": prune,
     "sessions": clean_sessions,
     "vacuum": vacuum_tables,
@@ -54,7 +56,8 @@ def nightly(
 ) -> State[Any]:
     """Look after a target: backup, retention, cleanup, bloat, statistics, materialized views, report.
 
-    - **Does**, in this order: janitor, backup with proof, upload, retention, session cleanup, VACUUM, bloat
+    - **Does**, in this order: janitor, backup with proof, upload, drill (where it is
+      wanted every night), retention, session cleanup, VACUUM, bloat
       detection, reindex of what is bloated, index audit, ANALYZE, materialized views. A step that fails never
       hides another; what depends on it is skipped by name. The report is published, then the run fails.
     - **Locks**: none that stops the application from reading and writing, except the plain refresh of a

@@ -122,6 +122,19 @@ class RestoreConfig(LoginConfig):
     keep_replaced_days: Whole = Field(14, ge=1)
 
 
+class DrillConfig(Model):
+    """What a drill asks of the restored database, beside the proof.
+
+    Attributes:
+        when: ``always`` makes it a part of every night, before anything is pruned.
+        checks: Queries of one value that must be true.
+    """
+
+    when: Literal["weekly", "always"] = "weekly"
+    checks: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    check_timeout_s: Number = Field(300.0, gt=0)
+
+
 class SessionTable(Model):
     """A table whose rows expire.
 
@@ -208,6 +221,7 @@ class TargetConfig(Model):
     client_dirs: tuple[Annotated[Path, AfterValidator(checks.client_dir)], ...] = ()
     backup: BackupConfig = BackupConfig()
     restore: RestoreConfig = RestoreConfig()
+    drill: DrillConfig = DrillConfig()
     maintenance: LoginConfig = LoginConfig()
     retention: RetentionConfig = RetentionConfig(keep_last=3, keep_daily=7, keep_weekly=4, keep_monthly=6)
     store_retention: Mapping[str, RetentionConfig] = Field(default_factory=dict)

@@ -27,6 +27,7 @@ from pgsteward.postgres import Row
 from pgsteward.restore.replaced import drop_old
 from pgsteward.restore.scratch import Dropped
 from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
+from pgsteward.restore.throwaway import remove_dead_servers
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.spool import clear_root, remove_dead
 from pgsteward.sql import load
@@ -70,6 +71,9 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
                 tally.unknown.append(Note(f"store {store.name}", f"could not be looked at: {exc}"))
     for folder in remove_dead(clear_root(target.settings.backup), dry_run=dry_run):
         facts = {"what": "clear files of a dead backup"}
+        tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
+    for folder in remove_dead_servers(dry_run=dry_run):
+        facts = {"what": "server of a dead drill"}
         tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
     _clean_server(target, dry_run, tally)
     return StepResult(

@@ -58,6 +58,7 @@ NIGHT: tuple[NightStep, ...] = (
     NightStep("janitor", "pgsteward.janitor:clean_up"),
     NightStep("backup", "pgsteward.backup.run:back_up_to_send", when_late=True),
     NightStep("upload", "pgsteward.backup.upload:upload", needs=("backup",), when_late=True),
+    NightStep("drill", "pgsteward.restore.drills:drill_in_night", needs=("backup", "upload")),
     NightStep("prune", "pgsteward.retention:prune", needs=("backup", "upload")),
     NightStep("sessions", "pgsteward.sessions:clean_sessions", needs=("backup",)),
     NightStep("vacuum", "pgsteward.vacuum:vacuum_tables", needs=("sessions",)),
@@ -67,7 +68,8 @@ NIGHT: tuple[NightStep, ...] = (
     NightStep("analyze", "pgsteward.analyze:analyze_stale"),
     NightStep("matviews", "pgsteward.matviews:refresh"),
 )
-"""In this order: cleanup before VACUUM before detection, or no bloat shows; ANALYZE after the rebuilds."""
+"""In this order: a drill before anything is pruned, as a red one freezes that; cleanup before VACUUM before
+detection, or no bloat shows; ANALYZE after the rebuilds."""
 
 Call = Callable[[NightStep, Mapping[str, StepResult]], StepResult]
 

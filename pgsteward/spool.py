@@ -43,17 +43,24 @@ def private_folder(root: Path, run_id: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def dead(root: Path) -> Iterator[Path]:
+    """Yield the folders below `root` whose run is dead: its lock is free, and held by us meanwhile."""
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        with contextlib.ExitStack() as held:
+            try:
+                lock = held.enter_context((folder / _LOCK).open("rb"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError):
+                continue  # at work, or not ours
+            yield folder
+
+
 def remove_dead(root: Path, *, dry_run: bool = False) -> list[Path]:
     """Remove the folders below `root` whose run is dead (its lock is free) and return them."""
     removed = []
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        try:
-            with (folder / _LOCK).open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not dry_run:
-                    shutil.rmtree(folder, ignore_errors=True)
-        except (BlockingIOError, FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # at work, or not ours
+    for folder in dead(root):
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
         removed.append(folder)
     return removed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,10 +162,14 @@ def _schema_script(client: Client, dump: Path) -> list[str | Path]:
 
 def _schema_sha256(script: bytes) -> str:
     digest = hashlib.sha256()
-    for line in script.split(b"\n"):
-        if not _HEADER.match(line):
-            digest.update(line + b"\n")
+    for line in without_comments(script):
+        digest.update(line + b"\n")
     return digest.hexdigest()
+
+
+def without_comments(script: bytes) -> Iterator[bytes]:
+    """Yield the lines of a script that pg_dump's own comments and keys, other each time, are not among."""
+    return (line for line in script.split(b"\n") if not _HEADER.match(line))
 
 
 def database_sql(client: Client, dump: Path, found: list[tuple[int, int, bytes]]) -> bytes:

@@ -57,6 +57,8 @@ THROWAWAY_SETTINGS: Mapping[str, str] = {
 """On top of the defaults for tests: a crash of the machine may lose the data."""
 
 _MARK = ".pgsteward-embedded-postgres"
+_OUTSIDE = "outside"
+"""Holds the path of what had to be put outside the folder."""
 _ZONES = Path("/usr/share/zoneinfo")
 _FRESH_PORTS = 3
 
@@ -199,8 +201,8 @@ class EmbeddedPostgres:
 
     def _make_home(self, user: str | None) -> tuple[Path, Path]:
         """Return a folder for the data and the folder of the programs, both within reach of `user`."""
-        note = self.folder / "outside"
-        _remove_leftovers(self.folder, note)
+        note = self.folder / _OUTSIDE
+        remove_leftovers(self.folder)
         if user is None:
             return self.folder, self.bin_dir
         home = self.folder
@@ -209,7 +211,7 @@ class EmbeddedPostgres:
             home.chmod(0o711)
             (home / _MARK).touch()
             note.write_text(str(home))
-            self._children.afterwards(lambda: _remove_leftovers(self.folder, note))
+            self._children.afterwards(lambda: remove_leftovers(self.folder))
         programs = self.bin_dir
         if not _can_run(programs, user):
             programs = _copy_programs(self.bin_dir, home / "programs")
@@ -229,11 +231,11 @@ class EmbeddedPostgres:
         argv += ["-A", "scram-sha-256", "--pwfile", pwfile, "--no-sync", "--no-instructions"]
         try:
             try:
-                run([*argv, "--locale=C.UTF-8"], env=_clean_env(), user=user, timeout_s=120)
+                run([*argv, "--locale=C.UTF-8"], env=clean_env(), user=user, timeout_s=120)
             except ToolFailed as exc:
                 if "locale" not in str(exc):
                     raise
-                run([*argv, "--locale=C"], env=_clean_env(), user=user, timeout_s=120)
+                run([*argv, "--locale=C"], env=clean_env(), user=user, timeout_s=120)
         finally:
             pwfile.unlink()
         with (self.data_dir / "postgresql.auto.conf").open("a") as conf:
@@ -244,7 +246,7 @@ class EmbeddedPostgres:
         return self._children.start(
             "PostgreSQL",
             [programs / "postgres", "-D", self.data_dir, "-h", self.host, "-p", str(port), "-k", ""],
-            env=_clean_env(),
+            env=clean_env(),
             log=self.log,
             user=user,
             stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, the data is safe
@@ -258,13 +260,13 @@ class EmbeddedPostgres:
         return False
 
 
-def _clean_env() -> dict[str, str]:
+def clean_env() -> dict[str, str]:
     """Return an environment without anybody's PG* variables; TZ saves initdb a search through all zones."""
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _major(bin_dir: Path) -> int:
-    match = re.search(r"(\d+)", run([bin_dir / "postgres", "--version"], env=_clean_env()).split(")", 1)[-1])
+    match = re.search(r"(\d+)", run([bin_dir / "postgres", "--version"], env=clean_env()).split(")", 1)[-1])
     if match is None:
         raise PreconditionError(f"The program postgres in {bin_dir} does not tell its version.")
     return int(match[1])
@@ -326,8 +328,9 @@ def _public_folder(user: str) -> Path:
     )
 
 
-def _remove_leftovers(folder: Path, note: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove a cluster of an earlier run, in the folder and outside, once nobody runs it any more."""
+    note = folder / _OUTSIDE
     places = [folder]
     with contextlib.suppress(OSError):
         outside = Path(note.read_text())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pgsteward.backup import archive
 from pgsteward.errors import LockTimeout, QueryFailed, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
 from pgsteward.postgres import Connection, compose, connect, identifier, join, quote_name
+from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import plural
 from pgsteward.restore.outcome import STEP, Order, Ready
 from pgsteward.restore.verdict import Finding, Listener, Verdict
@@ -27,6 +29,11 @@ from pgsteward.results import Note
 log = logging.getLogger(__name__)
 
 _TRIGGER = re.compile(rb"(?:(?:COMMENT|SECURITY LABEL) .*)?(?:EVENT )?TRIGGER ")
+_ROWS = re.compile(
+    rb"TABLE DATA |MATERIALIZED VIEW DATA |SEQUENCE SET |BLOBS? |BLOB METADATA |BLOB COMMENTS "
+    rb"|STATISTICS DATA |(?:ACL|COMMENT|SECURITY LABEL) .*LARGE OBJECTS? "
+)
+_FILLED = b"MATERIALIZED VIEW DATA "
 _REPEATABLE = (
     "INDEX ",
     "CONSTRAINT ",
@@ -38,15 +45,25 @@ _REPEATABLE = (
 """What several workers make side by side. An entry that failed has left nothing: it can be tried again."""
 
 
-def load(order: Order, ready: Ready, name: str) -> Verdict:
+def load(order: Order, ready: Ready, name: str, *, with_matviews: bool = True) -> Verdict:
     """Run pg_restore into the scratch database and judge what it says; triggers are left for later.
+
+    Args:
+        order: What to restore.
+        ready: What the preflight found out.
+        name: Of the scratch database.
+        with_matviews: Fill the materialized views as well; `fill_matviews` does it later.
 
     Raises:
         VerificationFailed: Data or an object is missing.
         ToolFailed: pg_restore itself broke down.
     """
     entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
-    first = [number for number, _, what in entries if not _TRIGGER.match(what)]
+    first = [
+        number
+        for number, _, what in entries
+        if not _TRIGGER.match(what) and (with_matviews or not what.startswith(_FILLED))
+    ]
     with order.phases.phase("load"):
         verdict = _run(order, ready, name, entries, first if len(first) < len(entries) else None, order.jobs)
         if verdict.fatal and order.jobs > 1:
@@ -68,6 +85,49 @@ def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Ve
     with order.phases.phase("load"):
         later = _refuse(order, _run(order, ready, name, entries, last, 1))
     return replace(verdict, findings=(*verdict.findings, *later.findings))
+
+
+def fill_matviews(
+    order: Order, ready: Ready, name: str, verdict: Verdict, left_out: Collection[str]
+) -> Verdict:
+    """Fill the materialized views that `load` has left, in the archive's order; return the verdict on both.
+
+    Args:
+        order: What to restore.
+        ready: What the preflight found out.
+        name: Of the scratch database.
+        verdict: On what was loaded.
+        left_out: Names, as SQL writes them, of those that stay empty: they would ask foreign servers.
+    """
+    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    found = [(number, what) for number, _, what in entries if what.startswith(_FILLED)]
+    if not found:
+        return verdict
+    empty = {unquoted(each) for each in left_out}
+    wanted = [number for number, what in found if not _is_one_of(what, empty)]
+    why = "not filled: it reads foreign tables, whose servers would be asked"
+    kept = [Finding("benign", each, why, matview=each) for each in sorted(left_out)]
+    with order.phases.phase("load"):
+        later = _run(order, ready, name, entries, wanted, 1) if wanted else Verdict((), True)
+    later = _refuse(order, later)
+    return replace(verdict, findings=(*verdict.findings, *kept, *later.findings))
+
+
+def load_schema(order: Order, ready: Ready, name: str) -> Verdict:
+    """Restore all but rows, positions and large objects into a second database; judged, not refused."""
+    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    wanted = [number for number, _, what in entries if not _ROWS.match(what)]
+    return _run(order, ready, name, entries, wanted, 1)
+
+
+def unquoted(name: str) -> str:
+    """Return ``schema name`` for a qualified name as SQL writes it: so an archive lists it."""
+    return " ".join(split_qualified(name))
+
+
+def _is_one_of(what: bytes, names: Collection[str]) -> bool:
+    listed = what.removeprefix(_FILLED).decode(errors="replace")
+    return any(listed.startswith(f"{name} ") for name in names)
 
 
 def _try_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from pgsteward.backup.encryption import Identities
 from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import Difference
-from pgsteward.backup.receipts import Compared, Receipt, write_receipt
+from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
 from pgsteward.errors import StewardError
 from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, Login
@@ -112,13 +112,28 @@ class Comparison:
 
 
 def leave_receipt(
-    order: Order, session: Connection, compared: Comparison, verdict: Verdict
+    order: Order,
+    session: Connection,
+    compared: Comparison,
+    verdict: Verdict,
+    *,
+    what: What = STEP,
+    wrong: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Leave evidence in the store, good or bad; what was not compared as a whole is never good."""
-    if compared.equal is None or (compared.equal and compared.not_examined):
+    """Leave evidence in the store, good or bad; what was not compared as a whole is never good.
+
+    Args:
+        order: What was restored.
+        session: To the server, for its version.
+        compared: With the proof.
+        verdict: On pg_restore's messages.
+        what: Which work it was.
+        wrong: What else makes it a bad one.
+    """
+    if compared.equal is None or (compared.equal and compared.not_examined and not wrong):
         return {"receipt": None, "receipt_error": None}
     manifest = order.manifest
-    said = (*compared.differences, *compared.explained, *verdict.degraded)
+    said = (*wrong, *compared.differences, *compared.explained, *verdict.degraded)
     receipt = Receipt(
         previous_sha256=None,
         written_at=datetime.now(UTC),
@@ -126,7 +141,7 @@ def leave_receipt(
         target=order.target.name,
         database=manifest.database,
         store=order.found.store.name,
-        what=STEP,
+        what=what,
         into=order.into,
         server_version=f"{session.server_version // 10_000}.{session.server_version % 10_000}",
         pgsteward_version=version("pgsteward"),
@@ -138,7 +153,7 @@ def leave_receipt(
         ),
         differences=tuple(map(str, said)),
         seconds=order.phases.seconds,
-        verdict="green" if compared.equal else "red",
+        verdict="green" if compared.equal and not wrong else "red",
     )
     if receipt.verdict == "red":
         tell_others(order.target, receipt)

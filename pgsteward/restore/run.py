@@ -23,6 +23,7 @@ from pgsteward.backup.proof import (
     read_sequences,
     take_proof,
 )
+from pgsteward.backup.receipts import What
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, VerificationFailed
 from pgsteward.postgres import Connection, Login, connect
@@ -84,7 +85,7 @@ def restore(
     final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
     phases = Phases()
     progress("looking for the backup")
-    with phases.phase("preflight"), _evidence_of_manifest(target, what, store, dry_run):
+    with phases.phase("preflight"), evidence_of_manifest(target, what, store, dry_run):
         found = fetch.find_backup(target, what, store, as_of=as_of)
         if replace:
             refuse_replacing(found.manifest)
@@ -99,7 +100,7 @@ def restore(
         admin=admin,
         into=final,
         replaces=replace,
-        jobs=jobs or target.settings.backup.jobs or _affordable_jobs(admin),
+        jobs=jobs or target.settings.backup.jobs or affordable_jobs(admin),
         run_id=secrets.token_hex(6),
         stamp=f"{now:%Y%m%d%H%M%S}",
         progress=progress,
@@ -110,7 +111,7 @@ def restore(
         lock = stack.enter_context(scratch.restore_lock(admin))
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         with phases.phase("preflight"):
-            ready = _prepare(order, session, stack)
+            ready = prepare(order, session, stack)
         if dry_run:
             return planned(order, ready, time.monotonic() - began)
         return _restore(order, ready, lock, session, keep_failed, began)
@@ -130,13 +131,17 @@ def _evidence_of_damage(order: Order, dry_run: bool) -> Iterator[None]:
         raise
 
 
-def _leave_damage(store: Store, target: Target, backup_id: str, exc: DamagedBackup) -> None:
-    for note in freeze.leave_damage(store, target, backup_id, STEP, [str(exc)]):
+def _leave_damage(
+    store: Store, target: Target, backup_id: str, exc: DamagedBackup, work: What = STEP
+) -> None:
+    for note in freeze.leave_damage(store, target, backup_id, work, [str(exc)]):
         log.warning("%s %s", note.object, note.reason)
 
 
 @contextlib.contextmanager
-def _evidence_of_manifest(target: Target, what: str, store: str | None, dry_run: bool) -> Iterator[None]:
+def evidence_of_manifest(
+    target: Target, what: str, store: str | None, dry_run: bool, work: What = STEP
+) -> Iterator[None]:
     """The same for the manifest of a backup that was named by its id."""
     try:
         yield
@@ -146,13 +151,14 @@ def _evidence_of_manifest(target: Target, what: str, store: str | None, dry_run:
                 read_manifest(place, target.name, target.database, what)
             except DamagedBackup as exc:
                 if not dry_run:
-                    _leave_damage(place, target, what, exc)
+                    _leave_damage(place, target, what, exc, work)
             except (StewardError, FileNotFoundError):
                 continue
         raise
 
 
-def _affordable_jobs(admin: Login) -> int:
+def affordable_jobs(admin: Login) -> int:
+    """Return how many sessions may load at the same time where nobody has said so."""
     with connect(admin, purpose=STEP) as session:
         return capacity.choose_jobs(capacity.free_connections(session), beside=3)
 
@@ -176,7 +182,7 @@ def _final_name(
     return database
 
 
-def _prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
+def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     """Check everything that can be checked; of a remote store only the table of contents is read for that."""
     store, manifest = order.found.store, order.manifest
     fetch.check_presence(store, order.prefix, manifest)
@@ -235,7 +241,7 @@ def _restore(
             session,
             order.run_id,
             manifest.backup_id,
-            _options(manifest, ready.archive),
+            options_of(manifest, ready.archive),
             properties["tablespace"] if order.replaces and properties else None,
             properties["owner"] if properties and properties["may_own"] else None,
         )
@@ -244,7 +250,7 @@ def _restore(
         make_schemas(order, ready, name)
         verdict, not_analyzed = analyze(order, name, load(order, ready, name))
         with phases.phase("compare"):
-            compared = _compare(order, name, verdict)
+            compared = compare_restored(order, name, verdict)
         verdict = load_triggers(order, ready, name, verdict)
         receipt = leave_receipt(order, session, compared, verdict)
         if compared.differences:
@@ -261,13 +267,15 @@ def _restore(
     return done(order, ready, verdict, compared, extras, time.monotonic() - began)
 
 
-def _options(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
+def options_of(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
+    """Return encoding and locale of the dumped database."""
     server = manifest.server
     fallback = {"ENCODING": server.encoding, "LC_COLLATE": server.collate, "LC_CTYPE": server.ctype}
     return archive.options or fallback
 
 
-def _compare(order: Order, name: str, verdict: Verdict) -> Comparison:
+def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:
+    """Compare a restored database with the proof; what pg_restore's messages explain is told apart."""
     expected = order.manifest.proof
     level = expected.level
     if level == "none":

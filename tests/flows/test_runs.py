@@ -55,7 +55,7 @@ def test_a_night_on_the_sample_does_every_step_and_says_so_with_numbers(
     night = state.result(raise_on_failure=False)
     assert state.name == "Completed", state.message
     assert isinstance(night, NightResult)
-    assert [step.step for step in night.steps][:4] == ["janitor", "backup", "upload", "prune"]
+    assert [step.step for step in night.steps][:5] == ["janitor", "backup", "upload", "drill", "prune"]
     assert night.step("sessions").changed
     page = str(_artifact(in_process, f"night-{target}"))
     assert "sessions" in page

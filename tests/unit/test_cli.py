@@ -36,6 +36,7 @@ COMMANDS = [
     "receipts",
     "restore",
     "undo-restore",
+    "drill",
     "janitor",
     "sessions",
     "vacuum",

@@ -23,6 +23,7 @@ SECTIONS: dict[str, type[config.Model]] = {
     "`[targets.NAME]`": config.TargetConfig,
     "`[targets.NAME.maintenance]`": config.LoginConfig,
     "`[targets.NAME.restore]`": config.RestoreConfig,
+    "`[targets.NAME.drill]`": config.DrillConfig,
     "`[targets.NAME.backup]`": config.BackupConfig,
     "`[targets.NAME.retention]`": config.RetentionConfig,
     "`[[targets.NAME.sessions]]`": config.SessionTable,

@@ -58,9 +58,12 @@ def test_the_shipped_file_has_nothing_to_correct() -> None:
     assert validator.validate(ROOT / "prefect.yaml") == []
 
 
-def test_only_the_night_has_a_schedule_and_it_is_in_utc() -> None:
+def test_only_night_and_drill_have_a_schedule_and_it_is_in_utc() -> None:
     scheduled = {d.name: [dict(entry) for entry in d.schedules] for d in SHIPPED if d.schedules}
-    assert scheduled == {"nightly": [{"slug": "nightly", "cron": "0 2 * * *", "timezone": "UTC"}]}
+    assert scheduled == {
+        "nightly": [{"slug": "nightly", "cron": "0 2 * * *", "timezone": "UTC"}],
+        "drill": [{"slug": "weekly", "cron": "0 9 * * 6", "timezone": "UTC"}],
+    }
 
 
 def test_every_step_of_the_night_is_a_task_and_a_deployment_of_its_own() -> None:

@@ -1,0 +1,379 @@
+"""Drills: a backup is restored from its store, looked at from all sides, and thrown away.
+
+Green is what was restored as a whole and is equal; red is what is not what was backed up; and what could not
+be tried is unknown: never green, and never a mismatch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from pgsteward.backup import freeze
+from pgsteward.backup.listing import list_manifests, read_manifest
+from pgsteward.backup.receipts import proven, read_receipts
+from pgsteward.errors import ConfigError, DamagedBackup, PreconditionError, StewardError, VerificationFailed
+from pgsteward.postgres import Connection, compose, connect, identifier
+from pgsteward.progress import Progress, silent
+from pgsteward.report.units import humanize_bytes, humanize_seconds, plural
+from pgsteward.restore import fetch, scratch
+from pgsteward.restore.drill_checks import (
+    check_indexes,
+    compare_schemas,
+    foreign_matviews,
+    roles_without_script,
+    run_checks,
+)
+from pgsteward.restore.forecast import Forecast, Point, look_ahead
+from pgsteward.restore.load import analyze, fill_matviews, load, load_triggers
+from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
+from pgsteward.restore.partial import make_schemas
+from pgsteward.restore.run import (
+    affordable_jobs,
+    compare_restored,
+    evidence_of_manifest,
+    not_equal,
+    options_of,
+    prepare,
+)
+from pgsteward.restore.throwaway import remove_dead_servers, throwaway_server
+from pgsteward.results import Item, Note, Status, StepResult
+from pgsteward.storage import Store
+from pgsteward.targets import Target
+
+log = logging.getLogger(__name__)
+
+STEP: Final = "drill"
+RECOVERY = ("fetch", "create", "load", "analyze", "compare")
+"""Phases that a real recovery would take too."""
+_ROOM = 1.1
+_SURROUNDINGS = re.compile(
+    r"No space left|could not extend|could not write|out of memory|out of shared memory"
+    r"|shared_preload_libraries|could not access file|not supported by this build|could not load library"
+)
+"""Words of a server that lacks something itself: no fault of the backup."""
+
+Colour = Literal["green", "red", "unknown"]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one drill found out so far."""
+
+    wrong: list[Note] = field(default_factory=list)
+    unknown: list[Note] = field(default_factory=list)
+    skipped: list[Note] = field(default_factory=list)
+    findings: list[Note] = field(default_factory=list)
+    compared: Comparison | None = None
+    server: str = ""
+    schema_equal: bool | None = None
+    indexes: int | None = None
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    receipt: str | None = None
+
+    @property
+    def colour(self) -> Colour:
+        if self.wrong:
+            return "red"
+        whole = self.compared is not None and self.compared.equal is True
+        return "green" if whole and not self.unknown else "unknown"
+
+
+def drill(
+    target: Target,
+    what: str = "latest",
+    *,
+    store: str | None = None,
+    on_server: bool = False,
+    jobs: int | None = None,
+    progress: Progress = silent,
+) -> StepResult:
+    """Restore a backup from its store into a throwaway server, compare it, and leave a receipt.
+
+    Args:
+        target: Whose backup.
+        what: As for a restore: ``latest``, ``latest-proven`` or a backup id.
+        store: Take it from this store; None takes the first one that has it.
+        on_server: Restore into a scratch database on the server of the ``restore`` login instead.
+        jobs: Sessions that load at the same time.
+        progress: Is told what happens.
+
+    Returns:
+        ``details["verdict"]`` is ``green`` (status ``ok``, or ``partial`` with something to see to), ``red``
+        (``failed``) or ``unknown`` (``unknown``), which leaves no receipt.
+
+    Raises:
+        ConfigError: `what` is no backup's id, or the configuration is wrong.
+    """
+    began = time.monotonic()
+    for folder in remove_dead_servers():
+        log.info("Removed the server of a dead drill: %s", folder)
+    found = _Found()
+    phases = Phases()
+    here: fetch.Found | None = None
+    try:
+        progress("looking for the backup")
+        with phases.phase("preflight"), evidence_of_manifest(target, what, store, False, STEP):
+            here = fetch.find_backup(target, what, store)
+        _try(target, here, found, phases, on_server, jobs, progress)
+    except ConfigError:
+        raise
+    except DamagedBackup as exc:
+        found.wrong.append(Note(here.manifest.backup_id if here else what, str(exc)))
+        if here is not None:
+            _leave_damage(target, here, found)
+    except VerificationFailed as exc:
+        what_failed = Note(here.manifest.backup_id if here else what, str(exc))
+        if here is None or _SURROUNDINGS.search(str(exc)):
+            found.unknown.append(what_failed)
+        else:
+            found.wrong.append(what_failed)
+            _leave_damage(target, here, found)
+    except StewardError as exc:
+        found.unknown.append(Note(here.manifest.backup_id if here else target.database, str(exc)))
+    return _result(target, here, found, phases, time.monotonic() - began)
+
+
+def _leave_damage(target: Target, here: fetch.Found, found: _Found) -> None:
+    backup_id = here.manifest.backup_id
+    with contextlib.suppress(FileNotFoundError, StewardError):
+        read_manifest(here.store, target.name, target.database, backup_id)  # pruned meanwhile is not damaged
+        said = [note.reason for note in found.wrong]
+        found.unknown += freeze.leave_damage(here.store, target, backup_id, STEP, said)
+
+
+def _try(
+    target: Target,
+    here: fetch.Found,
+    found: _Found,
+    phases: Phases,
+    on_server: bool,
+    jobs: int | None,
+    progress: Progress,
+) -> None:
+    manifest = here.manifest
+    run_id = secrets.token_hex(6)
+    stamp = f"{datetime.now(UTC):%Y%m%d%H%M%S}"
+    with ExitStack() as stack:
+        with phases.phase("server"):
+            if on_server:
+                admin = scratch.admin_login(target.login("restore"))
+                stack.enter_context(scratch.restore_lock(admin))
+                where = "the restore login's"
+            else:
+                progress("starting a server")
+                major = manifest.server.version_num // 10_000
+                room = int(manifest.database_bytes * _ROOM)
+                dirs = target.settings.client_dirs
+                admin = stack.enter_context(throwaway_server(run_id, major, dirs, room)).login()
+                where = "a throwaway one"
+        order = Order(
+            target=target,
+            found=here,
+            admin=admin,
+            into=scratch.fit_name(target.database, f"_drill_{stamp}"),
+            replaces=False,
+            jobs=jobs or target.settings.backup.jobs or affordable_jobs(admin),
+            run_id=run_id,
+            stamp=stamp,
+            progress=progress,
+            phases=phases,
+        )
+        session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
+        found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"
+        with phases.phase("preflight"):
+            ready = prepare(order, session, stack)
+        if ready.spooled:
+            with phases.phase("fetch"):
+                fetch.fetch(
+                    here.store,
+                    order.prefix,
+                    manifest,
+                    manifest.files,
+                    ready.folder,
+                    progress,
+                    ready.identities,
+                )
+        if not on_server:
+            _make_roles(session, ready)
+        found.findings += roles_without_script(ready)
+        with phases.phase("create"):
+            name = _create(session, order, ready, run_id, stack)
+        _look_at(order, ready, session, name, found, stack)
+
+
+def _make_roles(session: Connection, ready: Ready) -> None:
+    """Make the owners and grantees that the archive names, who may do nothing."""
+    there = {row["name"] for row in session.rows("SELECT rolname::text AS name FROM pg_roles")}
+    for role in sorted(ready.archive.roles - there):
+        session.execute(compose("CREATE ROLE {} NOLOGIN", identifier(role)))
+
+
+def _create(session: Connection, order: Order, ready: Ready, run_id: str, stack: ExitStack) -> str:
+    """Create an empty database as the dumped one was.
+
+    Raises:
+        PreconditionError: This server lacks its locale.
+    """
+    manifest = order.manifest
+    try:
+        name = scratch.create(session, run_id, manifest.backup_id, options_of(manifest, ready.archive))
+    except PreconditionError:
+        raise
+    except StewardError as exc:
+        raise PreconditionError(f"the database can't be created as the dumped one was: {exc}") from exc
+    stack.callback(_drop, session, name)
+    return name
+
+
+def _drop(session: Connection, name: str) -> None:
+    with contextlib.suppress(StewardError):  # the janitor drops it by its mark; a throwaway server is gone
+        scratch.drop(session, name)
+
+
+def _look_at(
+    order: Order, ready: Ready, session: Connection, name: str, found: _Found, stack: ExitStack
+) -> None:
+    """Load the backup and look at it from all sides."""
+    phases = order.phases
+    make_schemas(order, ready, name)
+    verdict = load(order, ready, name, with_matviews=False)
+    verdict = fill_matviews(order, ready, name, verdict, foreign_matviews(order.admin.to(name)))
+    verdict, not_analyzed = analyze(order, name, verdict)
+    with phases.phase("compare"):
+        compared = found.compared = compare_restored(order, name, verdict)
+    found.wrong += [Note(each.object, each.what) for each in compared.differences]
+    found.unknown += [Note(*pair) for pair in compared.not_examined]
+    if compared.level == "none":
+        found.unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
+    with phases.phase("indexes"):
+        found.indexes = check_indexes(order, name, found.wrong, found.skipped)
+    verdict = load_triggers(order, ready, name, verdict)
+    with phases.phase("schema"):
+        second = _create(session, order, ready, f"{order.run_id}_schema", stack)
+        make_schemas(order, ready, second)
+        found.schema_equal = compare_schemas(order, ready, name, second, found.wrong, found.unknown)
+    with phases.phase("checks"):
+        found.checks = run_checks(order, name, found.wrong, found.unknown)
+    found.findings += [Note(each.object, each.reason) for each in verdict.degraded]
+    found.skipped += [Note(each.object, each.reason) for each in verdict.benign if each.matview]
+    found.skipped += not_analyzed
+    found.skipped += [
+        Note(each, "left out: it would act on other servers") for each in ready.archive.left_out
+    ]
+    if found.colour == "unknown":
+        return
+    said = [f"{note.object}: {note.reason}" for note in found.wrong[len(compared.differences) :]]
+    left = leave_receipt(order, session, compared, verdict, what=STEP, wrong=said)
+    found.receipt = left["receipt"]
+    if left["receipt_error"]:
+        found.unknown.append(Note("receipt", f"could not be written: {left['receipt_error']}"))
+    if compared.differences:
+        log.warning("%s", not_equal(order, compared))
+
+
+def _result(
+    target: Target, here: fetch.Found | None, found: _Found, phases: Phases, seconds: float
+) -> StepResult:
+    colour = found.colour
+    statuses: Mapping[Colour, Status] = {"green": "ok", "red": "failed", "unknown": "unknown"}
+    status = statuses[colour]
+    unknown = list(found.unknown)
+    if colour == "green" and (found.findings or (here is not None and here.notes)):
+        status = "partial"
+    if here is not None:
+        unknown += here.notes
+    recovery = sum(phases.seconds.get(each, 0.0) for each in RECOVERY)
+    whole = found.compared is not None
+    ahead, newest = _look_ahead(target, here.store, recovery if whole else None) if here else (None, None)
+    compared = found.compared
+    changed: tuple[Item, ...] = ()
+    if here is not None and colour != "unknown":
+        facts = {"verdict": colour, "bytes": here.manifest.size_bytes, "seconds": round(recovery, 3)}
+        changed = (Item(here.manifest.backup_id, "drilled", facts),)
+    return StepResult(
+        step=STEP,
+        target=target.name,
+        status=status,
+        examined=compared.relations if compared else 0,
+        changed=changed,
+        skipped=tuple(found.skipped),
+        unknown=tuple(unknown),
+        failed=tuple(found.wrong),
+        findings=tuple(found.findings),
+        seconds=seconds,
+        summary=_summary(here, found, recovery),
+        details={
+            "verdict": colour,
+            "backup_id": here.manifest.backup_id if here else None,
+            "database": target.database,
+            "store": here.store.name if here else None,
+            "server": found.server or None,
+            "proof": None
+            if compared is None
+            else {
+                "level": compared.level,
+                "relations": compared.relations,
+                "rows": compared.rows,
+                "equal": compared.equal,
+            },
+            "schema_equal": found.schema_equal,
+            "indexes_checked": found.indexes,
+            "drill_checks": found.checks,
+            "receipt": found.receipt,
+            "bytes": here.manifest.size_bytes if here else None,
+            "database_bytes": here.manifest.database_bytes if here else None,
+            "recovery_seconds": round(recovery, 3) if whole else None,
+            "recovery_point_at": newest.isoformat() if newest else None,
+            "recovery_point_seconds": round((datetime.now(UTC) - newest).total_seconds()) if newest else None,
+            "forecast": ahead.as_json() if ahead else None,
+            "phases": dict(phases.seconds),
+        },
+    )
+
+
+def _look_ahead(
+    target: Target, store: Store, recovery_seconds: float | None
+) -> tuple[Forecast | None, datetime | None]:
+    """Return what a month from now will be like, and when the newest proven backup saw the database."""
+    try:
+        manifests, _ = list_manifests(store, target.name, target.database)
+        receipts, _ = read_receipts(store, target.name, target.database)
+    except StewardError:
+        return None, None
+    good = proven(receipts)
+    newest = max((m.started_at for m in manifests if m.backup_id in good and not m.partial), default=None)
+    points = [Point(m.started_at, m.size_bytes, m.database_bytes) for m in manifests if not m.partial]
+    return look_ahead(points, recovery_seconds), newest
+
+
+def _summary(here: fetch.Found | None, found: _Found, recovery: float) -> str:
+    if found.colour == "unknown" or here is None:
+        first = found.unknown[0] if found.unknown else (found.wrong or [Note("", "nothing was compared")])[0]
+        return f"The drill could not be done: {first.reason}"
+    name = f"Backup {here.manifest.backup_id} in store {here.store.name}"
+    if found.colour == "red":
+        first = found.wrong[0]
+        more = f"; and {len(found.wrong) - 1} more" if len(found.wrong) > 1 else ""
+        return f"{name} is NOT what was backed up: {quote(first)}{more}"
+    assert found.compared is not None
+    checks = f", {plural(len(found.checks), 'check')} true" if found.checks else ""
+    indexes = f", {plural(found.indexes, 'index', 'indexes')} checked" if found.indexes is not None else ""
+    return (
+        f"{name} is proven: {plural(found.compared.relations, 'table')} and {found.compared.rows:,} rows"
+        f" equal{indexes}{checks}; {humanize_bytes(here.manifest.size_bytes)} were back in"
+        f" {humanize_seconds(recovery)}"
+    )
+
+
+def quote(note: Note) -> str:
+    """Return a note as one clause."""
+    return note.reason if note.object in note.reason else f"{note.object}: {note.reason}"

@@ -1,0 +1,156 @@
+"""What a drill looks at beside the proof: the schema, the indexes, the roles, and the target's own checks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pgsteward import sql
+from pgsteward.backup import archive
+from pgsteward.backup.globals_sql import GLOBALS, decompress
+from pgsteward.errors import LockTimeout, QueryFailed, StewardError
+from pgsteward.pgtools import run_tool, tool_env
+from pgsteward.postgres import Login, connect, quote_name
+from pgsteward.report.units import plural
+from pgsteward.restore.load import load_schema
+from pgsteward.restore.outcome import Order, Ready
+from pgsteward.results import Note
+
+PURPOSE = "drill"
+_ROLE = re.compile(r'^CREATE ROLE ("(?:[^"]|"")+"|[^\s;]+);', re.MULTILINE)
+_SHOWN = 5
+
+
+def foreign_matviews(login: Login) -> list[str]:
+    """Return the materialized views that would ask other servers, as SQL writes their names."""
+    with connect(login, purpose=PURPOSE) as session:
+        rows = session.rows(sql.load("drill_foreign_matviews"))
+    return [quote_name(row["schema_name"], row["name"]) for row in rows]
+
+
+def roles_without_script(ready: Ready) -> list[Note]:
+    """Name the owners and grantees that the backup's own script of roles does not make."""
+    path = ready.folder / GLOBALS
+    if not path.is_file():
+        return [Note(GLOBALS, "is not in the backup: on a fresh server its roles must be made by hand")]
+    script = decompress(path.read_bytes()).decode(errors="replace")
+    made = {name[1:-1].replace('""', '"') if name.startswith('"') else name for name in _ROLE.findall(script)}
+    missing = sorted(role for role in ready.archive.roles - made if not role.startswith("pg_"))
+    why = f"owns or may use objects of the backup, and {GLOBALS} does not make it: make it before a restore"
+    return [Note(f"role {quote_name(role)}", why) for role in missing]
+
+
+def check_indexes(order: Order, name: str, wrong: list[Note], skipped: list[Note]) -> int | None:
+    """Let amcheck look at every B-tree index; return how many, or None where there is no amcheck."""
+    order.progress("checking indexes")
+    with connect(order.admin.to(name), purpose=PURPOSE) as session:
+        if session.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'") == 0:
+            skipped.append(Note("indexes", "not checked: this server has no amcheck (contrib)"))
+            return None
+        there = session.value("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'") > 0
+        try:
+            if not there:
+                session.execute("CREATE SCHEMA pgsteward_amcheck")
+                session.execute("CREATE EXTENSION amcheck SCHEMA pgsteward_amcheck")
+            schema = session.value(
+                "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'amcheck'"
+            )
+            session.execute("SELECT set_config('search_path', %(path)s, false)", {"path": schema})
+        except (QueryFailed, LockTimeout) as exc:
+            skipped.append(Note("indexes", f"not checked: amcheck can't be set up: {exc}"))
+            return None
+        rows = session.rows(sql.load("drill_indexes"))
+        for number, row in enumerate(rows):
+            order.progress(f"checking {row['name']}", number, len(rows))
+            try:
+                session.execute("SELECT bt_index_check(%(oid)s::int8::oid::regclass, true)", row)
+            except QueryFailed as exc:
+                what = f"amcheck: {exc}; REINDEX it in the original, and look at its collation's version"
+                wrong.append(Note(quote_name(row["schema_name"], row["name"]), what))
+        if not there:
+            session.execute("DROP EXTENSION amcheck")
+            session.execute("DROP SCHEMA pgsteward_amcheck")
+    return len(rows)
+
+
+def compare_schemas(
+    order: Order, ready: Ready, name: str, second: str, wrong: list[Note], unknown: list[Note]
+) -> bool | None:
+    """Compare the restored schema with a second restore of the archive's schema alone.
+
+    Never with the source's own text: checks and views print differently after one restore.
+
+    Args:
+        order: What was restored.
+        ready: With which client.
+        name: The restored database.
+        second: An empty one.
+        wrong: Gets what differs.
+        unknown: Gets why nothing could be compared.
+    """
+    order.progress("comparing the schema")
+    manifest = order.manifest
+    path = ready.folder / manifest.archive
+    expected = manifest.proof.schema_sha256
+    same_client = manifest.client_version == ready.client.text  # another one may print it differently
+    if expected is not None and same_client and archive.schema_sha256(ready.client, path) != expected:
+        wrong.append(Note("schema", "the archive's own schema is not the one of the manifest"))
+        return False
+    verdict = load_schema(order, ready, second)
+    if verdict.fatal:
+        unknown.append(Note("schema", f"its second restore failed: {verdict.fatal[0]}"))
+        return None
+    try:
+        here, there = (Counter(_lines(order, ready, each)) for each in (name, second))
+    except StewardError as exc:
+        unknown.append(Note("schema", f"could not be compared: {exc}"))
+        return None
+    missing, extra = there - here, here - there
+    if missing or extra:
+        shown = [f"missing: {line}" for line in list(missing)[:_SHOWN]]
+        shown += [f"too many: {line}" for line in list(extra)[:_SHOWN]]
+        count = plural(sum((missing + extra).values()), "line")
+        wrong.append(
+            Note("schema", f"differs from a restore of the schema alone in {count}: {'; '.join(shown)}")
+        )
+        return False
+    return True
+
+
+def _lines(order: Order, ready: Ready, name: str) -> list[str]:
+    """Return a database's schema as pg_dump writes it, less comments and keys of its own."""
+    argv: list[str | Path] = [
+        ready.client.tool("pg_dump"),
+        "--schema-only",
+        "--no-password",
+        f"--dbname={order.admin.to(name).conninfo}",
+    ]
+    script = run_tool(argv, env=tool_env(order.admin, PURPOSE)).stdout
+    return [line.decode(errors="replace") for line in archive.without_comments(script)]
+
+
+def run_checks(order: Order, name: str, wrong: list[Note], unknown: list[Note]) -> list[dict[str, Any]]:
+    """Run the target's own checks, read-only; each must be true."""
+    settings = order.target.settings.drill
+    done: list[dict[str, Any]] = []
+    for number, check in enumerate(settings.checks, 1):
+        order.progress(f"check {number}", number - 1, len(settings.checks))
+        entry: dict[str, Any] = {"check": check, "result": None}
+        done.append(entry)
+        what = f"check {number}"
+        try:
+            with connect(
+                order.admin.to(name),
+                purpose=PURPOSE,
+                statement_timeout_s=settings.check_timeout_s,
+                settings={"default_transaction_read_only": "on"},
+            ) as session:
+                entry["result"] = value = session.value(check.encode())
+        except StewardError as exc:
+            unknown.append(Note(what, f"{check}: could not be asked: {exc}; mend it in the configuration"))
+            continue
+        if value is not True:
+            wrong.append(Note(what, f"{check}: is {value!r}, not true"))
+    return done

@@ -1,0 +1,139 @@
+"""A server for one drill: from this machine's own programs, in a folder of its own, reachable by nobody else.
+
+It listens on no network, only on a socket inside its own data folder. It dies with us (the kernel asks it to,
+when its parent is killed), and its folder is removed by us or by the next run's janitor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pgsteward import client_places
+from pgsteward.children import Child, Children
+from pgsteward.demo.server import THROWAWAY_SETTINGS, EmbeddedPostgres, clean_env, remove_leftovers
+from pgsteward.errors import PreconditionError, StewardError, ToolFailed
+from pgsteward.pgtools import run_tool
+from pgsteward.places import state_folder
+from pgsteward.report.units import humanize_bytes
+from pgsteward.spool import dead, private_folder
+
+PORT = 5432
+"""Part of the socket's name only."""
+_SOCKET_BYTES = 107
+_NAME = f".s.PGSQL.{PORT}"
+
+
+class ThrowawayServer(EmbeddedPostgres):
+    """A cluster that need not survive anything, on a socket in its own data folder."""
+
+    def conninfo(self, dbname: str = "postgres") -> str:
+        """Return the conninfo of one database, without the password."""
+        quoted, folder = (
+            value.replace("\\", r"\\").replace("'", r"\'") for value in (dbname, str(self.data_dir))
+        )
+        return f"host='{folder}' port={PORT} dbname='{quoted}' user={self.user}"
+
+    def _launch(self, programs: Path, port: int, user: str | None) -> Child:
+        if len(str(self.data_dir / _NAME).encode()) > _SOCKET_BYTES:
+            raise PreconditionError(
+                f"the path {self.data_dir} is too long for a Unix socket; set XDG_STATE_HOME to a shorter one"
+            )
+        return self._children.start(
+            "PostgreSQL",
+            [programs / "postgres", "-D", self.data_dir, "-h", "", "-p", str(PORT), "-k", self.data_dir],
+            env=clean_env(),
+            log=self.log,
+            user=user,
+            stop_signal=signal.SIGQUIT,  # nothing in it is worth a shutdown in good order
+        )
+
+
+def settings_for(memory_bytes: int) -> dict[str, str]:
+    """Return what makes one load of a whole database fast, where a crash costs nothing."""
+    share = max(64, min(1024, memory_bytes // 16 // 1024**2))
+    return {
+        **THROWAWAY_SETTINGS,
+        "shared_buffers": f"{share}MB",
+        "maintenance_work_mem": f"{share}MB",
+        "max_wal_size": "64GB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "autovacuum": "off",
+        "max_locks_per_transaction": "256",
+        "restart_after_crash": "off",
+    }
+
+
+def find_server(major: int, extra_dirs: Sequence[Path]) -> Path:
+    """Return the folder of this machine's programs of a server of one major version.
+
+    Raises:
+        PreconditionError: There are none; the text says what to install.
+    """
+    for folder in client_places.folders(extra_dirs):
+        programs = [folder / name for name in ("postgres", "initdb", "pg_restore", "pg_dump")]
+        if not all(client_places.can_be_run(program.resolve()) for program in programs):
+            continue
+        with contextlib.suppress(ToolFailed):
+            said = run_tool([programs[0], "--version"], env={}).stdout.decode(errors="replace")
+            if f" {major}." in said or f" {major}devel" in said:
+                return folder.resolve()
+    raise PreconditionError(
+        f"no server of PostgreSQL {major} is installed on this machine, and a drill starts one of its own:"
+        f" install postgresql-{major} (its programs are enough; no cluster is needed), name their folder in"
+        " client_dirs, or drill on a server: --on-server"
+    )
+
+
+@contextlib.contextmanager
+def throwaway_server(
+    run_id: str, major: int, extra_dirs: Sequence[Path], needed_bytes: int
+) -> Iterator[ThrowawayServer]:
+    """Start a server; it and everything in it are gone afterwards.
+
+    Args:
+        run_id: Names its folder.
+        major: Version of PostgreSQL.
+        extra_dirs: Further folders to look for programs in.
+        needed_bytes: Room for its data.
+
+    Raises:
+        PreconditionError: There are no programs, or there is no room.
+        ToolFailed: It does not start.
+    """
+    programs = find_server(major, extra_dirs)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with private_folder(root(), run_id) as folder, Children() as children:
+        server = ThrowawayServer(
+            folder / "server", children, distribution=programs, settings=settings_for(memory)
+        )
+        server.start()
+        free = shutil.disk_usage(server.data_dir).free
+        if free < needed_bytes:
+            raise PreconditionError(
+                f"{humanize_bytes(free)} are free in {server.data_dir}, {humanize_bytes(needed_bytes)} are"
+                " needed for the restored database"
+            )
+        yield server
+
+
+def root() -> Path:
+    """Return the folder below which drills work."""
+    return state_folder() / "drill"
+
+
+def remove_dead_servers(*, dry_run: bool = False) -> list[Path]:
+    """Remove what drills that were killed have left, also outside their folders, and return their folders."""
+    removed = []
+    for folder in dead(root()):
+        if not dry_run:
+            with contextlib.suppress(StewardError):  # still shutting down: next time
+                remove_leftovers(folder / "server")
+                shutil.rmtree(folder, ignore_errors=True)
+        removed.append(folder)
+    return removed

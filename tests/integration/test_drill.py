@@ -1,0 +1,357 @@
+"""Drills on real throwaway servers: what is whole is green, what is planted is named, the rest is unknown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward.backup.catalog import backups
+from pgsteward.backup.dump import back_up
+from pgsteward.backup.globals_sql import GLOBALS, compress
+from pgsteward.backup.manifest import MANIFEST
+from pgsteward.backup.receipt_chain import verify_receipts
+from pgsteward.backup.receipts import read_receipts
+from pgsteward.backup.upload import upload
+from pgsteward.pgtools import run_tool
+from pgsteward.restore import throwaway
+from pgsteward.restore.drill import drill
+from pgsteward.results import StepResult
+from pgsteward.retention import prune
+from pgsteward.targets import Target
+from tests.integration.backup_targets import backup_folder, make_target, own_sessions, sealed
+from tests.integration.test_listing import documented
+from tests.servers import Bucket, Database, Server
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def target(database: Database, tmp_path: Path) -> Target:
+    fill(database)
+    return make_target(
+        database, tmp_path, drill={"checks": ['SELECT count(*) = 500 FROM "Odd"."Order Lines"']}
+    )
+
+
+def fill(database: Database) -> None:
+    with database.connect() as session:
+        for statement in (
+            'CREATE SCHEMA "Odd"',
+            'CREATE TABLE "Odd"."Order Lines" (id int PRIMARY KEY, what text, kind varchar(9) CHECK (kind IN'
+            " ('a', 'b')))",
+            "INSERT INTO \"Odd\".\"Order Lines\" SELECT i, 'x' || i, 'a' FROM generate_series(1, 500) AS i",
+            "CREATE SEQUENCE public.numbers START 7",
+            "SELECT nextval('public.numbers')",
+            "CREATE VIEW public.v AS SELECT * FROM \"Odd\".\"Order Lines\" WHERE kind IN ('a', 'b')",
+            "CREATE MATERIALIZED VIEW public.mv AS SELECT count(*) AS n FROM public.v",
+            "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            'CREATE TRIGGER t BEFORE INSERT ON "Odd"."Order Lines" FOR EACH ROW EXECUTE FUNCTION public.f()',
+            "SELECT lo_from_bytea(0, 'a large object')",
+        ):
+            session.execute(statement)
+
+
+def verdict(result: StepResult) -> tuple[str, str]:
+    return result.details["verdict"], result.status
+
+
+def nothing_runs(root: Path) -> bool:
+    """Tell whether neither a folder nor a server of a drill is left."""
+    at_home = not root.is_dir() or not list(root.iterdir())
+    cwds = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                cwds.append(str((entry / "cwd").readlink()))
+            except OSError:
+                continue
+    return at_home and not any(str(root) in cwd for cwd in cwds)
+
+
+def test_what_is_whole_is_green_and_proves_the_backup(target: Target, server: Server) -> None:
+    back_up(target)
+    result = drill(target)
+    assert verdict(result) == ("green", "ok"), result.as_json()
+    said = result.as_json()
+    assert documented("`drill`") <= set(said)
+    assert (said["schema_equal"], said["proof"]["equal"], said["proof"]["rows"]) == (True, True, 501)
+    assert said["drill_checks"][0]["result"] is True
+    assert said["indexes_checked"] == (1 if server.contrib else None)
+    assert {"load", "compare", "server"} <= set(said["phases"])
+    assert said["recovery_point_seconds"] < 3600
+    (listed,) = backups(target).details["backups"]
+    assert (listed["state"], listed["last_restore"]["what"]) == ("proven", "drill")
+    assert verify_receipts(target).status == "ok"
+    page = target.store("disk").get_bytes(said["receipt"].replace(".json", ".md")).decode()
+    assert page.startswith("# Restore drill of")
+    assert nothing_runs(throwaway.root())
+    assert own_sessions(server) == []
+
+
+def test_the_stored_object_of_s3_is_decrypted_and_restored(
+    database: Database, bucket: Bucket, tmp_path: Path
+) -> None:
+    from pyrage import x25519
+
+    identity = x25519.Identity.generate()
+    (tmp_path / "key.txt").write_text(str(identity))
+    fill(database)
+    target = make_target(
+        database,
+        tmp_path,
+        bucket=bucket,
+        stores=("disk", "s3"),
+        backup={"encrypt_to": [str(identity.to_public())]},
+        restore={"identity": {"file": str(tmp_path / "key.txt")}},
+    )
+    back_up(target)
+    upload(target)
+    result = drill(target, store="s3")
+    assert verdict(result) == ("green", "ok"), result.as_json()
+    assert result.details["store"] == "s3"
+    assert result.details["phases"]["fetch"] > 0
+
+
+def test_a_changed_stored_file_is_red_and_freezes_pruning(target: Target) -> None:
+    backup_id = back_up(target).details["backup_id"]
+    file = next((backup_folder(target, backup_id) / "dump").glob("[0-9]*"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    result = drill(target)
+    assert verdict(result) == ("red", "failed")
+    assert file.name in result.summary
+    (receipt,), _ = read_receipts(target.store("disk"), target.name, target.database)
+    assert (receipt.what, receipt.verdict) == ("drill", "red")
+    assert "frozen" in prune(target).summary
+
+
+def forge(target: Target, backup_id: str, change: str, value: Any) -> None:
+    path = backup_folder(target, backup_id) / MANIFEST
+    manifest = json.loads(path.read_bytes())
+    for relation in manifest["proof"]["relations"]:
+        if relation["name"] == "Order Lines" and change in relation:
+            relation[change] = value
+    for sequence in manifest["proof"]["sequences"]:
+        if change in sequence:
+            sequence[change] = value
+    if change in manifest["proof"]:
+        manifest["proof"][change] = value
+    path.write_bytes(sealed(path.read_bytes(), **manifest))
+
+
+@pytest.mark.parametrize(
+    "change, value, named",
+    [
+        pytest.param("hash_a", "1", '"Odd"."Order Lines": content differs', id="a-cell"),
+        pytest.param("rows", 499, '"Odd"."Order Lines"', id="a-row"),
+        pytest.param("last_value", 99, "public.numbers", id="a-position"),
+        pytest.param("schema_sha256", "0" * 64, "schema", id="the-schema"),
+    ],
+)
+def test_what_is_not_as_the_proof_says_is_red_and_named(
+    target: Target, change: str, value: object, named: str
+) -> None:
+    forge(target, back_up(target).details["backup_id"], change, value)
+    result = drill(target)
+    assert verdict(result) == ("red", "failed"), result.as_json()
+    assert named in result.summary
+    (receipt,), _ = read_receipts(target.store("disk"), target.name, target.database)
+    assert (receipt.verdict, receipt.what) == ("red", "drill")
+    assert backups(target).details["backups"][0]["state"] == "differs"
+
+
+def test_a_check_that_is_false_is_red_and_one_that_breaks_is_unknown(
+    database: Database, tmp_path: Path
+) -> None:
+    fill(database)
+    back_up(make_target(database, tmp_path))
+    wrong = make_target(database, tmp_path, drill={"checks": ["SELECT false"]})
+    result = drill(wrong)
+    assert verdict(result) == ("red", "failed")
+    assert "check 1: SELECT false: is False, not true" in result.summary
+    broken = make_target(database, tmp_path, drill={"checks": ["SELECT nowhere FROM nothing"]})
+    result = drill(broken)
+    assert verdict(result) == ("unknown", "unknown")
+    assert "could not be asked" in result.summary
+    writes = make_target(
+        database, tmp_path, drill={"checks": ['DELETE FROM "Odd"."Order Lines" RETURNING true']}
+    )
+    assert "read-only" in drill(writes).summary
+
+
+@pytest.mark.parametrize("lacks", ["programs", "extension", "backup", "key", "room"])
+def test_what_could_not_be_tried_is_unknown_and_leaves_no_receipt(
+    database: Database, tmp_path: Path, lacks: str
+) -> None:
+    fill(database)
+    target = make_target(database, tmp_path)
+    if lacks != "backup":
+        backup_id = back_up(target).details["backup_id"]
+        path = backup_folder(target, backup_id) / MANIFEST
+        manifest = json.loads(path.read_bytes())
+        if lacks == "programs":
+            manifest["server"]["version_num"] = 990000
+        elif lacks == "extension":
+            manifest["extensions"]["timescaledb"] = "2.0"
+        elif lacks == "key":
+            manifest["encryption"] = {"recipients": ["age1x"], "clear_files": "nowhere"}
+        elif lacks == "room":
+            manifest["database_bytes"] = 10**18
+        path.write_bytes(sealed(path.read_bytes(), **manifest))
+    result = drill(target)
+    assert verdict(result) == ("unknown", "unknown"), result.as_json()
+    said = {
+        "programs": "no server of PostgreSQL 99 is installed",
+        "extension": "not installed on this server: timescaledb",
+        "backup": "no complete backup",
+        "key": "is encrypted",
+        "room": "are needed",
+    }
+    assert said[lacks] in result.unknown[0].reason
+    assert read_receipts(target.store("disk"), target.name, target.database)[0] == []
+    assert nothing_runs(throwaway.root())
+
+
+def test_a_role_that_the_script_lacks_is_named(database: Database, tmp_path: Path) -> None:
+    role = f"owner of {database.name}"
+    with database.connect() as session:
+        session.execute(f'CREATE ROLE "{role}"'.encode())
+        session.execute("CREATE TABLE t (a int)")
+        session.execute(f'ALTER TABLE t OWNER TO "{role}"'.encode())
+    target = make_target(database, tmp_path)
+    backup_id = back_up(target).details["backup_id"]
+    try:
+        assert verdict(drill(target)) == ("green", "ok")
+    finally:
+        database.execute("DROP TABLE t")
+        database.execute(f'DROP ROLE "{role}"'.encode())
+    script = compress(b"CREATE ROLE postgres;\nCREATE ROLE other;\n")
+    folder = backup_folder(target, backup_id)
+    (folder / GLOBALS).write_bytes(script)
+    stored = (folder / MANIFEST).read_bytes()
+    files = json.loads(stored)["files"]
+    for file in files:
+        if file["path"] == GLOBALS:
+            file |= {"size_bytes": len(script), "sha256": hashlib.sha256(script).hexdigest()}
+    (folder / MANIFEST).write_bytes(sealed(stored, files=files))
+    result = drill(target)
+    assert verdict(result) == ("green", "partial")
+    assert [note.object for note in result.findings] == [f'role "{role}"']
+
+
+@pytest.mark.contrib
+def test_a_matview_over_foreign_tables_asks_nobody(database: Database, tmp_path: Path) -> None:
+    here = database.login
+    with database.connect() as session:
+        for statement in (
+            "CREATE EXTENSION postgres_fdw",
+            "CREATE TABLE t AS SELECT 1 AS a",
+            "CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '"
+            + here.conninfo.split("port=")[1].split()[0]
+            + f"', dbname '{database.name}')",
+            "CREATE USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (user 'postgres', password"
+            f" '{here.password}')",
+            "CREATE FOREIGN TABLE far (a int) SERVER s OPTIONS (table_name 't')",
+            'CREATE MATERIALIZED VIEW "Far away" AS SELECT a FROM far',
+            'CREATE MATERIALIZED VIEW further AS SELECT a FROM "Far away"',
+            "CREATE MATERIALIZED VIEW near AS SELECT a FROM t",
+        ):
+            session.execute(statement.encode())
+    target = make_target(database, tmp_path)
+    back_up(target)
+    with database.connect() as session:  # what asks would fail now
+        session.execute("DROP TABLE t CASCADE")
+    result = drill(target)
+    assert verdict(result) == ("green", "ok"), result.as_json()
+    left = [note.object for note in result.skipped if "foreign tables" in note.reason]
+    assert left == ['public."Far away"', "public.further"]
+
+
+def test_a_drill_on_a_server_leaves_nothing_there(target: Target, server: Server) -> None:
+    back_up(target)
+    result = drill(target, on_server=True)
+    assert verdict(result) == ("green", "ok"), result.as_json()
+    with server.connect() as session:
+        left = session.rows("SELECT datname FROM pg_database WHERE datname LIKE 'pgsteward\\_tmp\\_%%'")
+    assert left == []
+
+
+def test_a_killed_drill_leaves_neither_server_nor_folder(target: Target, tmp_path: Path) -> None:
+    """Its server dies with it; its folder goes with the next run."""
+    code = (
+        "import signal, sys, pathlib\n"
+        "from pgsteward.restore.throwaway import throwaway_server\n"
+        "with throwaway_server('0123', int(sys.argv[1]), (pathlib.Path(sys.argv[2]),), 1) as server:\n"
+        "    print(server.data_dir, flush=True)\n"
+        "    signal.pause()\n"
+    )
+    major = target.settings.client_dirs[0]
+    version = run_tool([major / "postgres", "--version"], env={}).stdout.decode().split(")")[1].split(".")[0]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, version.strip(), str(major)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    data = Path(process.stdout.readline().strip())
+    pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+    assert list(throwaway.remove_dead_servers()) == [], "it is alive"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert [folder.name for folder in throwaway.remove_dead_servers(dry_run=True)] == ["0123"]
+    assert data.exists()
+    assert [folder.name for folder in throwaway.remove_dead_servers()] == ["0123"]
+    assert not data.exists()
+    assert nothing_runs(throwaway.root())
+
+
+@pytest.mark.timeout(0)  # --rounds may ask for hundreds
+@pytest.mark.parametrize("half", ["first", "second"])
+def test_drills_under_write_load_raise_no_false_alarm(
+    target: Target, database: Database, pytestconfig: pytest.Config, half: str
+) -> None:
+    """Twice as many drills as ``--rounds`` says, in two halves that run side by side."""
+    rounds = pytestconfig.getoption("--rounds")
+    over = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        with database.connect() as session:
+            while not over.is_set():
+                session.execute(
+                    'UPDATE "Odd"."Order Lines" SET what = md5(random()::text)'
+                    " WHERE id = 1 + (random() * 499)::int"
+                )
+                session.execute("SELECT nextval('public.numbers')")
+                written += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(rounds):
+            back_up(target)
+            result = drill(target)
+            assert verdict(result) == ("green", "ok"), result.as_json()
+    finally:
+        over.set()
+        writer.join()
+    assert written > rounds
+    assert verify_receipts(target).examined == rounds
