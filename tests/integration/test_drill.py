@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pgsteward.backup.catalog import backups
 from pgsteward.backup.dump import back_up
@@ -22,13 +23,16 @@ from pgsteward.backup.manifest import MANIFEST
 from pgsteward.backup.receipt_chain import verify_receipts
 from pgsteward.backup.receipts import read_receipts
 from pgsteward.backup.upload import upload
+from pgsteward.cli import app
 from pgsteward.pgtools import run_tool
 from pgsteward.restore import throwaway
 from pgsteward.restore.drill import drill
+from pgsteward.restore.drills import drill_in_night
 from pgsteward.results import StepResult
 from pgsteward.retention import prune
 from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, own_sessions, sealed
+from tests.integration.old_backups import as_toml
 from tests.integration.test_listing import documented
 from tests.servers import Bucket, Database, Server
 
@@ -355,3 +359,32 @@ def test_drills_under_write_load_raise_no_false_alarm(
         writer.join()
     assert written > rounds
     assert verify_receipts(target).examined == rounds
+
+
+def test_a_night_drills_only_where_it_is_wanted_every_night(database: Database, tmp_path: Path) -> None:
+    fill(database)
+    weekly = make_target(database, tmp_path)
+    back_up(weekly)
+    assert (drill_in_night(weekly).status, drill_in_night(weekly).details) == ("skipped", {})
+    always = make_target(database, tmp_path, drill={"when": "always"})
+    assert drill_in_night(always, dry_run=True).status == "skipped"
+    assert read_receipts(always.store("disk"), always.name, always.database)[0] == []
+    assert verdict(drill_in_night(always)) == ("green", "ok")
+
+
+def test_the_exit_status_says_the_verdict(target: Target, tmp_path: Path) -> None:
+    config = tmp_path / "pgsteward.toml"
+    config.write_text(as_toml(target.config.model_dump(mode="json", exclude_unset=True)))
+
+    def call(*words: str) -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(app, ["--config", str(config), "drill", "app", *words, "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    assert call()[0] == 3, "there is no backup"
+    backup_id = back_up(target).details["backup_id"]
+    status, said = call(backup_id)
+    assert (status, said["verdict"]) == (0, "green")
+    forge(target, backup_id, "rows", 499)
+    status, said = call("latest", "--from", "disk")
+    assert (status, said["verdict"]) == (1, "red")
+    assert call("nonsense")[0] == 2

@@ -36,6 +36,7 @@ def test_every_step_runs_in_the_order_of_the_house() -> None:
         "janitor",
         "backup",
         "upload",
+        "drill",
         "prune",
         "sessions",
         "vacuum",
