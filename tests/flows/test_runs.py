@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State
 
 from flows import conclusion
 from flows.analyze import analyze
+from flows.drill import drill
 from flows.nightly import nightly
 from flows.report import report
 from flows.retention import prune
@@ -63,6 +64,19 @@ def test_a_night_on_the_sample_does_every_step_and_says_so_with_numbers(
 
     again: State[Any] = report(target, return_state=True)
     assert again.is_completed()
+
+
+def test_a_drill_that_could_not_be_tried_is_no_green_run_and_one_that_is_whole_is(
+    in_process: PrefectStack, sample_database: Database, new_target: NewTarget
+) -> None:
+    target = new_target(sample_database)
+    state: State[Any] = drill(target, return_state=True)
+    assert state.is_failed()
+    assert "drill unknown" in (state.message or "")
+    back_up(load_target(target))
+    state = drill(target, return_state=True)
+    assert state.is_completed(), state.message
+    assert "is proven" in (state.message or "")
 
 
 def test_a_failed_step_skips_its_dependents_by_name_and_the_report_outlives_the_failure(
