@@ -22,6 +22,7 @@ def restore(
     dry_run: bool = False,
     database: str = "",
     as_of: str = "",
+    create_roles: bool = False,
 ) -> State[Any]:
     """Restore a backup and compare every table with the proof that was taken when it was dumped.
 
@@ -46,6 +47,7 @@ def restore(
         database: Whose backup, where the target has several: asked for with `latest`; an id tells it.
         as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
             time_zone of the target's retention, which is UTC by default.
+        create_roles: Create the backup's roles that the server lacks; one that is there is never altered.
     """
     return run_steps(
         target,
@@ -56,6 +58,7 @@ def restore(
                 what,
                 store=store or None,
                 as_of=as_of or None,
+                create_roles=create_roles,
                 into=into or None,
                 replace=replace,
                 confirm_database=confirm_database or None,

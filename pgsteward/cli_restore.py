@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ from pgsteward.results import StepResult
 
 if TYPE_CHECKING:
     from pgsteward.targets import Target
+
+FROM_NOTHING = "Without a configuration"
 
 
 def restore(
@@ -49,12 +52,88 @@ def restore(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", metavar="N", min=1, help="Parallel jobs.")
     ] = None,
+    create_roles: Annotated[
+        bool,
+        typer.Option(
+            "--create-roles",
+            metavar="",
+            help="Create the backup's roles that the server lacks; one that is there is never altered.",
+        ),
+    ] = False,
     database: Database = None,
+    from_url: Annotated[
+        str | None,
+        typer.Option(
+            "--from-url",
+            metavar="URL",
+            help="s3://bucket/prefix or file:///folder: needs no configuration.",
+            rich_help_panel=FROM_NOTHING,
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="CONNINFO",
+            help="With --from-url: the server; its password comes from PGPASSWORD or ~/.pgpass.",
+            rich_help_panel=FROM_NOTHING,
+        ),
+    ] = None,
+    identity: Annotated[
+        Path | None,
+        typer.Option(
+            "--identity",
+            metavar="FILE",
+            help="Secret key of encrypted backups (age or ssh).",
+            rich_help_panel=FROM_NOTHING,
+        ),
+    ] = None,
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint-url",
+            metavar="URL",
+            help="Of an S3 that is not Amazon's; by default $AWS_ENDPOINT_URL.",
+            rich_help_panel=FROM_NOTHING,
+        ),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", metavar="NAME", rich_help_panel=FROM_NOTHING)
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Of boto3's own files.", rich_help_panel=FROM_NOTHING),
+    ] = None,
+    ca_bundle: Annotated[
+        Path | None, typer.Option("--ca-bundle", metavar="FILE", rich_help_panel=FROM_NOTHING)
+    ] = None,
+    sse_customer_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--sse-customer-key",
+            metavar="FILE",
+            help="The key that an SSE-C store needs, in base64.",
+            rich_help_panel=FROM_NOTHING,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Restore a backup into a new database and compare it with its proof."""
+    """Restore a backup into a new database and compare it with its proof.
+
+    On a machine that has nothing but the store's keys: --from-url s3://bucket/prefix --to CONNINFO.
+    """
     from pgsteward.restore import choice
+
+    options = {
+        "endpoint_url": endpoint_url,
+        "region": region,
+        "profile": profile,
+        "ca_bundle": None if ca_bundle is None else str(ca_bundle.absolute()),
+        "sse": None if sse_customer_key is None else "customer",
+        "sse_customer_key": None if sse_customer_key is None else {"file": str(sse_customer_key.absolute())},
+    }
+    _refuse_mixed(from_url, to, store, [identity, *options.values()])
 
     target, what = split_target(ctx, target, backup_id, choice.WORDS)
     if confirm_database is not None and not replace:
@@ -81,17 +160,52 @@ def restore(
         return restore_backup(
             chosen,
             wanted,
-            store=store,
+            store=store if from_url is None else chosen.settings.stores[0],
             as_of=until,
             into=into,
             replace=replace,
             confirm_database=confirm_database,
             jobs=jobs,
+            create_roles=create_roles,
             dry_run=dry_run,
             progress=progress,
         )
 
-    run_operation(ctx, "restore", target, operation, as_json=json, remember=True, database=database)
+    def find_target() -> Target:
+        from pgsteward.restore import from_url as nothing
+
+        assert from_url is not None
+        assert to is not None
+        choice.refuse_unknown(what or choice.LATEST)
+        backup = None if what in (None, *choice.WORDS) else what
+        source = nothing.Source(from_url, options)
+        return nothing.find_target(
+            source, to, target=target, database=database, backup_id=backup, identity=identity
+        )
+
+    run_operation(
+        ctx,
+        "restore",
+        target,
+        operation,
+        as_json=json,
+        remember=from_url is None,
+        database=database,
+        find_target=find_target if from_url is not None else None,
+    )
+
+
+def _refuse_mixed(from_url: str | None, to: str | None, store: str | None, others: list[object]) -> None:
+    if from_url is None:
+        if to is not None or any(other is not None for other in others):
+            raise typer.BadParameter(
+                "--to, --identity and the options of S3 go with --from-url; else the configuration says them"
+            )
+        return
+    if to is None:
+        raise typer.BadParameter('--from-url needs --to: "host=... user=..." of the server to restore to')
+    if store is not None:
+        raise typer.BadParameter("--from names a store of the configuration, which --from-url does without")
 
 
 def undo_restore(

@@ -137,6 +137,7 @@ def run_operation(
     database: str | None = None,
     across: Literal["itself", "server", "stores"] = "itself",
     side_by_side: str | None = None,
+    find_target: Callable[[], Target] | None = None,
 ) -> NoReturn:
     """Run one operation on one target, print its result and leave with its exit status.
 
@@ -150,6 +151,7 @@ def run_operation(
         database: Only this one of a target with several.
         across: Where the databases of such a target come from; the operation may see to that ``itself``.
         side_by_side: See `pgsteward.several.over`.
+        find_target: Makes the target where there is no configuration; nothing is remembered then.
     """
     config: Config | None = None
     chosen: Target | None = None
@@ -166,8 +168,11 @@ def run_operation(
     stopping = Stopping()
     try:
         with signals() as stopping, TerminalProgress(step) as progress:
-            config = load_config(ctx)
-            chosen = choose_target(config, target)
+            if find_target is not None:
+                chosen = find_target()
+            else:
+                config = load_config(ctx)
+                chosen = choose_target(config, target)
             if across == "itself":
                 result = operation(chosen, progress)
             else:

@@ -198,6 +198,18 @@ def read_receipts(
     return receipts, [entry.note for entry in chain if entry.receipt is None]
 
 
+def newest_store(store: Store, target_name: str, database: str) -> str | None:
+    """Return what the configuration calls a store, where one of its newest receipts says it."""
+    for key in reversed(receipt_keys(store, catalog_prefix(target_name, database) + RECEIPTS)[-5:]):
+        try:
+            receipt = Receipt.model_validate_json(store.get_bytes(key))
+        except ValidationError:
+            continue
+        if receipt.is_evidence and receipt.store:
+            return receipt.store
+    return None
+
+
 def proven(receipts: Collection[Receipt]) -> frozenset[str]:
     """Return the ids that the receipts prove: the newest receipt of a backup decides."""
     return frozenset(

@@ -178,7 +178,7 @@ def identities_for(target: Target, store: Store, prefix: str, manifest: Manifest
     if secret is None:
         raise PreconditionError(
             f"{what} is encrypted to {to}; say where the secret key of one of them is:"
-            f' [targets.{target.name}.restore] identity = {{ file = "/path/of/key.txt" }}'
+            f' [targets.{target.name}.restore] identity = {{ file = "/path/of/key.txt" }} (or --identity)'
         )
     identities = read_identities(secret.resolve_whole(), f"targets.{target.name}.restore.identity")
     with contextlib.closing(_reading(store, prefix, manifest, manifest.contents)) as chunks:

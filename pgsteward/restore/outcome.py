@@ -24,6 +24,7 @@ from pgsteward.progress import Progress
 from pgsteward.restore import choice, preflight
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.preflight import Archive, Check
+from pgsteward.restore.roles import Made, Script
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.targets import Target
@@ -61,6 +62,7 @@ class Order:
     progress: Progress
     phases: Phases
     as_of: datetime | None = None
+    create_roles: bool = False
 
     @property
     def manifest(self) -> Manifest:
@@ -88,6 +90,8 @@ class Ready:
     """Holds ``dump/``; not all files are there yet when it is a spool."""
     spooled: bool
     identities: Identities | None = None
+    roles: Script | None = None
+    """What the backup says about roles, where missing ones are to be created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,9 @@ def done(
     compared: Comparison,
     extras: Mapping[str, Any],
     seconds: float,
+    made: Made | None = None,
 ) -> StepResult:
+    made = made or Made()
     unknown = [*order.found.notes, *(Note(*pair) for pair in compared.not_examined)]
     if compared.level == "none":
         unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
@@ -195,6 +201,7 @@ def done(
     skipped = [Note(finding.object, finding.reason) for finding in verdict.degraded]
     skipped += [Note(order.into, f"not in the backup: {what}") for what in order.manifest.not_in_dump]
     skipped += extras["not_analyzed"]
+    skipped += made.skipped
     skipped += [
         Note(name, "left out: it would act on the servers that the original is connected with")
         for name in ready.archive.left_out
@@ -206,7 +213,7 @@ def done(
         skipped.append(Note(order.into, why))
     examined = compared.relations
     status = results.judge(examined=examined or 1, unknown=unknown)
-    if verdict.degraded:
+    if verdict.degraded or made.failed:
         status = "partial"
     action = "replaced" if order.replaces else "restored"
     facts = {"rows": compared.rows, "bytes": order.manifest.size_bytes, "seconds": round(seconds, 3)}
@@ -220,7 +227,8 @@ def done(
         target=order.target.name,
         status=status,
         examined=examined,
-        changed=(Item(order.into, action, facts),),
+        changed=(Item(order.into, action, facts), *made.changed),
+        failed=tuple(made.failed),
         skipped=tuple(skipped),
         unknown=tuple(unknown),
         seconds=seconds,

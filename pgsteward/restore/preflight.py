@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,7 @@ def examine(
     replaces: bool,
     jobs: int,
     spool: Path | None,
+    new_roles: Collection[str] | None = None,
 ) -> list[Check]:
     """Look at everything that can be known before the first byte is loaded.
 
@@ -116,6 +117,7 @@ def examine(
         replaces: There is a database of this name, to be replaced.
         jobs: Sessions of pg_restore.
         spool: Where the files will be downloaded to; None when they are on this machine.
+        new_roles: Roles that will be created first; None where none are asked for.
     """
     server = session.row(sql.load("restore_server"))
     checks = [
@@ -125,7 +127,7 @@ def examine(
         _name(into, replaces, server),
         _slots(jobs, server),
         _extensions(manifest, server),
-        _roles(archive, server),
+        _roles(archive, server, new_roles),
         _server_disk(manifest, server),
     ]
     if spool is not None:
@@ -210,12 +212,18 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
     return Check("extensions", "go", f"all {len(manifest.extensions)} are available")
 
 
-def _roles(archive: Archive, server: Row) -> Check:
-    missing = sorted(archive.roles - set(server["roles"]))
+def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
+    if new and not server["may_create_roles"]:
+        role = quote_name(server["role_name"])
+        return Check("roles", "no-go", f"{role} may not create roles: ALTER ROLE {role} CREATEROLE")
+    missing = sorted(archive.roles - set(server["roles"]) - set(new or ()))
     if missing:
         names = ", ".join(quote_name(name) for name in missing)
-        says = f"owners or grantees that this server lacks: {names}; create them first (globals.sql.zst)"
+        fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
+        says = f"owners or grantees that this server lacks: {names}; create them first ({fix})"
         return Check("roles", "warning", says)
+    if new:
+        return Check("roles", "go", f"will be created: {', '.join(quote_name(name) for name in sorted(new))}")
     return Check("roles", "go", f"all {len(archive.roles)} are there")
 
 

@@ -29,7 +29,7 @@ from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, Ver
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import fetch, preflight, replaced, scratch, swap
+from pgsteward.restore import fetch, preflight, replaced, roles, scratch, swap
 from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
@@ -55,6 +55,7 @@ def restore(
     jobs: int | None = None,
     dry_run: bool = False,
     keep_failed: bool = False,
+    create_roles: bool = False,
     progress: Progress = silent,
 ) -> StepResult:
     """Restore a backup into a new database, or in the place of the old one, and compare it with its proof.
@@ -71,6 +72,7 @@ def restore(
         jobs: Sessions that load at the same time; as many as the backup's configuration says when None, or as
             server and machine can take where it says nothing.
         dry_run: Stop after the preflight.
+        create_roles: Create the roles first that the backup knows and the server lacks.
         keep_failed: Leave a database that is not whole under its scratch name, for a look at it.
         progress: Is told what happens.
 
@@ -106,6 +108,7 @@ def restore(
         progress=progress,
         phases=phases,
         as_of=as_of,
+        create_roles=create_roles,
     )
     with _evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))
@@ -206,6 +209,12 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
         fetch.fetch_head(store, order.prefix, manifest, identities, head)
         contents = head.path
     archive = preflight.read_archive(client, contents)
+    script = None
+    if order.create_roles:
+        file = roles.stored_script(manifest)
+        if local is None:
+            fetch.fetch(store, order.prefix, manifest, [file], folder, identities=identities)
+        script = roles.read_script(folder, session)
     checks = preflight.examine(
         session,
         manifest,
@@ -215,6 +224,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
         replaces=order.replaces,
         jobs=order.jobs,
         spool=None if local is not None else folder,
+        new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
     )
     where = f"in {store.location}"
     if local is not None:
@@ -224,7 +234,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
     preflight.refuse(checks)
-    return Ready(client, archive, tuple(checks), folder, local is None, identities)
+    return Ready(client, archive, tuple(checks), folder, local is None, identities, script)
 
 
 def _restore(
@@ -235,6 +245,10 @@ def _restore(
         with phases.phase("fetch"):
             store, files = order.found.store, manifest.files
             fetch.fetch(store, order.prefix, manifest, files, ready.folder, order.progress, ready.identities)
+    made = roles.Made()
+    if ready.roles is not None:
+        with phases.phase("roles"):
+            made = roles.create_missing(session, ready.roles)
     properties = read_properties(session, order.target.database)
     with phases.phase("create"):
         name = scratch.create(
@@ -264,7 +278,7 @@ def _restore(
             with contextlib.suppress(StewardError):  # else the janitor drops it: its mark says whose it is
                 scratch.drop(session, name)
     extras = {**details, **receipt, "not_analyzed": not_analyzed}
-    return done(order, ready, verdict, compared, extras, time.monotonic() - began)
+    return done(order, ready, verdict, compared, extras, time.monotonic() - began, made)
 
 
 def options_of(manifest: Manifest, archive: Archive) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ SELECT current_setting('server_version_num')::int                        AS vers
        r.rolsuper                                                        AS is_superuser,
        current_setting('transaction_read_only')::boolean                 AS read_only,
        r.rolsuper OR r.rolcreatedb                                       AS may_create,
+       r.rolsuper OR r.rolcreaterole                                     AS may_create_roles,
        CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'MEMBER')
             THEN current_setting('data_directory') END                   AS data_directory,
        coalesce(inet_server_addr() = inet_client_addr(), true)           AS same_machine,
