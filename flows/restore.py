@@ -23,6 +23,7 @@ def restore(
     database: str = "",
     as_of: str = "",
     create_roles: bool = False,
+    no_tablespaces: bool = False,
 ) -> State[Any]:
     """Restore a backup and compare every table with the proof that was taken when it was dumped.
 
@@ -48,6 +49,7 @@ def restore(
         as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
             time_zone of the target's retention, which is UTC by default.
         create_roles: Create the backup's roles that the server lacks; one that is there is never altered.
+        no_tablespaces: Put everything into the database's own tablespace.
     """
     return run_steps(
         target,
@@ -59,6 +61,7 @@ def restore(
                 store=store or None,
                 as_of=as_of or None,
                 create_roles=create_roles,
+                no_tablespaces=no_tablespaces,
                 into=into or None,
                 replace=replace,
                 confirm_database=confirm_database or None,

@@ -60,6 +60,12 @@ def restore(
             help="Create the backup's roles that the server lacks; one that is there is never altered.",
         ),
     ] = False,
+    no_tablespaces: Annotated[
+        bool,
+        typer.Option(
+            "--no-tablespaces", metavar="", help="Put everything into the database's own tablespace."
+        ),
+    ] = False,
     database: Database = None,
     from_url: Annotated[
         str | None,
@@ -167,6 +173,7 @@ def restore(
             confirm_database=confirm_database,
             jobs=jobs,
             create_roles=create_roles,
+            no_tablespaces=no_tablespaces,
             dry_run=dry_run,
             progress=progress,
         )

@@ -199,7 +199,7 @@ def run_operation(
     if isinstance(result, StepResult):
         result = result.marked(dry_run)
     try:  # printed first: who stops us while the history is locked still has the result
-        if broke and isinstance(result, StepResult) and not as_json:
+        if broke and isinstance(result, StepResult) and not as_json and "preflight" not in result.details:
             print_error(result.summary)
         else:
             print_result(result, as_json=as_json)

@@ -5,6 +5,7 @@
     StewardError
     |- ConfigError            a person must change a setting (exit 2)
     |- PreconditionError      refused before anything was changed
+    |  `- NoGo                of a restore; keeps everything that was looked at
     |- TransientError         may heal by itself; the only class that is ever retried
     |  |- DatabaseUnavailable the server can't be reached, is starting or shutting down, is full
     |  |- LockTimeout         somebody else holds the lock
@@ -22,6 +23,7 @@ Errors are pickled by Prefect: arguments go to `super().__init__` positionally.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -35,6 +37,21 @@ class ConfigError(StewardError):
 
 class PreconditionError(StewardError):
     """Refused before anything was changed; the text says what to do about it."""
+
+
+class NoGo(PreconditionError):
+    """A restore can't start.
+
+    Attributes:
+        checks: Everything that was looked at, as JSON has it.
+    """
+
+    def __init__(self, message: str, checks: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message, checks)
+        self.checks = checks
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class TransientError(StewardError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from pgsteward.errors import NoGo, PreconditionError
+
 Status = Literal["ok", "partial", "failed", "skipped", "unknown"]
 
 EXIT_STATUS: Mapping[Status, int] = {"ok": 0, "skipped": 0, "failed": 1, "partial": 3, "unknown": 3}
@@ -184,6 +186,9 @@ def failure(
     step: str, target: str, error: BaseException, seconds: float = 0.0, *, dry_run: bool = False
 ) -> StepResult:
     """Return the result of a step that ended with `error` before it could say anything itself."""
+    details: dict[str, Any] = {"error": type(error).__name__}
+    if isinstance(error, NoGo):
+        details = {"error": PreconditionError.__name__, "preflight": [dict(each) for each in error.checks]}
     return StepResult(
         step=step,
         target=target,
@@ -192,7 +197,7 @@ def failure(
         failed=(Note(target or step, str(error) or type(error).__name__),),
         seconds=seconds,
         summary=str(error) or type(error).__name__,
-        details={"error": type(error).__name__},
+        details=details,
         dry_run=dry_run,
     )
 

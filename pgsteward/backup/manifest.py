@@ -67,6 +67,11 @@ class Server(_Model):
     encoding: str = Field(description="Of the database, e.g. UTF8.")
     collate: str = Field(description="LC_COLLATE of the database.")
     ctype: str = Field(description="LC_CTYPE of the database.")
+    collation_version: str | None = Field(
+        None,
+        description="Version of libc or ICU that the database sorts by; null before PostgreSQL 15, and where"
+        " there is none.",
+    )
 
 
 class Relation(_Model):

@@ -204,6 +204,7 @@ def _run(
             "--no-publications",
             "--no-password",
             f"--dbname={order.admin.to(name).conninfo}",
+            *(["--no-tablespaces"] if order.no_tablespaces else []),
         ]
         if numbers is not None:
             listing.write(b"".join(b"%d;\n" % number for number in numbers))

@@ -63,6 +63,7 @@ class Order:
     phases: Phases
     as_of: datetime | None = None
     create_roles: bool = False
+    no_tablespaces: bool = False
 
     @property
     def manifest(self) -> Manifest:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pgsteward import sql
 from pgsteward.backup.manifest import Manifest
-from pgsteward.errors import PreconditionError
+from pgsteward.errors import NoGo, PreconditionError
 from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.report.units import humanize_bytes
@@ -30,19 +30,29 @@ _GRANTEE = re.compile(
 _POLICY = re.compile(r"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
 _LEFT_OUT = re.compile(r"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
 _CREATE = re.compile(r"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
+_BYTES = re.compile(r"(?:C|POSIX)(?:\.|$)", re.IGNORECASE)
+_TABLESPACE = re.compile(r"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at beforehand."""
+    """One thing that was looked at beforehand.
+
+    Attributes:
+        fix: What to do, where it is no go or a warning.
+    """
 
     name: str
     go: Go
     says: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.says}{f'; {self.fix}' if self.fix else ''}"
 
     def as_json(self) -> dict[str, str]:
-        return {"check": self.name, "verdict": self.go, "says": self.says}
+        return {"check": self.name, "verdict": self.go, "says": self.says, "fix": self.fix}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,13 @@ class Archive:
         roles: Owners and grantees that its statements name.
         left_out: Subscriptions and publications, which a restore leaves out.
         options: How its database was created: ``ENCODING``, ``LOCALE_PROVIDER``, ``LC_COLLATE`` ...
+        tablespaces: Where its tables and indexes were, but for the database's own tablespace.
     """
 
     roles: frozenset[str]
     left_out: tuple[str, ...]
     options: dict[str, str]
+    tablespaces: frozenset[str] = frozenset()
 
 
 def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
@@ -91,7 +103,9 @@ def read_archive(client: Client, dump: Path) -> Archive:
     for key, value in _OPTION.findall(created[1]) if created else ():
         options[key] = value[1:-1].replace("''", "'") if value.startswith("'") else value
     left_out = tuple(f"{kind.lower()} {name}" for name, kind in _LEFT_OUT.findall(script))
-    return Archive(frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""}), left_out, options)
+    named = frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""})
+    tablespaces = frozenset(_unquoted(name) for name in _TABLESPACE.findall(script))
+    return Archive(named, left_out, options, tablespaces)
 
 
 def examine(
@@ -105,6 +119,7 @@ def examine(
     jobs: int,
     spool: Path | None,
     new_roles: Collection[str] | None = None,
+    no_tablespaces: bool = False,
 ) -> list[Check]:
     """Look at everything that can be known before the first byte is loaded.
 
@@ -118,6 +133,7 @@ def examine(
         jobs: Sessions of pg_restore.
         spool: Where the files will be downloaded to; None when they are on this machine.
         new_roles: Roles that will be created first; None where none are asked for.
+        no_tablespaces: Everything goes into the database's own tablespace.
     """
     server = session.row(sql.load("restore_server"))
     checks = [
@@ -128,6 +144,8 @@ def examine(
         _slots(jobs, server),
         _extensions(manifest, server),
         _roles(archive, server, new_roles),
+        _tablespaces(archive, server, no_tablespaces),
+        _collation(manifest, archive, server),
         _server_disk(manifest, server),
     ]
     if spool is not None:
@@ -141,19 +159,19 @@ def refuse(checks: Sequence[Check]) -> None:
     """Raise when one of the checks says no.
 
     Raises:
-        PreconditionError: Lists every no-go with its remedy.
+        NoGo: Lists every no-go with its remedy.
     """
     no = [check for check in checks if check.go == "no-go"]
     if no:
-        listed = "; ".join(f"{check.name}: {check.says}" for check in no)
-        raise PreconditionError(f"the restore can't start, and nothing was changed. {listed}")
+        said = f"the restore can't start, and nothing was changed. {'; '.join(map(str, no))}"
+        raise NoGo(said, as_json(checks))
 
 
 def _versions(manifest: Manifest, server: Row) -> Check:
     there, here = manifest.server.version_num // 10_000, server["version_num"] // 10_000
     if here < there:
         says = f"PostgreSQL {here}, dumped from {there}: newer features may be missing there"
-        return Check("server version", "warning", says)
+        return Check("server version", "warning", says, f"take a server of PostgreSQL {there} or later")
     return Check("server version", "go", f"PostgreSQL {here}, dumped from {there}")
 
 
@@ -161,47 +179,51 @@ def _rights(server: Row) -> Check:
     role = quote_name(server["role_name"])
     if server["read_only"]:
         says = f"sessions of {role} are read-only: a standby, or default_transaction_read_only is on"
-        return Check("rights", "no-go", f"{says} (ALTER ROLE ... RESET)")
+        fix = f"give the primary's address, or ALTER ROLE {role} RESET default_transaction_read_only"
+        return Check("rights", "no-go", says, fix)
     if server["may_create"]:
         return Check("rights", "go", f"{role} may create databases")
-    return Check("rights", "no-go", f"{role} may not create databases: ALTER ROLE {role} CREATEDB")
+    return Check("rights", "no-go", f"{role} may not create databases", f"ALTER ROLE {role} CREATEDB")
 
 
 def _name(into: str, replaces: bool, server: Row) -> Check:
     exists = into in server["databases"]
     if len(into.encode()) > NAME_BYTES or not into:
-        return Check("name", "no-go", f"a database name has 1 to {NAME_BYTES} bytes, {into!r} has not")
+        says = f"a database name has 1 to {NAME_BYTES} bytes, {into!r} has not"
+        return Check("name", "no-go", says, "choose another name for into")
     if into.startswith(PREFIX):
-        return Check("name", "no-go", f"names that start with {PREFIX} are those of unfinished restores")
+        says = f"names that start with {PREFIX} are those of unfinished restores"
+        return Check("name", "no-go", says, "choose another name for into")
     if replaces and not exists:
-        return Check(
-            "name", "no-go", f"there is no database {into!r} to replace; restore it with into={into!r}"
-        )
+        fix = f"leave replace out, and restore it with into={into!r}"
+        return Check("name", "no-go", f"there is no database {into!r} to replace", fix)
     if exists and not replaces:
-        return Check("name", "no-go", f"there is a database {into!r} already; choose another name for into")
+        fix = "choose another name for into"
+        return Check("name", "no-go", f"there is a database {into!r} already", fix)
     return Check("name", "go", f"{into} {'will be replaced' if replaces else 'is free'}")
 
 
 def _slots(jobs: int, server: Row) -> Check:
     needed, free = jobs + 3, server["free_slots"]
     says = f"{free} connections are free, {needed} are needed"
-    return Check("connections", "go" if free >= needed else "no-go", says)
+    if free >= needed:
+        return Check("connections", "go", says)
+    fix = "fewer jobs, or raise max_connections" if jobs > 1 else "end some, or raise max_connections"
+    return Check("connections", "no-go", says, fix)
 
 
 def _extensions(manifest: Manifest, server: Row) -> Check:
     available: dict[str, str] = server["extensions"]
     missing = sorted(set(manifest.extensions) - set(available))
     if missing:
-        says = f"not installed on this server: {', '.join(missing)}; install their packages there"
-        return Check("extensions", "no-go", says)
+        says = f"not installed on this server: {', '.join(missing)}"
+        return Check("extensions", "no-go", says, "install their packages there")
     locked = sorted(set(manifest.extensions) & set(server["superuser_extensions"]))
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
-        says = (
-            f"only a superuser can create {names}, and {role} is none: the restore will most likely fail;"
-            " give [targets.NAME.restore] a superuser's conninfo"
-        )
-        return Check("extensions", "warning", says)
+        says = f"only a superuser can create {names}, and {role} is none: the restore will most likely fail"
+        fix = "give [targets.NAME.restore], or --to, a superuser's conninfo"
+        return Check("extensions", "warning", says, fix)
     other = [
         f"{name} {version} is {available[name]} here"
         for name, version in sorted(manifest.extensions.items())
@@ -215,16 +237,47 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
 def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
     if new and not server["may_create_roles"]:
         role = quote_name(server["role_name"])
-        return Check("roles", "no-go", f"{role} may not create roles: ALTER ROLE {role} CREATEROLE")
+        return Check("roles", "no-go", f"{role} may not create roles", f"ALTER ROLE {role} CREATEROLE")
     missing = sorted(archive.roles - set(server["roles"]) - set(new or ()))
     if missing:
         names = ", ".join(quote_name(name) for name in missing)
         fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
-        says = f"owners or grantees that this server lacks: {names}; create them first ({fix})"
-        return Check("roles", "warning", says)
+        says = f"owners or grantees that this server lacks: {names}"
+        return Check("roles", "warning", says, f"create them first ({fix})")
     if new:
         return Check("roles", "go", f"will be created: {', '.join(quote_name(name) for name in sorted(new))}")
     return Check("roles", "go", f"all {len(archive.roles)} are there")
+
+
+def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
+    missing = sorted(archive.tablespaces - set(server["tablespaces"]))
+    if left_out:
+        return Check("tablespaces", "go", "none are used: everything goes into the database's own")
+    if not missing:
+        return Check("tablespaces", "go", f"all {len(archive.tablespaces)} are there")
+    names = ", ".join(map(quote_name, missing))
+    fix = "CREATE TABLESPACE ... LOCATION, or leave them out: --no-tablespaces"
+    return Check("tablespaces", "no-go", f"this server lacks {names}", fix)
+
+
+def _collation(manifest: Manifest, archive: Archive, server: Row) -> Check:
+    """Compare what sorts text there and here; a restore builds its indexes anew, so that none is damaged."""
+    provider = archive.options.get("LOCALE_PROVIDER", "libc")
+    locale = archive.options.get("ICU_LOCALE" if provider == "icu" else "LC_COLLATE") or archive.options.get(
+        "LOCALE", manifest.server.collate
+    )
+    named = f"{provider} {locale}"
+    if provider == "builtin" or (provider == "libc" and _BYTES.match(locale)):
+        return Check("collation", "go", f"{named} sorts alike everywhere")
+    there = manifest.server.collation_version
+    here = server["icu_versions"].get(locale) if provider == "icu" else server["libc_version"]
+    if there is None or here is None:
+        lacking = "the backup" if there is None else "this server"
+        return Check("collation", "unknown", f"{lacking} does not say which version of {named} it sorts by")
+    if there == here:
+        return Check("collation", "go", f"{named}, version {here} as there")
+    fix = "look at what relies on the order: range partitions, CHECK constraints, the application"
+    return Check("collation", "warning", f"{named} is version {here} here, {there} there", fix)
 
 
 def _server_disk(manifest: Manifest, server: Row) -> Check:
@@ -238,7 +291,9 @@ def _room(name: str, folder: Path, needed: int, what: str) -> Check:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     says = f"{humanize_bytes(free)} are free in {there}, {humanize_bytes(needed)} are needed {what}"
-    return Check(name, "go" if free >= needed else "no-go", says)
+    if free >= needed:
+        return Check(name, "go", says)
+    return Check(name, "no-go", says, f"make room in {there}")
 
 
 def replaceable(session: Connection, database: str) -> list[Check]:

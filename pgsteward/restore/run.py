@@ -56,6 +56,7 @@ def restore(
     dry_run: bool = False,
     keep_failed: bool = False,
     create_roles: bool = False,
+    no_tablespaces: bool = False,
     progress: Progress = silent,
 ) -> StepResult:
     """Restore a backup into a new database, or in the place of the old one, and compare it with its proof.
@@ -73,6 +74,7 @@ def restore(
             server and machine can take where it says nothing.
         dry_run: Stop after the preflight.
         create_roles: Create the roles first that the backup knows and the server lacks.
+        no_tablespaces: Put everything into the database's own tablespace.
         keep_failed: Leave a database that is not whole under its scratch name, for a look at it.
         progress: Is told what happens.
 
@@ -109,6 +111,7 @@ def restore(
         phases=phases,
         as_of=as_of,
         create_roles=create_roles,
+        no_tablespaces=no_tablespaces,
     )
     with _evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))
@@ -224,6 +227,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
         replaces=order.replaces,
         jobs=order.jobs,
         spool=None if local is not None else folder,
+        no_tablespaces=order.no_tablespaces,
         new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
     )
     where = f"in {store.location}"

@@ -27,6 +27,18 @@ SELECT current_setting('server_version_num')::int                        AS vers
        (SELECT coalesce(json_agg(o.rolname), '[]'::json)
           FROM pg_roles AS o)                                            AS roles,
        (SELECT coalesce(json_agg(d.datname), '[]'::json)
-          FROM pg_database AS d)                                         AS databases
+          FROM pg_database AS d)                                         AS databases,
+       (SELECT coalesce(json_agg(t.spcname), '[]'::json)
+          FROM pg_tablespace AS t)                                       AS tablespaces,
+       (SELECT min(to_jsonb(d) ->> 'datcollversion')
+          FROM pg_database AS d
+         WHERE to_jsonb(d) ->> 'datlocprovider' = 'c')                   AS libc_version,
+       (SELECT coalesce(json_object_agg(coalesce(to_jsonb(c) ->> 'colllocale',
+                                                 to_jsonb(c) ->> 'colliculocale',
+                                                 c.collcollate),
+                                        c.collversion), '{}'::json)
+          FROM pg_collation AS c
+         WHERE c.collprovider = 'i'
+           AND c.collnamespace = 'pg_catalog'::regnamespace)             AS icu_versions
   FROM pg_roles AS r
  WHERE r.rolname = current_user;

@@ -12,7 +12,8 @@ import pytest
 from pgsteward.backup.catalog import backups
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.receipts import RECEIPTS
-from pgsteward.errors import PreconditionError
+from pgsteward.errors import NoGo, PreconditionError
+from pgsteward.postgres import compose, identifier
 from pgsteward.restore.run import restore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, stored_manifest
@@ -108,3 +109,28 @@ def test_partial_backups_are_neither_latest_nor_proven_nor_of_a_moment(
     back_up(part)
     assert chosen(target) == chosen(target, as_of=NOW + timedelta(days=1)) == whole
     assert len(backups(target).details["backups"]) == 3
+
+
+@pytest.mark.pg_min(15)
+def test_tablespaces_that_the_server_lacks_are_a_no_go_or_left_out(
+    database: Database, tmp_path: Path, server: Server, new_name: str
+) -> None:
+    space = f"Space {uuid.uuid4().hex[:8]}"
+    name = identifier(space)
+    with server.connect() as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(compose("CREATE TABLESPACE {} LOCATION ''", name))
+    try:
+        database.execute(compose("CREATE TABLE t TABLESPACE {} AS SELECT 1 AS a", name))
+        target = make_target(database, tmp_path)
+        back_up(target)
+        assert restore(target, dry_run=True).status == "ok"
+    finally:
+        database.execute("DROP TABLE t")
+        with server.connect() as connection:
+            connection.execute(compose("DROP TABLESPACE {}", name))
+    with pytest.raises(NoGo, match=f'lacks "{space}"; CREATE TABLESPACE .*--no-tablespaces') as caught:
+        restore(target, into=new_name)
+    assert {check["check"]: check["verdict"] for check in caught.value.checks}["tablespaces"] == "no-go"
+    result = restore(target, into=new_name, no_tablespaces=True)
+    assert (result.status, result.details["proof"]["equal"]) == ("ok", True)
