@@ -180,7 +180,7 @@ def test_missing_roles_are_created_and_others_left_as_they_are(
         assert member in roles[1]
         assert server_roles(server, tail) == [kept]
         _, planned, _ = call(server, tmp_path, *to, "--dry-run")
-        assert "--create-roles" in {c["check"]: c["says"] for c in planned["preflight"]}["roles"]
+        assert "--create-roles" in {c["check"]: c["fix"] for c in planned["preflight"]}["roles"]
         code, done, log = call(server, tmp_path, *to, "--create-roles")
         assert (code, done["status"]) == (0, "ok"), (done, log)
         made = {each["object"]: each["password"] for each in done["changed"] if each["action"] == "created"}
