@@ -125,7 +125,7 @@ def test_a_streamed_backup_comes_back_equal(
         assert [each["state"] for each in backups(target).details["backups"]] == ["proven"]
     finally:
         database.server.drop(into)
-    assert files_of_runs(state) <= {"pgsteward/state.db"}
+    assert files_of_runs(state) <= {"pgsteward/state.db", "pgsteward/receipts.lock"}
 
 
 def test_contents_larger_than_the_first_look_are_read_to_their_end(
@@ -159,7 +159,7 @@ def test_every_other_store_gets_its_copy_from_the_first(
     assert files_in(folders[0]) == files_in(folders[1]) >= {STREAM, MANIFEST}
     assert (folders[0] / MANIFEST).read_bytes() == (folders[1] / MANIFEST).read_bytes()
     assert verify(target, "latest").details["stores"] == list(stores)
-    assert files_of_runs(state) <= {"pgsteward/state.db"}
+    assert files_of_runs(state) <= {"pgsteward/state.db", "pgsteward/receipts.lock"}
 
 
 def test_a_backup_that_was_damaged_in_the_first_store_is_not_copied_on(
