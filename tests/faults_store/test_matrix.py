@@ -204,6 +204,13 @@ CASES: dict[str, Case] = {
 }
 
 
+FULL_DISKS = (
+    "the disk behind the endpoint really fills up under an upload",
+    "the disk behind the endpoint really fills up under a stream",
+)
+"""Played by `test_full_disk`, which has no proxy answer for the store."""
+
+
 def rows() -> dict[str, tuple[str, str, str]]:
     found = re.findall(
         r"^\| (?!fault |---)(.*?) \| `(.*?)` \| (-|yes|no) \| (.*?) \|$", DOCS.read_text(), re.MULTILINE
@@ -212,8 +219,9 @@ def rows() -> dict[str, tuple[str, str, str]]:
 
 
 def test_the_documentation_names_each_fault_and_no_other() -> None:
-    assert set(rows()) == set(CASES)
-    assert len(re.findall(r"^\| (?!fault |---)", DOCS.read_text(), re.MULTILINE)) == len(CASES)
+    named = {*CASES, *FULL_DISKS}
+    assert set(rows()) == named
+    assert len(re.findall(r"^\| (?!fault |---)", DOCS.read_text(), re.MULTILINE)) == len(named)
 
 
 @pytest.fixture(scope="module")
