@@ -106,6 +106,8 @@ class Errors:
         if code in _ADVICE:
             return StoreFailed(f"{where}: {_ADVICE[code]} [{code}]")
         message = self.redacted(str(exc.response.get("Error", {}).get("Message") or "no explanation"))
+        if code == "InvalidPart":  # also the answer to a last request that was repeated too early
+            message += "; where it is a large object, raise timeout_s: putting its parts together takes time"
         if code in _MAY_HEAL or status == 429 or (status >= 500 and status != 501):
             return StoreUnavailable(f"{where}: the store is busy or in trouble: {message} [{code}]")
         return StoreFailed(f"{where}: {message} [{code}]")

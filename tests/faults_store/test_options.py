@@ -353,3 +353,18 @@ def test_no_error_shows_a_secret(
     assert "***" in shown
     for secret in (key, "a-session-token", "hunter2"):
         assert secret not in shown
+
+
+def test_parts_that_are_gone_may_heal_and_the_time_limit_is_named(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo, tmp_path: Path
+) -> None:
+    proxy = proxy_to(moto)
+    proxy.fault = always(
+        lambda r: r.method == "POST" and "uploadId" in r.query, answering(400, "InvalidPart")
+    )
+    store, _ = moto_store(proxy.url)
+    (tmp_path / "large").write_bytes(bytes(7 * MIB))
+    with pytest.raises(StoreUnavailable, match=r"raise timeout_s.*\[InvalidPart\]"):
+        store.put_file("large", tmp_path / "large")
+    assert store.abort_uploads("") == []
+    assert list(store.objects("")) == []
