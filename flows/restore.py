@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.conclusion import run_steps
+from flows.confirmation import ask_for_name
 from tasks.restore import restore_backup
 
 
@@ -43,7 +44,8 @@ def restore(
         store: Restore from this store of the target; the first one that has the backup when empty.
         into: Name of the new database; one is made up when empty.
         replace: Put the restored database in the place of the target's own.
-        confirm_database: With `replace`, repeat the name of the database that is replaced.
+        confirm_database: With `replace`, repeat the name of the database that is replaced. Left empty, the
+            run pauses and asks for it.
         dry_run: Check the backup, the server and the room, and restore nothing.
         database: Whose backup, where the target has several: asked for with `latest`; an id tells it.
         as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
@@ -64,10 +66,18 @@ def restore(
                 no_tablespaces=no_tablespaces,
                 into=into or None,
                 replace=replace,
-                confirm_database=confirm_database or None,
+                confirm_database=_confirmed(
+                    target, database, confirm_database, asked=replace and not dry_run
+                ),
                 database=database or None,
                 dry_run=dry_run,
             )
         },
         dry_run=dry_run,
     )
+
+
+def _confirmed(target: str, database: str, said: str, *, asked: bool) -> str | None:
+    if asked and not said:
+        return ask_for_name(target, database)
+    return said or None

@@ -217,3 +217,33 @@ def test_a_dry_run_by_hand_that_fails_is_kept_as_one(monkeypatch: pytest.MonkeyP
     with pytest.raises(PartialFailure):
         conclusion.run_steps("app", "", {"backup": gone, "upload": gone}, dry_run=True)
     assert [(step.status, step.dry_run) for step in kept] == [("failed", True), ("skipped", True)]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_replacing_restore_pauses_until_the_name_is_typed(
+    in_process: PrefectStack, database: Database, new_target: NewTarget, right: bool
+) -> None:
+    stack = in_process
+    database.execute(b"CREATE TABLE note AS SELECT 'backed up' AS says")
+    target = new_target(database)
+    back_up(load_target(target))
+    database.execute(b"UPDATE note SET says = 'written later'")
+    run = stack.run_deployment("restore", {"target": target, "replace": True})
+    _until(lambda: stack.api.run_state(run).type == "PAUSED")
+    assert database.value("SELECT says FROM note") == "written later"
+    typed = {"confirm_database": database.dbname if right else "postgres"}
+    answer = stack.api.post(f"/flow_runs/{run}/resume", {"run_input": typed})
+    assert answer["status"] == "ACCEPT", answer
+    state = _until(lambda: (now := stack.api.run_state(run)).final and now)
+    assert (state.name == "Completed") is right, state.message
+    assert database.value("SELECT says FROM note") == ("backed up" if right else "written later")
+    if not right:
+        assert "'postgres' was given" in state.message
+
+
+def _until(found: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 180
+    while not (it := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return it
