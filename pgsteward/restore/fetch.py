@@ -48,11 +48,16 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A backup, where it is, and what could not be looked at while it was searched for."""
+    """A backup, where it is, and what could not be looked at while it was searched for.
+
+    Attributes:
+        seen: What it was chosen from as the newest; empty where it was named by its id.
+    """
 
     store: Store
     manifest: Manifest
     notes: tuple[Note, ...] = ()
+    seen: tuple[Manifest, ...] = ()
 
     def prefix_in(self, target_name: str) -> str:
         """Return the key prefix of the backup in a target's catalog."""
@@ -105,7 +110,8 @@ def find_backup(
     if candidates:
         newest = max(candidates, key=lambda each: choice.order(each.manifest))
         first = next(c for c in candidates if c.manifest.backup_id == newest.manifest.backup_id)
-        return Found(first.store, first.manifest, tuple(notes))
+        by_id = {manifest.backup_id: manifest for manifest in seen}
+        return Found(first.store, first.manifest, tuple(notes), tuple(by_id.values()))
     if silent_stores:
         raise silent_stores[0]
     where = " or ".join(store.name for store in stores)

@@ -21,7 +21,7 @@ from pgsteward.errors import StewardError
 from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
-from pgsteward.restore import choice, preflight
+from pgsteward.restore import choice, cluster, preflight
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.roles import Made, Script
@@ -206,6 +206,11 @@ def done(
     skipped += [
         Note(name, "left out: it would act on the servers that the original is connected with")
         for name in ready.archive.left_out
+    ]
+    skipped += [
+        Note(order.into, check.says)
+        for check in ready.checks
+        if check.name == cluster.NAME and check.go == "warning"
     ]
     if extras["open_to_public"] is False:
         why = (

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from pgsteward import capacity
+from pgsteward import capacity, sql
 from pgsteward.backup import freeze
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import Manifest
@@ -29,7 +29,7 @@ from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, Ver
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import fetch, preflight, replaced, roles, scratch, swap
+from pgsteward.restore import cluster, fetch, preflight, replaced, roles, scratch, swap
 from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
@@ -229,6 +229,15 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
         spool=None if local is not None else folder,
         no_tablespaces=order.no_tablespaces,
         new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
+    )
+    checks.append(
+        cluster.examine(
+            manifest,
+            session.value(sql.load("server_cluster")),
+            order.target.settings.previous_clusters,
+            order.found.seen,
+            replaces=order.replaces,
+        )
     )
     where = f"in {store.location}"
     if local is not None:
