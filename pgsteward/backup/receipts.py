@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from pgsteward.backup.manifest import BACKUP_ID, ProofLevel, catalog_prefix
+from pgsteward.backup.reading import contents
 from pgsteward.backup.receipt_page import page_of
 from pgsteward.errors import StewardError
 from pgsteward.places import state_folder
@@ -164,13 +165,14 @@ def read_chain(
         backup_ids: Read only the receipts of these backups; the chain grows for ever.
     """
     chain: list[Entry] = []
-    for key in receipt_keys(store, receipts_prefix(target_name, database)):
+    keys = receipt_keys(store, receipts_prefix(target_name, database))
+    if backup_ids is not None:
+        keys = [key for key in keys if backup_id_of(key) in backup_ids]
+    for key, data in zip(keys, contents(store, keys), strict=True):
         backup_id = backup_id_of(key)
-        if backup_ids is not None and backup_id not in backup_ids:
-            continue
         receipt, trouble = None, ""
         try:
-            receipt = Receipt.model_validate_json(store.get_bytes(key))
+            receipt = Receipt.model_validate_json(data)
         except ValidationError:
             trouble = f"its receipt {key} in store {store.name!r} is damaged"
         if receipt is not None and (receipt.backup_id, receipt.database) != (backup_id, database):

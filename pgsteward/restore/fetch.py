@@ -132,7 +132,8 @@ def _look(
         manifests, damaged = list_manifests(store, target.name, target.database)
         only = None
         if what == choice.PROVEN:
-            receipts, unread = read_receipts(store, target.name, target.database)
+            here = {manifest.backup_id for manifest in manifests}
+            receipts, unread = read_receipts(store, target.name, target.database, here)
             only = proven(receipts) - {note.object for note in unread}
             damaged += unread
         return choice.newest(manifests, as_of, only), damaged, manifests
