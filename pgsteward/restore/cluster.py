@@ -61,7 +61,7 @@ def examine(
                 f"{says}. Name the backup that is meant by its id: {newest.backup_id} is the newest of this"
                 " server's; or, if that cluster is what this server was before, add it to previous_clusters",
             )
-        return Check(NAME, "warning", says)
+        return Check(NAME, "warning" if rivals or replaces else "go", says)
     return Check(NAME, "warning" if rivals else "go", says + rivals)
 
 

@@ -78,6 +78,9 @@ def test_after_a_loss_there_are_only_backups_of_the_lost_cluster(target: Target)
     result = restore(target, replace=True, confirm_database=target.database, dry_run=True)
     assert result.changed[0].action == "would replace"
     assert said(result)[0] == "warning"
+    verdict, says = said(restore(target, dry_run=True))  # as every drill on another server is
+    assert verdict == "go"
+    assert says.startswith("the backup is of cluster 42, and this server is cluster")
 
 
 def test_a_former_cluster_that_is_configured_is_no_stranger(target: Target) -> None:

@@ -11,14 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgsteward.backup.freeze import freezing
 from pgsteward.backup.listing import list_manifests
-from pgsteward.backup.manifest import MANIFEST, Manifest, Proof, Server, StoredFile, backup_prefix
+from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, Proof, Server, StoredFile, backup_prefix
+from pgsteward.backup.receipts import Compared, Entry, Receipt
 from pgsteward.config import RetentionConfig, StoreConfig
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup, apply_policy, asks_first
 from pgsteward.retention import remove_backup
+from pgsteward.retention_catalog import Catalog, newest_id
 from pgsteward.spans import Span
+from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
+from tests.memory_store import MemoryStore
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
 
@@ -289,7 +294,7 @@ def test_the_order_of_the_listing_does_not_matter(
     assert apply_policy(shuffled, rules, NOW) == apply_policy(backups, rules, NOW)
 
 
-def manifest_of(store: FolderStore, database: str, number: int = 0) -> Manifest:
+def manifest_of(store: Store, database: str, number: int = 0) -> Manifest:
     backup_id = f"20261123T02000{number}Z-7f3a9c"
     manifest = Manifest(
         backup_id=backup_id,
@@ -346,3 +351,62 @@ def test_only_what_the_manifest_names_is_removed(tmp_path: Path) -> None:
     one = manifest_of(store, "app")
     remove_backup(store, "t", one, {})
     assert [stored.key.rpartition("/")[2] for stored in store.objects("")] == ["not-ours.txt"]
+
+
+class Watched(MemoryStore):
+    """Keeps what was done, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[str, str]] = []
+
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+        self.done.append(("put", key.rpartition("/")[2]))
+        super().put_bytes(key, data, passing=passing)
+
+    def delete(self, key: str) -> None:
+        self.done.append(("delete", key.rpartition("/")[2]))
+        super().delete(key)
+
+
+def test_a_removal_is_marked_first_and_ends_the_backup_before_its_files() -> None:
+    store = Watched()
+    one = manifest_of(store, "app")
+    store.done.clear()
+    remove_backup(store, "t", one, {})
+    assert store.done == [("put", MARK), ("delete", MANIFEST), ("delete", "toc.dat"), ("delete", MARK)]
+
+
+def test_neither_a_damaged_backup_nor_one_of_the_future_makes_a_store_lag_behind() -> None:
+    good = at("2026-11-20T02:00")
+    damaged = replace(at("2026-11-21T02:00"), left_alone="damaged")
+    future = at("2026-11-24T02:00")
+    catalogs = [Catalog(MemoryStore(), {}, (future, damaged)), Catalog(MemoryStore(), {}, (good,))]
+    assert newest_id(catalogs, NOW) == good.backup_id
+    assert newest_id(catalogs[:1], NOW) is None
+
+
+def test_what_is_red_or_can_not_be_read_freezes_until_it_is_cleared() -> None:
+    def entry(number: int, verdict: str | None) -> Entry:
+        receipt = None
+        if verdict is not None:
+            receipt = Receipt(
+                previous_sha256=None,
+                written_at=NOW,
+                backup_id=f"2026112{number}T020000Z-00000{number}",
+                target="t",
+                database="app",
+                store="disk",
+                what="verify",
+                pgsteward_version="0",
+                proof=Compared(level="none", relations=0, rows=0, equal=False),
+                verdict=verdict,
+            )
+        return Entry(f"{number}", "b", receipt)
+
+    def frozen(*verdicts: str | None) -> list[str]:
+        return [each.key for each in freezing([entry(n, verdict) for n, verdict in enumerate(verdicts)])]
+
+    assert frozen("green", "red", "green", None) == ["1", "3"]
+    assert frozen("red", None, "cleared") == []
+    assert frozen("red", "cleared", "red", "green") == ["2"]
