@@ -7,6 +7,7 @@ for its end, and everybody who comes after them waits as well: that has to be se
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -78,14 +79,19 @@ class Waiter:
 class LockWatch:
     """Samples ``pg_locks`` on a session and in a thread of its own. Use it as a context manager."""
 
-    def __init__(self, login: Login, yield_after_s: float | None = None) -> None:
+    def __init__(
+        self, login: Login, yield_after_s: float | None = None, patience_s: float = math.inf
+    ) -> None:
         """Begin nothing yet.
 
         Args:
             login: The database that is dumped.
             yield_after_s: `check` gives way once somebody has waited this long; None never.
+            patience_s: How long our own sessions wait for a lock: on a slow machine, too, there are samples
+                while they do.
         """
         self._login, self._yield_after_s = login, yield_after_s
+        self._longest_pause_s = max(SAMPLE_S, min(patience_s, yield_after_s or math.inf) / 3)
         self._over, self._wake = threading.Event(), threading.Event()
         self._guard = threading.Lock()
         self._waiters: dict[tuple[int, str], Waiter] = {}
@@ -176,7 +182,8 @@ class LockWatch:
             began = time.monotonic()
             self._wake.clear()
             self._take(session)
-            self._wake.wait(max(SAMPLE_S, (time.monotonic() - began) * _SHARE))
+            took_s = time.monotonic() - began
+            self._wake.wait(min(max(SAMPLE_S, took_s * _SHARE), max(self._longest_pause_s, took_s)))
 
     def _take(self, session: Connection) -> None:
         rows = session.rows(load("lock_waits"), {"ours": list(OURS)})

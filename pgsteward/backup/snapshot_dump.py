@@ -90,7 +90,7 @@ def dump_and_prove(
     """
     began = time.monotonic()
     with (
-        LockWatch(login, settings.yield_after) as watch,
+        LockWatch(login, settings.yield_after, settings.lock_wait_timeout_s) as watch,
         as_dump_error(watch, into.contents),
         _exported_snapshot(login) as (snapshot_id, lsn, holder),
     ):
