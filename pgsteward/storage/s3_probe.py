@@ -29,6 +29,7 @@ SKEW_NOTABLE_S = 60.0
 SKEW_REFUSED_S = 900.0
 _LATE_TRIES = 5
 _LATE_PAUSE_S = 0.5
+_LOCK_FIX = "make the bucket with Object Lock (it can't be added everywhere), or take object_lock out"
 
 
 class Probe(Requests):
@@ -401,30 +402,42 @@ class Probe(Requests):
         asked = self._config.object_lock
         if asked is None:
             raise Finding("not asked for", "skipped", self._default_lock())
+        for seconds in (LOCK_S, 4 * LOCK_S):
+            if self._is_unlocked_in_time(asked, seconds):
+                message = f"{asked} mode is noted, but a locked version was deleted all the same"
+                raise Finding("ignored", "fail", message, _LOCK_FIX)
+        message = (
+            f"{asked} mode is noted, but the store answers so slowly that the lock of the probe was over"
+        )
+        raise Finding("unknown", "unknown", message)
+
+    def _is_unlocked_in_time(self, asked: str, seconds: float) -> bool:
+        """Lock an object and delete it; tell whether that succeeded before the lock was over."""
         now = datetime.now(UTC) + (self._date[0] - self._date[1] if self._date else timedelta())
-        until = (now + timedelta(seconds=LOCK_S)).replace(microsecond=0) + timedelta(seconds=1)
+        began = time.monotonic()
+        until = (now + timedelta(seconds=seconds)).replace(microsecond=0) + timedelta(seconds=1)
         data = b"locked"
         lock = self._arguments.lock(until)
         md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        fix = "make the bucket with Object Lock (it can't be added everywhere), or take object_lock out"
         try:
             answer = self._client.put_object(
                 **self._where("locked"), Body=data, ContentMD5=md5, **lock, **self._arguments.encryption()
             )
         except boto.ClientError as exc:
             message = f"{asked} mode is refused [{code_of(exc)}]"
-            raise Finding("refused", "fail", message, fix) from exc
+            raise Finding("refused", "fail", message, _LOCK_FIX) from exc
         there = self._head("locked")
         version = answer.get("VersionId")
         if there.get("ObjectLockMode") != asked.upper() or version is None:
-            raise Finding("ignored", "fail", f"{asked} mode is asked for, and the object is not locked", fix)
+            raise Finding(
+                "ignored", "fail", f"{asked} mode is asked for, and the object is not locked", _LOCK_FIX
+            )
         self._locked_until = until
         try:
             self._client.delete_object(**self._where("locked"), VersionId=version)
         except boto.ClientError:
             raise Finding("honoured", "ok", f"{asked} mode: a locked version can't be deleted") from None
-        message = f"{asked} mode is noted, but a locked version was deleted all the same"
-        raise Finding("ignored", "fail", message, fix)
+        return time.monotonic() - began < seconds
 
     def _default_lock(self) -> str:
         try:

@@ -176,7 +176,7 @@ class Requests:
                 self._client.delete_object(Bucket=self._bucket, Key=key)
         if self._locked_until is not None:
             left = (self._locked_until - datetime.now(UTC)).total_seconds()
-            time.sleep(min(max(0.0, left + 1), LOCK_S + 2))
+            time.sleep(min(max(0.0, left + 1), 4 * LOCK_S + 2))
         with contextlib.suppress(*_TROUBLE):
             answer = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._prefix)
             for entry in (*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pgsteward.errors import StoreFailed, StoreUnavailable
-from pgsteward.storage import Store, open_store, selftest
+from pgsteward.storage import Store, open_store, s3_probe, selftest
 from pgsteward.storage.selftest import SelfTest, Traits
 from tests.faults_store.conftest import MakeStore
 from tests.faults_store.proxy import (
@@ -23,6 +24,7 @@ from tests.faults_store.proxy import (
     Request,
     always,
     answering,
+    first,
     flipping,
     honouring_checksums,
     listing_late,
@@ -95,6 +97,28 @@ def test_moto_honours_what_it_is_asked_and_even_locked_probes_are_removed(
     assert {said(test)[name] for name in asked} == {"honoured"}
     assert test.bad == ()
     assert "prune --versions" in next(c.message for c in test.capabilities if c.name == "versioning")
+    assert nothing_in(store)
+
+
+def test_a_lock_that_was_over_before_its_object_was_deleted_is_tried_again_and_longer(
+    moto_store: MakeStore,
+    moto: str,
+    moto_bucket: Callable[..., str],
+    proxy_to: ProxyTo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3_probe, "LOCK_S", 1.0)
+
+    def late(request: Request, real: Pass) -> Answer:
+        time.sleep(2.2)
+        return real(request)
+
+    proxy = proxy_to(moto)
+    proxy.fault = first(1, lambda r: r.method == "DELETE" and r.key.endswith("/locked"), late)
+    bucket = moto_bucket(ObjectLockEnabledForBucket=True)
+    store, config = moto_store(proxy.url, bucket, object_lock="governance", object_lock_days=1)
+    test = selftest.examine(store, config, "app/")
+    assert said(test)["object lock"] == "honoured"
     assert nothing_in(store)
 
 
