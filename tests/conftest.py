@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,18 @@ def state_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs in its own process logs on a stream that is closed with that test."""
+    root, ours = logging.getLogger(), logging.getLogger("pgsteward")
+    handlers, level, root_level = set(root.handlers), ours.level, root.level
+    yield
+    for handler in set(root.handlers) - handlers:
+        root.removeHandler(handler)
+    root.setLevel(root_level)
+    ours.setLevel(level)
 
 
 # A background job of a shell is born with SIGINT ignored, and hands that down to every process it starts.
