@@ -189,13 +189,14 @@ class Scene:
             assert not trouble, trouble
 
     def end_sessions(self, name: str) -> None:
-        """Terminate the sessions of an ``application_name``, as a DBA does."""
+        """Terminate the sessions of an ``application_name``, as a DBA does, and see them end."""
         ended = self.database.rows(
-            "SELECT pg_terminate_backend(pid) AS ended FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) AS ended FROM pg_stat_activity"
             " WHERE application_name = %(name)s AND datname = current_database()",
             {"name": name},
         )
         assert ended
+        assert all(row["ended"] for row in ended), "they were told to end, and went on"
 
     def check_aftermath(self, row: Row) -> None:
         """Nothing is left but what the row says, and the next run works."""
@@ -249,7 +250,7 @@ def leader_of(dbname: str) -> int:
     return min(tools_of(dbname, "pg_dump"), key=lambda pid: os.getsid(pid) != pid)
 
 
-def until(fact: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def until(fact: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + timeout_s
     while not fact():

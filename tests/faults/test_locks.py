@@ -71,7 +71,7 @@ def _truncated(scene: Scene, times: int) -> StepResult:
     hold = scene.proxy.hold("pgsteward dump", asked=b"IN ACCESS SHARE MODE NOWAIT")
     done: list[StepResult] = []
     run = threading.Thread(target=lambda: done.append(back_up(scene.target())))
-    with watch_log() as noticed:
+    with watch_log("waits for ACCESS EXCLUSIVE") as noticed:
         run.start()
         for _ in range(times):
             hold.wait()
@@ -88,12 +88,12 @@ def _truncated(scene: Scene, times: int) -> StepResult:
 
 
 @contextmanager
-def watch_log() -> Iterator[threading.Event]:
-    """Give what is set whenever the lock watch logs somebody who waits."""
+def watch_log(words: str) -> Iterator[threading.Event]:
+    """Give what is set whenever the lock watch logs these words."""
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "waits for ACCESS EXCLUSIVE" in record.getMessage():
+            if words in record.getMessage():
                 noticed.set()
 
     noticed = threading.Event()
@@ -113,7 +113,7 @@ def watch_log() -> Iterator[threading.Event]:
 def locked(scene: Scene) -> Outcome:
     with scene.database.connect(autocommit=False) as holder:
         holder.execute("LOCK TABLE small IN ACCESS EXCLUSIVE MODE")
-        return scene.fail(scene.target(lock_wait_timeout_s=1.5))
+        return scene.fail(scene.target(lock_wait_timeout_s=3.0))
 
 
 @fault("somebody waits behind the dump", *BOTH)
@@ -122,8 +122,13 @@ def waited_for(scene: Scene) -> Outcome:
         for module in ("dump", "lock_watch"):
             patch.setattr(f"pgsteward.backup.{module}.NOTABLE_S", 1.0)
         hold = scene.hold_the_dump()
-        with waiting(scene, seconds=2.0) as blow:
-            result = scene.struck(hold, blow)
+        with waiting(scene) as wait_behind, watch_log("has waited") as noted:
+
+            def until_it_is_noted() -> None:
+                wait_behind()
+                until(noted.is_set, "the lock watch has seen how long")
+
+            result = scene.struck(hold, until_it_is_noted)
     [waiter] = result.details["lock_waiters"]
     assert (waiter["table"], waiter["role"]) == ("public.big", "postgres")
     assert waiter["application_name"] == "pgsteward test"
@@ -132,8 +137,8 @@ def waited_for(scene: Scene) -> Outcome:
 
 
 @contextmanager
-def waiting(scene: Scene, seconds: float) -> Iterator[Callable[[], None]]:
-    """Give what makes somebody wait for ``big``, and waits that long itself."""
+def waiting(scene: Scene) -> Iterator[Callable[[], None]]:
+    """Give what makes somebody wait for ``big``, and returns when they do."""
     threads: list[threading.Thread] = []
 
     def blow() -> None:
@@ -147,20 +152,20 @@ def waiting(scene: Scene, seconds: float) -> Iterator[Callable[[], None]]:
         threads.append(threading.Thread(target=work))
         threads[0].start()
         until(lambda: is_waited_for(scene, "big"), "somebody waits")
-        threads[0].join(seconds)
 
     yield blow
-    threads[0].join()
+    for thread in threads:
+        thread.join()
 
 
 @fault("somebody waits behind the dump for longer than yield_after", *BOTH)
 def given_way(scene: Scene) -> Outcome:
     hold = scene.hold_the_dump()
-    with waiting(scene, seconds=60.0) as blow:
+    with waiting(scene) as wait_behind:
 
         def until_it_gives_way() -> None:
-            blow()
-            assert not is_waited_for(scene, "big")  # before the dump was let go on
+            wait_behind()
+            until(lambda: not is_waited_for(scene, "big"), "the dump gives way before it is let go on")
 
         return scene.struck(hold, until_it_gives_way, yield_after=1.0)
 

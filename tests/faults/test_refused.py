@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from psycopg.conninfo import make_conninfo
 from pgsteward.backup.catalog import backups
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST
-from pgsteward.children import free_port
 from pgsteward.pgtools import Client, choose_client, find_clients
 from pgsteward.postgres import Login, compose, identifier
 from tests.faults.scene import Outcome, Scene, cases, fault, play
@@ -43,8 +43,10 @@ def wrong_password(scene: Scene) -> Outcome:
 
 @fault("the server is down")
 def server_down(scene: Scene) -> Outcome:
-    nowhere = make_conninfo(scene.database.conninfo, port=free_port())
-    return scene.fail(scene.target(login=Login(nowhere, scene.database.password)))
+    with socket.socket() as taken:  # nobody listens there, and nobody else can
+        taken.bind(("127.0.0.1", 0))
+        nowhere = make_conninfo(scene.database.conninfo, host="127.0.0.1", port=taken.getsockname()[1])
+        return scene.fail(scene.target(login=Login(nowhere, scene.database.password)))
 
 
 @fault("the role may not read a table")

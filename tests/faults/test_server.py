@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from pgsteward.errors import StewardError
+from pgsteward.postgres import Connection
 from tests.faults.clusters import Cluster, own_cluster
-from tests.faults.scene import BOTH, Outcome, Scene, cases, fault, made_scene, play
+from tests.faults.scene import BOTH, Outcome, Scene, cases, fault, made_scene, play, until
 from tests.servers import Server, private_database
 
 CLUSTERS: dict[str, Cluster] = {}
@@ -55,12 +56,18 @@ def crashed(scene: Scene) -> Outcome:
 @contextmanager
 def full_house(scene: Scene) -> Iterator[None]:
     """Take every connection that is left, those for superusers too."""
-    with ExitStack() as guests:
-        for _ in range(int(SETTINGS["max_connections"])):
-            try:
-                guests.enter_context(scene.database.connect())
-            except StewardError:
-                break
+    with ExitStack() as stack:
+        guests: list[Connection] = []
+
+        def take_all() -> bool:
+            with suppress(StewardError):
+                while True:
+                    guests.append(stack.enter_context(scene.database.connect()))
+            # sessions of this test that are on their way out make room in a moment
+            ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgsteward test'"
+            return {row["pid"] for row in guests[0].rows(ours)} == {guest.backend_pid for guest in guests}
+
+        until(take_all, "no connection is left")
         yield
 
 
