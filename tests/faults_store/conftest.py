@@ -87,7 +87,7 @@ def moto_store(moto: str, moto_bucket: Callable[..., str]) -> MakeStore:
                 "access_key_id": {"env": "MOTO_KEY"},
                 "secret_access_key": {"env": "MOTO_SECRET"},
                 "retries": 2,
-                "timeout_s": 5.0,
+                "timeout_s": 30.0,
                 **settings,
             }
         )
@@ -110,7 +110,7 @@ def rclone_store(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> MakeStore:
                 "access_key_id": {"env": "RCLONE_KEY"},
                 "secret_access_key": {"env": "RCLONE_SECRET"},
                 "retries": 2,
-                "timeout_s": 5.0,
+                "timeout_s": 30.0,
                 **settings,
             }
         )

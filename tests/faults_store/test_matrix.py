@@ -156,7 +156,7 @@ CASES: dict[str, Case] = {
         lambda: always(lambda r: r.is_get and "/dump/" in r.key, half_then_reset)
     ),
     "slow reads": Case(lambda: always(lambda r: r.is_get, slowly)),
-    "the store is silent": Case(lambda: always(lambda r: True, late)),
+    "the store is silent": Case(lambda: always(lambda r: True, late), settings={"timeout_s": 2.0}),
     "the store is down": Case(endpoint="http://127.0.0.1:9"),
     "somebody aborts the upload": Case(lambda: always(completing, answering(404, "NoSuchUpload"))),
     "a wrong secret": Case(keys={"secret": "WrongSecretWrongSecretWrongSecretWrong00"}),
@@ -259,7 +259,7 @@ def test_an_upload_meets_a_fault(
     assert defaults is not None
     for each, size in (("single_put_bytes", MIB), ("part_bytes", 5 * MIB)):
         monkeypatch.setitem(defaults, each, size)
-    settings: dict[str, Any] = {"retries": 2, "timeout_s": 2.0, "upload_jobs": 2, **case.settings}
+    settings: dict[str, Any] = {"retries": 2, "timeout_s": 30.0, "upload_jobs": 2, **case.settings}
     right = {"key": bucket.s3.access_key_id, "secret": bucket.s3.secret_access_key}
     upstream, url = bucket.s3.endpoint_url, bucket.url
     if case.moto:
@@ -288,6 +288,7 @@ def test_an_upload_meets_a_fault(
     if case.twice:
         assert attempt(target)[0] == "ok"
 
+    settings["timeout_s"] = 30.0
     for secret, value in right.items():
         (tmp_path / secret).write_text(value)
     direct = target_through(upstream, url)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from pgsteward.janitor import clean_up
 from pgsteward.storage.folder import FolderStore
 from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
+from tests.faults.proxy import through_proxy
 from tests.faults_store.proxy import Answer, Pass, Proxy, Request, always, answering, flipping, no_fault
 from tests.integration.backup_targets import make_target
 from tests.integration.test_stream import dump_pids
@@ -57,20 +59,33 @@ def through(target: Target, proxy: Proxy) -> Target:
     return Target(target.name, target.settings, config)
 
 
+@contextmanager
+def dump_held(target: Target, database: Database) -> Iterator[tuple[Target, threading.Event]]:
+    """Hold pg_dump in the middle of ``slow`` until the event is set."""
+    with through_proxy(database.login) as server:
+        hold = server.hold("pgsteward dump", asked=b"COPY public.slow", answered=100_000)
+        settings = target.settings.model_copy(update={"conninfo": server.login.conninfo})
+        yield Target(target.name, settings, target.config), hold.go_on
+
+
 def files(bucket: Bucket) -> list[str]:
     return [path.name for path in bucket.folder.rglob("*") if path.is_file()]
 
 
-def test_a_file_goes_up_while_the_dump_still_writes_another(target: Target, proxy: Proxy) -> None:
+def test_a_file_goes_up_while_the_dump_still_writes_another(
+    target: Target, proxy: Proxy, database: Database
+) -> None:
     alive: list[bool] = []
 
     def watching(request: Request, real: Pass) -> Answer:
         if request.is_put and "/dump/" in request.key and request.key.partition("/dump/")[2] != "toc.dat":
             alive.append(bool(dump_pids()))
+            go_on.set()
         return real(request)
 
     proxy.fault = watching
-    result = back_up_everywhere(target)
+    with dump_held(target, database) as (held, go_on):
+        result = back_up_everywhere(held)
     assert result.status == "ok"
     assert alive[0], "the first file went up only when pg_dump had ended"
     assert result.details["sent_ahead"]["s3"] > 0
@@ -109,7 +124,7 @@ def test_a_byte_that_is_corrupted_ahead_is_seen_by_the_upload(target: Target, pr
 
 
 def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
-    target: Target, proxy: Proxy, bucket: Bucket
+    target: Target, proxy: Proxy, bucket: Bucket, database: Database
 ) -> None:
     sent = threading.Event()
 
@@ -120,13 +135,14 @@ def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
         return answer
 
     def strike(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("dumping") and sent.wait(20):
+        if what.startswith("dumping") and sent.wait(50):
             for pid in dump_pids():
                 os.kill(pid, signal.SIGKILL)
+            go_on.set()
 
     proxy.fault = noting
-    with pytest.raises(ToolFailed):
-        back_up_to_send(target, progress=strike)
+    with dump_held(target, database) as (held, go_on), pytest.raises(ToolFailed):
+        back_up_to_send(held, progress=strike)
     assert sent.is_set()
     assert files(bucket) == []
     assert clean_up(target).changed == ()
@@ -177,7 +193,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_changes_no_catalog(
     proxy.fault = lambda request, real: real(request)
     store = target.store("s3")
     assert isinstance(store, S3Store)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             clean_up(target)

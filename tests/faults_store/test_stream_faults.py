@@ -63,7 +63,7 @@ def streamed(database: Database, tmp_path: Path, bucket: Bucket, proxy: Proxy) -
     backup = {"mode": "stream", "compress": "none", "proof": "none"}
     target = make_target(database, tmp_path, bucket=bucket, stores=("s3",), backup=backup)
     data = target.config.model_dump(mode="json")
-    data["stores"]["s3"] |= {"endpoint_url": proxy.url, "retries": 1, "timeout_s": 5.0}
+    data["stores"]["s3"] |= {"endpoint_url": proxy.url, "retries": 1, "timeout_s": 30.0}
     config = Config.model_validate(data)
     return Target("app", config.target("app"), config)
 
