@@ -33,7 +33,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: object, timeout_s: float = 10.0) -> None:
+def wait_for(condition: object, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -210,8 +210,10 @@ def test_a_second_interrupt_does_not_break_the_clean_up(tmp_path: Path) -> None:
             child = children.start(
                 "deaf",
                 [sys.executable, "-c",
-                 "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-                 "print('ready', flush=True); time.sleep(300)"],
+                 "import signal, time;"
+                 "signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True));"
+                 "print('ready', flush=True);"
+                 "[time.sleep(1) for _ in range(300)]"],
                 log=Path(sys.argv[1]) / "log",
             )
             while not (Path(sys.argv[1]) / "log").read_text():
@@ -226,10 +228,10 @@ def test_a_second_interrupt_does_not_break_the_clean_up(tmp_path: Path) -> None:
     with parent, parent.stdout:
         pid = int(parent.stdout.readline())
         parent.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        wait_for(lambda: "told" in (tmp_path / "log").read_text())  # the clean-up has begun
         assert parent.poll() is None
         parent.send_signal(signal.SIGINT)
-        _, errors = parent.communicate(timeout=20)
+        _, errors = parent.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert not is_alive(pid)
 

@@ -48,9 +48,10 @@ def test_progress_is_shown_once_it_takes_longer_than_a_second() -> None:
         "from pgsteward.cli_output import TerminalProgress\n"
         "with TerminalProgress('backup') as progress:\n"
         "    progress('dumping public.[Order]', 1, 4)\n"
-        "    time.sleep(1.6)\n"
+        "    while progress._bar is None: time.sleep(0.05)\n"
+        "    with progress._lock: progress._bar._progress.refresh()\n"
         "    progress('hashing', 0, 0)\n"
-        "    time.sleep(0.3)"
+        "    progress._bar._progress.refresh()"
     )
     assert "dumping public.[Order]" in shown
     assert "hashing" in shown

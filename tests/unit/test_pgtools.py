@@ -220,9 +220,13 @@ def test_whatever_stops_the_wait_ends_the_tool() -> None:
 
 def test_a_tool_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgsteward.pgtools.GRACE_S", 0.3)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    tool = start_tool([PYTHON, "-c", code], env={})
-    time.sleep(0.5)
+    code = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " print('deaf', file=sys.stderr, flush=True); time.sleep(60)"
+    )
+    deaf = threading.Event()
+    tool = start_tool([PYTHON, "-c", code], env={}, on_stderr=lambda _: deaf.set())
+    assert deaf.wait(60)
     began = time.monotonic()
     tool.stop()
     assert time.monotonic() - began < 5
@@ -230,15 +234,19 @@ def test_a_tool_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("deaf", [False, True], ids=["hears-sigterm", "deaf"])
-def test_workers_of_a_tool_that_was_killed_end_with_it(monkeypatch: pytest.MonkeyPatch, deaf: bool) -> None:
+def test_workers_of_a_tool_that_was_killed_end_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool
+) -> None:
     """A worker in the middle of a COPY reads nothing from its leader, and so does not notice."""
     monkeypatch.setattr(pgtools, "GRACE_S", 0.5)
     trap = "trap '' TERM; " if deaf else ""
-    code = f"({trap}echo $$ >&2; while :; do sleep 0.1; done) & sleep 0.5; kill -9 $$"
+    monkeypatch.chdir(tmp_path)
+    worker = f"{trap}echo $$ >&2; : >there; while :; do sleep 0.1; done"
+    code = f"({worker}) & until [ -e there ]; do sleep 0.05; done; kill -9 $$"
     with pytest.raises(ToolFailed, match="was ended by SIGKILL") as caught:
         run_tool(["/bin/sh", "-c", code], env={})
     group = int(str(caught.value).rpartition(" ")[2])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             os.killpg(group, 0)
