@@ -160,7 +160,7 @@ def test_what_a_killed_restore_leaves_is_dropped_by_the_next_night(
         assert databases(server, f"{PREFIX}%") == [alive.database]
         assert list(spool_root().iterdir()) != []
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(left.alive for left in leftovers(server.login)):
         assert time.monotonic() < deadline
         time.sleep(0.1)

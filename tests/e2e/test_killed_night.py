@@ -119,7 +119,7 @@ class Night:
 
     def run(self) -> dict[str, Any]:
         with self.start() as child:
-            out, err = child.communicate(timeout=60)
+            out, err = child.communicate(timeout=200)
         assert child.returncode in (0, 3), err
         found: dict[str, Any] = json.loads(out)
         return found
@@ -179,7 +179,7 @@ min_reclaimable = "16kB"
 
 
 def wait_for(
-    condition: Callable[[], bool], child: subprocess.Popen[str] | None = None, timeout_s: float = 30.0
+    condition: Callable[[], bool], child: subprocess.Popen[str] | None = None, timeout_s: float = 90.0
 ) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -189,7 +189,7 @@ def wait_for(
 
 
 def wait_until_alone(database: Database) -> None:
-    wait_for(lambda: own_sessions(database.server) == [], timeout_s=10)
+    wait_for(lambda: own_sessions(database.server) == [])
 
 
 def waits(database: Database, application: str, lock: str) -> bool:
@@ -315,7 +315,7 @@ def test_a_store_that_stops_answering_does_not_keep_a_run_from_stopping(night: N
         wait_for(night.gate.closed.is_set, child)
         told = time.monotonic()
         child.send_signal(signal.SIGTERM)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert time.monotonic() - told < 10
     assert child.returncode == 143, err
     assert json.loads(out)["summary"] == "stopped by SIGTERM"

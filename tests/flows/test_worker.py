@@ -83,7 +83,7 @@ def test_a_schedule_makes_runs_until_it_leaves_the_file_and_is_pruned(
         return [run for run in runs if run["auto_scheduled"]]
 
     try:
-        assert _wait(completed, 90)
+        assert _wait(completed, 200)
         wrong = {entry.fix: entry.message for entry in check(ROOT / "prefect.yaml") if entry.status == "fail"}
         assert "analyze/analyze schedule often" in wrong["pgsteward deploy --prune"]
     finally:
@@ -106,7 +106,7 @@ def test_a_run_that_starts_too_late_skips_itself_but_not_the_missing_backup(
                 "state": {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}},
             },
         )
-        return stack.wait_run(run["id"], 120)
+        return stack.wait_run(run["id"], 140)
 
     first = late_run()
     assert (first.type, first.name) == ("COMPLETED", "Completed"), first
@@ -126,16 +126,16 @@ def test_cancelling_ends_statements_and_children_within_ten_seconds(
         holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")  # the dump waits for it
         run = stack.run_deployment(operation, {"target": new_target(database)})
         waiting = "REFRESH" if operation == "matviews" else "LOCK TABLE"
-        _wait(lambda: any(waiting in session for session in _sessions(database)), 60)
+        _wait(lambda: any(waiting in session for session in _sessions(database)), 150)
         assert bool(_dumps_of(database)) == (operation == "backup")
         stack.api.set_state(run, "CANCELLING", "Cancelling")
         _wait(lambda: not _sessions(database) and not _dumps_of(database), 10)
-    assert stack.wait_run(run, 30).type == "CANCELLED"
+    assert stack.wait_run(run, 60).type == "CANCELLED"
 
 
 def test_runs_that_a_killed_parent_left_are_healed(stack: PrefectStack, database: Database) -> None:
     run = stack.run_deployment("report", {"target": "unknown"})
-    stack.wait_run(run, 60)
+    stack.wait_run(run, 150)
     stack.api.set_state(run, "RUNNING", "Running", force=True)
     assert stack.heal() == 1
     assert stack.api.run_state(run).type == "CRASHED"

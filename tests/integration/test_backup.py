@@ -271,11 +271,14 @@ def test_a_cancelled_backup_is_gone_within_ten_seconds(database: Database, tmp_p
     def cancel(signum: int, frame: object) -> None:
         raise _Cancelled
 
+    def progress(what: str, done: int = 0, total: int = 0) -> None:
+        if what.startswith("waiting for the locks of pg_dump"):
+            signal.setitimer(signal.ITIMER_REAL, 0.7)
+
     before = signal.signal(signal.SIGALRM, cancel)
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(_Cancelled):
-            back_up(target)
+            back_up(target, progress=progress)
         struck = time.monotonic()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -286,7 +289,7 @@ def test_a_cancelled_backup_is_gone_within_ten_seconds(database: Database, tmp_p
     assert time.monotonic() - struck < 10
 
 
-def _wait_until_alone(database: Database, timeout_s: float = 10.0) -> None:
+def _wait_until_alone(database: Database, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while (left := own_sessions(database.server)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -294,7 +297,7 @@ def _wait_until_alone(database: Database, timeout_s: float = 10.0) -> None:
 
 
 def _wait_for_a_waiting_dump(database: Database) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not database.value(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'pgsteward dump' AND wait_event_type = 'Lock')"
@@ -319,7 +322,7 @@ def test_a_backup_whose_lock_is_gone_is_not_published(database: Database, tmp_pa
         thread.start()
         _wait_for_a_waiting_dump(database)
         database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
             " WHERE application_name = 'pgsteward lock backup' AND datname = current_database()"
         )
     thread.join()
@@ -395,8 +398,10 @@ def test_a_backup_killed_in_the_middle_leaves_a_mark_and_no_manifest(
         process.stdin.write(target.config.model_dump_json().encode())
         process.stdin.close()
         store = tmp_path / "store"
-        deadline = time.monotonic() + 20
-        while not list(store.rglob("*.gz")) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not list(store.rglob("*.gz")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
     assert list(store.rglob(MARK))

@@ -85,7 +85,7 @@ def test_who_asked_for_a_table_before_the_proof_is_named_and_the_dump_is_not(dat
             with Beside("proof", lambda _: proof.rows("SELECT id FROM t")) as reading:
                 wait_for_queue(database, 2)
                 with LockWatch(database.login) as watch:
-                    until = time.monotonic() + 30
+                    until = time.monotonic() + 60
                     while not watch.held_up and time.monotonic() < until:
                         time.sleep(0.05)
                 held_up = watch.held_up
@@ -97,7 +97,7 @@ def test_who_asked_for_a_table_before_the_proof_is_named_and_the_dump_is_not(dat
 
 
 def wait_for_queue(database: Database, length: int) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass"
     while database.value(waiting) < length:
         assert time.monotonic() < until
@@ -140,7 +140,7 @@ def test_the_snapshot_is_let_go_before_files_are_hashed_to_their_end(
 
 
 def wait_until(there: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not there():
         assert time.monotonic() < until
         time.sleep(0.05)

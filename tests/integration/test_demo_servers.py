@@ -119,7 +119,7 @@ def test_stopping_a_full_server_takes_no_time(children: Children, tmp_path: Path
     with connect(postgres.login(), purpose="test"):
         start = time.monotonic()
         postgres.stop()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 10  # a session that is waited for costs 15 s
 
 
 def test_a_distribution_that_is_not_there_is_named(children: Children, tmp_path: Path) -> None:

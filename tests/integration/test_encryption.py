@@ -323,7 +323,7 @@ def test_the_clear_files_of_a_killed_run_are_removed(
         child.kill()
     [left] = list(root.iterdir())
     assert left.stat().st_mode & 0o777 == 0o700
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(PreconditionError):  # the server has not noticed yet
             result = clean_up(target)

@@ -240,7 +240,7 @@ def test_rows_that_a_restore_moves_between_partitions_are_proven_all_the_same(
 SLOW_INDEX = """
 CREATE FUNCTION slow(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    PERFORM pg_sleep(CASE WHEN current_database() LIKE 'pgsteward_tmp%' THEN 1.5 ELSE 0 END);
+    PERFORM pg_sleep(CASE WHEN current_database() LIKE 'pgsteward_tmp%' THEN 4.0 ELSE 0 END);
     RETURN a;
 END $$;
 CREATE TABLE t (a int); INSERT INTO t VALUES (1);

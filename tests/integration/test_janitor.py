@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -69,14 +70,17 @@ def test_what_a_killed_backup_leaves_is_removed_and_the_next_one_works(
         process.stdin.write(target.config.model_dump_json().encode())
         process.stdin.close()
         store = tmp_path / "store"
-        deadline = time.monotonic() + 20
-        while not list(store.rglob("*.gz")) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not list(store.rglob("*.gz")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
             time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)  # it shall not get on meanwhile
         with pytest.raises(PreconditionError, match="another backup run"):
             clean_up(target)  # it is alive
         process.kill()
     assert list(store.rglob(MARK))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             result = clean_up(target)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import pytest
 
+from pgsteward import reindex as reindexing
 from pgsteward.leftovers import drop_leftovers, marks_of
-from pgsteward.reindex import reindex
+from pgsteward.postgres import Connection
+from pgsteward.reindex import Rebuild, reindex
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import fill_bloated, invalid_indexes, temporary_role
@@ -41,21 +42,31 @@ def marks(database: Database) -> int:
         return len(marks_of(connection).read())
 
 
-def snapshot_holder(database: Database) -> threading.Event:
-    """Hold a snapshot and a lock on the table from the moment a rebuild runs; the event lets go."""
-    release = threading.Event()
+@pytest.fixture
+def export(database: Database) -> Iterator[Connection]:
+    """Somebody's session; see `begin`."""
+    with database.connect(purpose="nightly export", autocommit=False) as session:
+        yield session
 
-    def hold() -> None:
-        with database.connect(purpose="nightly export", autocommit=False) as holder:
-            with database.connect() as watch:
-                while not watch.rows("SELECT FROM pg_stat_progress_create_index"):
-                    time.sleep(0.005)
-            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            holder.rows('SELECT FROM "Order Lines" LIMIT 1')
-            release.wait(60)
 
-    threading.Thread(target=hold, daemon=True).start()
-    return release
+def begin(export: Connection) -> None:
+    """Take a snapshot and a lock on the table, until the session's ROLLBACK."""
+    export.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    export.rows('SELECT FROM "Order Lines" LIMIT 1')
+
+
+@pytest.fixture
+def meanwhile(export: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export begins when it was seen that nobody is in the way, and no rebuild runs yet."""
+    real = reindexing.run_rebuild
+    first = iter([True])
+
+    def begun_before(*arguments: Any) -> Rebuild:
+        if next(first, False):
+            begin(export)
+        return real(*arguments)
+
+    monkeypatch.setattr(reindexing, "run_rebuild", begun_before)
 
 
 def test_bloated_indexes_are_rebuilt_and_the_bytes_are_returned(target: Target, database: Database) -> None:
@@ -100,10 +111,10 @@ def test_an_old_snapshot_of_somebody_else_skips_by_name_and_leaves_nothing(
     assert len(reindex(target).changed) == 3
 
 
+@pytest.mark.usefixtures("meanwhile")
 def test_a_rebuild_that_waits_too_long_is_cancelled_and_its_leftover_finished_later(
-    target: Target, database: Database
+    target: Target, database: Database, export: Connection
 ) -> None:
-    release = snapshot_holder(database)
     found = reindex(target)
     assert found.status in {"failed", "partial"}
     assert "cancelled after waiting" in found.failed[0].reason
@@ -113,8 +124,7 @@ def test_a_rebuild_that_waits_too_long_is_cancelled_and_its_leftover_finished_la
     assert "nightly export" in found.failed[1].reason
     assert marks(database) == 1
 
-    release.set()
-    time.sleep(0.5)
+    export.execute("ROLLBACK")
     dry, _ = drop_leftovers(target, dry_run=True)
     assert [item.action for item in dry] == ["would drop"]
     dropped, notes = drop_leftovers(target)
@@ -123,8 +133,26 @@ def test_a_rebuild_that_waits_too_long_is_cancelled_and_its_leftover_finished_la
     assert marks(database) == 0
 
 
+BEGUN = """
+import sys
+from pathlib import Path
+from pgsteward import reindex
+from pgsteward.targets import load_target
+
+real = reindex.run_rebuild
+
+def held(*arguments):
+    print("nobody is in the way", flush=True)
+    sys.stdin.readline()
+    return real(*arguments)
+
+reindex.run_rebuild = held
+reindex.reindex(load_target("app", Path(sys.argv[1])))
+"""
+
+
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(
-    target: Target, database: Database, tmp_path: Path
+    target: Target, database: Database, export: Connection, tmp_path: Path
 ) -> None:
     config = tmp_path / "pgsteward.toml"
     config.write_text(
@@ -133,51 +161,53 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(
         f'password = {{ file = "{tmp_path}/password" }}\n'
         "[targets.app.index_bloat]\nmin_reclaimable = 100000\n"
     )
-    release = snapshot_holder(database)
-    code = (
-        "from pathlib import Path; from pgsteward.targets import load_target;"
-        "from pgsteward.reindex import reindex;"
-        f"reindex(load_target('app', Path({str(config)!r})))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", BEGUN, str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    child = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
+        assert child.stdout.readline() == b"nobody is in the way\n"
+        begin(export)
+        child.stdin.write(b"go on\n")
+        child.stdin.flush()
         with database.connect() as watch:
             wait_for: LiteralString = (
                 "SELECT FROM pg_stat_activity"
                 " WHERE application_name = 'pgsteward reindex' AND wait_event_type = 'Lock'"
             )
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not watch.rows(wait_for):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             child.send_signal(signal.SIGKILL)
-            child.wait(10)
+            child.wait()
             gone = "SELECT FROM pg_stat_activity WHERE application_name LIKE 'pgsteward reindex%'"
             while watch.rows(gone):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
     assert len(invalid_indexes(database)) == 1
     assert marks(database) == 1
-    release.set()
-    time.sleep(0.5)
+    export.execute("ROLLBACK")
     found = reindex(target)
     assert found.status == "ok"
     assert [item.action for item in found.changed] == ["dropped", "rebuilt", "rebuilt", "rebuilt"]
     assert invalid_indexes(database) == []
 
 
-def test_being_stopped_ends_the_statement_and_cleans_up(target: Target, database: Database) -> None:
-    release = snapshot_holder(database)
-
+@pytest.mark.usefixtures("meanwhile")
+def test_being_stopped_ends_the_statement_and_cleans_up(
+    target: Target, database: Database, export: Connection
+) -> None:
     class Stop(BaseException):
         pass
 
     def stop_while_waiting(what: str, done: int = 0, total: int = 0) -> None:
         if "waiting" in what:
-            release.set()
+            export.execute("ROLLBACK")
             raise Stop
 
     began = time.monotonic()

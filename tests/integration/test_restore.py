@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -535,9 +535,11 @@ def test_clients_that_reconnect_hardly_notice_a_replacement(target: Target, data
     for thread in clients:
         thread.start()
     try:
-        time.sleep(0.3)
+        _wait_until(lambda: len(seen) >= 100)
+        ordinary = max(after - before for before, after in pairwise(sorted(seen)))
         result = replaced(target)
-        time.sleep(0.5)
+        ended = time.monotonic()
+        _wait_until(lambda: max(seen) > ended)
     finally:
         stop.set()
         for thread in clients:
@@ -546,7 +548,15 @@ def test_clients_that_reconnect_hardly_notice_a_replacement(target: Target, data
     assert odd == []
     ordered = sorted(seen)
     gap = max(after - before for before, after in pairwise(ordered))
-    assert gap < 1.0, f"unreachable for {gap:.2f} s"
+    # on a machine that is busy with other things, clients have to wait for it as well
+    assert gap < 1.0 + 10 * ordinary, f"unreachable for {gap:.2f} s, and {ordinary:.2f} s before"
+
+
+def _wait_until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_subscription_is_left_out_of_a_copy_and_forbids_a_replacement(

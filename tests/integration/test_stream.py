@@ -286,7 +286,7 @@ def test_a_table_rewritten_while_the_stream_starts_costs_an_attempt_and_no_rows(
             with connection.transaction():
                 connection.execute("ALTER TABLE t ALTER a TYPE bigint")
                 ready.set()
-                go.wait(30)
+                go.wait(60)
                 queue = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 't'::regclass)"
                 for _ in range(3000):
                     if connection.value(queue):
@@ -295,7 +295,7 @@ def test_a_table_rewritten_while_the_stream_starts_costs_an_attempt_and_no_rows(
 
     writer = threading.Thread(target=rewrite)
     writer.start()
-    ready.wait(30)
+    assert ready.wait(60)
     attempts = []
 
     def progress(what: str, done: int = 0, total: int = 0) -> None:
@@ -339,11 +339,12 @@ def killed_when(target: Target, ready: Callable[[], bool]) -> StepResult:
         deadline = time.monotonic() + 60
         while not ready() and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
+        child.send_signal(signal.SIGSTOP)  # it shall not get on meanwhile
         assert child.poll() is None
         with pytest.raises(PreconditionError, match="another backup run"):
             clean_up(target)  # it is alive
         child.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             return clean_up(target)
