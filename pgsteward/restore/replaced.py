@@ -92,6 +92,13 @@ def _facts(comment: bytes) -> Mapping[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def free_name(session: Connection, database: str, suffix: str) -> str:
+    """Return a name for a database that is put aside: two in a second get a number each."""
+    more = ("", *(f"_{number}" for number in range(2, 100)))
+    tried = (scratch.fit_name(database, f"{suffix}{each}") for each in more)
+    return next(name for name in tried if read_properties(session, name) is None)
+
+
 def undo_restore(
     target: Target,
     *,
@@ -129,7 +136,7 @@ def undo_restore(
         connect(admin, purpose=scratch.OPERATION, lock_timeout_s=30) as session,
     ):
         chosen = _choose(copies(session, database), database, copy)
-        aside = _free_name(session, database, f"_undone_{now:%Y%m%d%H%M%S}")
+        aside = free_name(session, database, f"_undone_{now:%Y%m%d%H%M%S}")
         there = read_properties(session, database) is not None
         checks = preflight.replaceable(session, chosen.name)
         checks += preflight.replaceable(session, database) if there else []
@@ -162,13 +169,6 @@ def undo_restore(
         },
         dry_run=dry_run,
     )
-
-
-def _free_name(session: Connection, database: str, suffix: str) -> str:
-    tried = (
-        scratch.fit_name(database, f"{suffix}{more}") for more in ("", *(f"_{n}" for n in range(2, 100)))
-    )
-    return next(name for name in tried if read_properties(session, name) is None)
 
 
 def _choose(found: list[Copy], database: str, name: str | None) -> Copy:

@@ -346,7 +346,7 @@ def _publish(
     order: Order, session: Connection, name: str, properties: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     if order.replaces:
-        before = scratch.fit_name(order.into, f"_before_{order.stamp}")
+        before = replaced.free_name(session, order.into, f"_before_{order.stamp}")
         undone = scratch.fit_name(order.into, f"_undone_{order.stamp}")
         order.progress(f"replacing {order.into}")
         # Looked at again: hours may have passed since the preflight.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pgsteward import sql
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
 from pgsteward.postgres import (
+    LOCK_SPACE,
     Connection,
     Login,
     compose,
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 MARK = "pgsteward:restore:"
 DEFAULT_TABLESPACE = "pg_default"
 PREFIX = "pgsteward_tmp_"
+UNMARKED = LOCK_SPACE
+"""Connection limit of a scratch database between CREATE DATABASE and its mark: a kill may come there."""
 OPERATION = "restore"
 NAME_BYTES = 63
 
@@ -144,7 +147,10 @@ def create(
         PreconditionError: This server lacks the locale or the rights.
     """
     name = PREFIX + run_id
-    parts = [compose("CREATE DATABASE {} TEMPLATE template0", identifier(name))]
+    parts = [
+        compose("CREATE DATABASE {} TEMPLATE template0", identifier(name)),
+        compose("CONNECTION LIMIT {}", literal(UNMARKED)),
+    ]
     parts += [compose("{} {}", OPTIONS[key], literal(options[key])) for key in OPTIONS if key in options]
     if tablespace not in (None, DEFAULT_TABLESPACE):  # naming the default needs a right, leaving it out none
         parts.append(compose("TABLESPACE {}", identifier(str(tablespace))))
@@ -158,6 +164,7 @@ def create(
     try:
         session.execute(join(" ", parts))
         session.execute(compose("COMMENT ON DATABASE {} IS {}", identifier(name), literal(MARK + mark)))
+        session.execute(compose("ALTER DATABASE {} WITH CONNECTION LIMIT -1", identifier(name)))
         session.execute(compose("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", identifier(name)))
         if owner is not None:
             session.execute(compose("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(owner)))
@@ -184,12 +191,15 @@ def leftovers(login: Login) -> list[Leftover]:
     """Return the databases of unfinished restores on a server, the running one's too."""
     admin = admin_login(login)
     with connect(admin, purpose=OPERATION) as session:
-        rows = session.rows(sql.load("restore_databases"), {"prefix": PREFIX, "mark": MARK})
+        rows = session.rows(
+            sql.load("restore_databases"), {"prefix": PREFIX, "mark": MARK, "unmarked": UNMARKED}
+        )
         alive = bool(rows) and not try_lock(session, OPERATION)
     found = []
     for row in rows:
         mark = _read_mark(row["comment"])
-        marked = mark is not None and row["database"].startswith(PREFIX)
+        ours = mark is not None or row["unmarked"]
+        marked = ours and row["database"].startswith(PREFIX)
         elsewhere = mark is not None and mark.get("lock_database") != admin.dbname
         found.append(Leftover(row["database"], marked, alive or elsewhere, (mark or {}).get("backup_id")))
     return found

@@ -25,7 +25,7 @@ from pgsteward.errors import (
     StewardError,
     VerificationFailed,
 )
-from pgsteward.postgres import compose, connect, identifier
+from pgsteward.postgres import compose, connect, identifier, literal
 from pgsteward.restore import scratch
 from pgsteward.restore.fetch import spool, spool_root
 from pgsteward.restore.load import _analyze_each
@@ -381,6 +381,15 @@ def test_two_restores_at_once_are_refused_and_the_running_ones_database_is_left_
         ]
         assert not session.value(
             "SELECT has_database_privilege('public', %(name)s, 'CONNECT')", {"name": name}
+        )
+    assert [item.object for item in drop_leftovers(server.login).changed] == [name]
+
+
+def test_what_was_killed_before_it_got_its_mark_is_dropped(server: Server) -> None:
+    name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.execute(
+            compose("CREATE DATABASE {} CONNECTION LIMIT {}", identifier(name), literal(scratch.UNMARKED))
         )
     assert [item.object for item in drop_leftovers(server.login).changed] == [name]
 
