@@ -119,7 +119,7 @@ class RestoreConfig(LoginConfig):
     """
 
     identity: Secret | None = None
-    keep_replaced_days: Whole = Field(14, ge=1)
+    keep_replaced_days: Whole = Field(14, ge=1, le=36_500)
 
 
 class DrillConfig(Model):

@@ -1,7 +1,8 @@
 """Databases that a restore has replaced: kept under another name, found by their mark, put back or dropped.
 
 The mark is their COMMENT: which database it was, when it was put aside, its own OID (a comment travels with
-``pg_dumpall``, an OID does not) and the comment it had before, which it gets back.
+``pg_dumpall``, an OID does not), its name since then (whoever renames it has plans for it) and the comment
+that it had before, which it gets back.
 """
 
 from __future__ import annotations
@@ -51,10 +52,11 @@ class Copy:
     may_own: bool
 
 
-def mark(oid: int, database: str, comment: str | None) -> str:
-    """Return the COMMENT of a database that is put aside now."""
+def mark(oid: int, database: str, name: str, comment: str | None) -> str:
+    """Return the COMMENT of a database that is put aside now as `name`."""
     facts = {
         "database": database,
+        "name": name,
         "oid": oid,
         "put_aside_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "comment": comment,
@@ -72,10 +74,11 @@ def copies(session: Connection, database: str) -> list[Copy]:
     found = []
     for row in session.rows(sql.load("replaced_databases"), {"mark": MARK}):
         facts = _facts(bytes(row["comment"]))
-        if facts.get("database") != database or facts.get("oid") != row["oid"]:
+        ours = (facts.get("database"), facts.get("oid"), facts.get("name"))
+        if ours != (database, row["oid"], row["name"]) or row["name"] == database:
             continue
         try:
-            put_aside_at = datetime.fromisoformat(facts["put_aside_at"])
+            put_aside_at = datetime.fromisoformat(facts["put_aside_at"]).astimezone(UTC)
         except (KeyError, TypeError, ValueError):
             continue
         found.append(
@@ -212,7 +215,7 @@ def put_aside(session: Connection, database: str, aside: str) -> None:
     row = session.row(sql.load("database_comment"), {"database": database})
     comment = None if row["comment"] is None else bytes(row["comment"]).decode(errors="replace")
     session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(database), identifier(aside)))
-    session.execute(_comment(aside, mark(row["oid"], database, comment)))
+    session.execute(_comment(aside, mark(row["oid"], database, aside, comment)))
 
 
 def _comment(database: str, comment: str | None) -> Composed:
@@ -261,7 +264,7 @@ def _why_kept(copy: Copy, until: datetime, *, in_place: bool) -> str | None:
     if until > datetime.now(UTC):
         return f"{said}, kept until {until:%Y-%m-%d %H:%M} UTC (keep_replaced_days)"
     if not in_place:
-        return f"{said}, and there is no database {copy.database} now: rename it, or drop it by hand"
+        return f"{said}, and there is no database {copy.database} now: undo-restore puts it back"
     if copy.sessions:
         return f"{said}, and sessions are connected to it ({copy.sessions})"
     if not copy.may_own:

@@ -14,7 +14,7 @@ from pgsteward.backup.dump import back_up
 from pgsteward.errors import DatabaseUnavailable, PreconditionError
 from pgsteward.janitor import clean_up
 from pgsteward.postgres import compose, identifier, literal
-from pgsteward.restore.replaced import MARK, undo_restore
+from pgsteward.restore.replaced import MARK, drop_old, undo_restore
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
@@ -64,14 +64,14 @@ def undone(target: Target, **options: Any) -> StepResult:
     return undo_restore(target, confirm_database=target.database, **options)
 
 
-def change_mark(server: Server, name: str, **facts: object) -> None:
+def change_mark(server: Server, copy: str, **facts: object) -> None:
     """Make a mark say something else, such as that it is old."""
-    said = json.loads(str(comment_of(server, name)).removeprefix(MARK))
+    said = json.loads(str(comment_of(server, copy)).removeprefix(MARK))
     with server.connect() as session:
         session.execute(
             compose(
                 "COMMENT ON DATABASE {} IS {}",
-                identifier(name),
+                identifier(copy),
                 literal(MARK + json.dumps({**said, **facts})),
             )
         )
@@ -126,6 +126,33 @@ def test_without_a_name_or_a_copy_nothing_is_changed(target: Target, database: D
     with pytest.raises(PreconditionError, match="there: none"):
         undone(target)
     assert comment_of(database.server, target.database) is None
+
+
+def test_a_copy_that_somebody_has_renamed_is_theirs(target: Target, database: Database) -> None:
+    server = database.server
+    back_up(target)
+    old = replaced(target)
+    change_mark(server, old, put_aside_at=long_ago())
+    kept, bad = identifier(f"{target.database}_archive"), identifier(f"{target.database}_bad")
+    with server.connect() as session:
+        session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(old), kept))
+    assert clean_up(target).changed == ()
+    with server.connect() as session:  # put back by hand: it is the live one now
+        session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(target.database), bad))
+        session.execute(compose("ALTER DATABASE {} RENAME TO {}", kept, identifier(target.database)))
+    assert drop_old(target).examined == 0
+    with pytest.raises(PreconditionError, match="there: none"):
+        undone(target)
+
+
+@pytest.mark.parametrize("facts", [{"put_aside_at": "2020-01-01T00:00:00"}, {"put_aside_at": 7}, {"name": 1}])
+def test_odd_marks_stop_no_janitor(target: Target, database: Database, facts: dict[str, object]) -> None:
+    back_up(target)
+    old = replaced(target)
+    change_mark(database.server, old, **facts)
+    with database.server.connect(old):
+        assert [note.object for note in clean_up(target).failed] == []
+    assert named_like(database.server, old) == [old]
 
 
 def test_the_newest_copy_is_put_back_unless_another_is_named(target: Target, database: Database) -> None:
@@ -183,6 +210,4 @@ def test_the_janitor_drops_old_copies_that_nobody_uses(target: Target, database:
 
 def database_gone(target: Target) -> list[tuple[str, bool]]:
     """Return which copies are kept because nothing is in their place."""
-    from pgsteward.restore.replaced import drop_old
-
     return [(note.object, "no database" in note.reason) for note in drop_old(target).skipped]
