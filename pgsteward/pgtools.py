@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 GRACE_S = 5.0
 """How long a tool may take to end after SIGTERM before it is killed."""
 
+SOCKET_ONLY = "hostaddr='' target_session_attrs=any sslmode=disable gssencmode=disable channel_binding=prefer"
+"""What is said here is taken from neither the environment nor a service; hostaddr would go before host."""
+
 _POLL_S = 0.05
 _TAIL_LINES = 20
 _KEPT_LINES = 2_000
@@ -471,7 +474,9 @@ def _no_client(key: tuple[Path, int]) -> Iterator[None]:
 @cache
 def _has_codec(program: Path, _changed: int, spec: str) -> bool:
     """Ask for a dump of a server that can't exist: a build without the codec complains about that first."""
-    nowhere = "host=/nonexistent-pgsteward-probe port=1 dbname=probe user=probe connect_timeout=1"
+    nowhere = (
+        f"host=/nonexistent-pgsteward-probe port=1 dbname=probe user=probe connect_timeout=1 {SOCKET_ONLY}"
+    )
     argv: list[str | Path] = [program, "--format=custom", f"--compress={spec}", "--file=/dev/null"]
     try:
         run_tool([*argv, f"--dbname={nowhere}", "--no-password"], env={}, stop_check=_in_time())

@@ -1,13 +1,15 @@
 """A server for one drill: from this machine's own programs, in a folder of its own, reachable by nobody else.
 
 It listens on no network, only on a socket inside its own data folder. It dies with us (the kernel asks it to,
-when its parent is killed), and its folder is removed by us or by the next run's janitor.
+when its parent is killed), and its folder is removed by us or by the next run's janitor. No PG* variable and
+no service leads elsewhere; should one do so all the same, nothing is written there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -17,15 +19,15 @@ from pgsteward import client_places
 from pgsteward.children import Child, Children
 from pgsteward.demo.server import THROWAWAY_SETTINGS, EmbeddedPostgres, clean_env, remove_leftovers
 from pgsteward.errors import PreconditionError, StewardError, ToolFailed
-from pgsteward.pgtools import run_tool
+from pgsteward.pgtools import SOCKET_ONLY, run_tool
 from pgsteward.places import state_folder
+from pgsteward.postgres import connect
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import dead, private_folder
 
-PORT = 5432
-"""Part of the socket's name only."""
 _SOCKET_BYTES = 107
-_NAME = f".s.PGSQL.{PORT}"
+_PORTS = range(61_000, 65_536)
+"""Part of the socket's name only; beyond where servers usually listen."""
 
 
 class ThrowawayServer(EmbeddedPostgres):
@@ -36,16 +38,35 @@ class ThrowawayServer(EmbeddedPostgres):
         quoted, folder = (
             value.replace("\\", r"\\").replace("'", r"\'") for value in (dbname, str(self.data_dir))
         )
-        return f"host='{folder}' port={PORT} dbname='{quoted}' user={self.user}"
+        return f"host='{folder}' port={self.port} dbname='{quoted}' user={self.user} {SOCKET_ONLY}"
+
+    def refuse_another(self) -> None:
+        """Make sure that its conninfo leads to it.
+
+        Raises:
+            PreconditionError: It leads to another server.
+        """
+        with connect(self.login(), purpose="drill") as session:
+            answers = session.value("SHOW data_directory")
+        if Path(answers).resolve() != self.data_dir.resolve():
+            raise PreconditionError(
+                f"the server of {answers} answers, not the drill's own in {self.data_dir}: nothing was"
+                " changed there; unset the PG* environment variables and the service that lead to it"
+            )
 
     def _launch(self, programs: Path, port: int, user: str | None) -> Child:
-        if len(str(self.data_dir / _NAME).encode()) > _SOCKET_BYTES:
+        if "," in str(self.data_dir):
+            raise PreconditionError(
+                f"the path {self.data_dir} has a comma, which makes it a list of hosts; set XDG_STATE_HOME to"
+                " one without"
+            )
+        if len(str(self.data_dir / f".s.PGSQL.{port}").encode()) > _SOCKET_BYTES:
             raise PreconditionError(
                 f"the path {self.data_dir} is too long for a Unix socket; set XDG_STATE_HOME to a shorter one"
             )
         return self._children.start(
             "PostgreSQL",
-            [programs / "postgres", "-D", self.data_dir, "-h", "", "-p", str(PORT), "-k", self.data_dir],
+            [programs / "postgres", "-D", self.data_dir, "-h", "", "-p", str(port), "-k", self.data_dir],
             env=clean_env(),
             log=self.log,
             user=user,
@@ -110,9 +131,14 @@ def throwaway_server(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with private_folder(root(), run_id) as folder, Children() as children:
         server = ThrowawayServer(
-            folder / "server", children, distribution=programs, settings=settings_for(memory)
+            folder / "server",
+            children,
+            distribution=programs,
+            port=secrets.choice(_PORTS),
+            settings=settings_for(memory),
         )
         server.start()
+        server.refuse_another()
         free = shutil.disk_usage(server.data_dir).free
         if free < needed_bytes:
             raise PreconditionError(

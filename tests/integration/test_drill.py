@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from pgsteward.backup.catalog import backups
@@ -23,7 +24,9 @@ from pgsteward.backup.manifest import MANIFEST
 from pgsteward.backup.receipt_chain import verify_receipts
 from pgsteward.backup.receipts import read_receipts
 from pgsteward.backup.upload import upload
+from pgsteward.children import Children
 from pgsteward.cli import app
+from pgsteward.errors import PreconditionError
 from pgsteward.pgtools import run_tool
 from pgsteward.restore import throwaway
 from pgsteward.restore.drill import drill
@@ -388,3 +391,63 @@ def test_the_exit_status_says_the_verdict(target: Target, tmp_path: Path) -> Non
     status, said = call("latest", "--from", "disk")
     assert (status, said["verdict"]) == (1, "red")
     assert call("nonsense")[0] == 2
+
+
+@pytest.mark.parametrize("how", ["variables", "service"])
+def test_no_variable_leads_a_drill_to_another_server(
+    target: Target, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    back_up(target)
+    parts = conninfo_to_dict(server.login.conninfo)
+    before = everything(server)
+    if how == "service":
+        services = tmp_path / "services"
+        services.write_text(f"[other]\nhostaddr=127.0.0.1\nport={parts['port']}\nsslmode=require\n")
+        others = {"PGSERVICEFILE": str(services), "PGSERVICE": "other"}
+    else:
+        others = {
+            "PGHOST": "127.0.0.1",
+            "PGHOSTADDR": "127.0.0.1",
+            "PGPORT": str(parts["port"]),
+            "PGUSER": "nobody",
+            "PGDATABASE": "template1",
+            "PGPASSWORD": server.login.password or "",
+            "PGCHANNELBINDING": "require",
+            "PGSSLMODE": "require",
+            "PGGSSENCMODE": "require",
+            "PGTARGETSESSIONATTRS": "standby",
+        }
+    with monkeypatch.context() as patch:
+        for name, value in others.items():
+            patch.setenv(name, value)
+        result = drill(target)
+    assert verdict(result) == ("green", "ok"), result.summary
+    assert everything(server) == before
+
+
+def everything(server: Server) -> list[str]:
+    with server.connect() as session:
+        rows = session.rows("SELECT datname AS n FROM pg_database UNION ALL SELECT rolname FROM pg_roles")
+    return sorted(row["n"] for row in rows)
+
+
+def test_nothing_is_written_to_another_server(
+    target: Target, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(target)
+    before = everything(server)
+    monkeypatch.setattr(throwaway.ThrowawayServer, "login", lambda self: server.login)
+    result = drill(target)
+    assert verdict(result) == ("unknown", "unknown")
+    assert "not the drill's own" in result.summary
+    assert everything(server) == before
+
+
+def test_a_comma_in_the_path_is_no_list_of_hosts(target: Target, tmp_path: Path) -> None:
+    folder = tmp_path / "a,b"
+    (folder / "data").mkdir(parents=True)
+    with Children() as children:
+        programs = target.settings.client_dirs[0]
+        server = throwaway.ThrowawayServer(folder, children, distribution=programs)
+        with pytest.raises(PreconditionError, match="has a comma"):
+            server._launch(Path(programs), 61_000, None)
