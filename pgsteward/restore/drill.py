@@ -255,7 +255,7 @@ def _look_at(
     if compared.level == "none":
         found.unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
     with phases.phase("indexes"):
-        found.indexes = check_indexes(order, name, found.wrong, found.skipped)
+        found.indexes = check_indexes(order, name, found.wrong, found.unknown, found.skipped)
     verdict = load_triggers(order, ready, name, verdict)
     with phases.phase("schema"):
         second = _create(session, order, ready, f"{order.run_id}_schema", stack)

@@ -21,6 +21,8 @@ from pgsteward.results import Note
 PURPOSE = "drill"
 _ROLE = re.compile(r'^CREATE ROLE ("(?:[^"]|"")+"|[^\s;]+);', re.MULTILINE)
 _SHOWN = 5
+_DAMAGE = frozenset({"XX001", "XX002"})
+"""data_corrupted, index_corrupted; any other error of amcheck is none of the index."""
 
 
 def foreign_matviews(login: Login) -> list[str]:
@@ -42,7 +44,9 @@ def roles_without_script(ready: Ready) -> list[Note]:
     return [Note(f"role {quote_name(role)}", why) for role in missing]
 
 
-def check_indexes(order: Order, name: str, wrong: list[Note], skipped: list[Note]) -> int | None:
+def check_indexes(
+    order: Order, name: str, wrong: list[Note], unknown: list[Note], skipped: list[Note]
+) -> int | None:
     """Let amcheck look at every B-tree index; return how many, or None where there is no amcheck."""
     order.progress("checking indexes")
     with connect(order.admin.to(name), purpose=PURPOSE) as session:
@@ -67,8 +71,12 @@ def check_indexes(order: Order, name: str, wrong: list[Note], skipped: list[Note
             try:
                 session.execute("SELECT bt_index_check(%(oid)s::int8::oid::regclass, true)", row)
             except QueryFailed as exc:
-                what = f"amcheck: {exc}; REINDEX it in the original, and look at its collation's version"
-                wrong.append(Note(quote_name(row["schema_name"], row["name"]), what))
+                index = quote_name(row["schema_name"], row["name"])
+                if exc.sqlstate in _DAMAGE:
+                    what = f"amcheck: {exc}; REINDEX it in the original, and look at its collation's version"
+                    wrong.append(Note(index, what))
+                else:
+                    unknown.append(Note(index, f"amcheck could not look at it: {exc}"))
         if not there:
             session.execute("DROP EXTENSION amcheck")
             session.execute("DROP SCHEMA pgsteward_amcheck")

@@ -451,3 +451,38 @@ def test_a_comma_in_the_path_is_no_list_of_hosts(target: Target, tmp_path: Path)
         server = throwaway.ThrowawayServer(folder, children, distribution=programs)
         with pytest.raises(PreconditionError, match="has a comma"):
             server._launch(Path(programs), 61_000, None)
+
+
+@pytest.mark.contrib
+@pytest.mark.parametrize(
+    "does, colour, said",
+    [
+        pytest.param("RETURN random()::text;", "red", "REINDEX it", id="an-entry-is-missing"),
+        pytest.param(
+            "IF current_setting('application_name') = 'pgsteward drill' THEN RAISE 'no disk';"
+            " END IF; RETURN a::text;",
+            "unknown",
+            "amcheck could not look at it: no disk",
+            id="it-could-not-look",
+        ),
+    ],
+)
+def test_only_damage_that_amcheck_names_is_red(
+    database: Database, tmp_path: Path, does: str, colour: str, said: str
+) -> None:
+    with database.connect() as session:
+        session.execute("CREATE TABLE t AS SELECT i AS a FROM generate_series(1, 50) AS i")
+        body = f"BEGIN {does} END"
+        session.execute(
+            f"CREATE FUNCTION f(a int) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $f${body}$f$".encode()
+        )
+        session.execute("CREATE INDEX by_f ON t (public.f(a))")
+    target = make_target(database, tmp_path)
+    back_up(target)
+    result = drill(target)
+    assert result.details["verdict"] == colour, result.summary
+    (note,) = result.failed if colour == "red" else result.unknown
+    assert note.object == "public.by_f"
+    assert said in note.reason
+    receipts, _ = read_receipts(target.store("disk"), target.name, target.database)
+    assert [receipt.verdict for receipt in receipts] == (["red"] if colour == "red" else [])
