@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,14 @@ from typing import Any, Final, Literal
 from pgsteward.backup import freeze
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.receipts import proven, read_receipts
-from pgsteward.errors import ConfigError, DamagedBackup, PreconditionError, StewardError, VerificationFailed
+from pgsteward.errors import (
+    ConfigError,
+    DamagedBackup,
+    PreconditionError,
+    StewardError,
+    ToolFailed,
+    VerificationFailed,
+)
 from pgsteward.postgres import Connection, compose, connect, identifier
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, humanize_seconds, plural
@@ -45,6 +52,7 @@ from pgsteward.restore.run import (
     prepare,
 )
 from pgsteward.restore.throwaway import remove_dead_servers, throwaway_server
+from pgsteward.restore.verdict import shows_damage
 from pgsteward.results import Item, Note, Status, StepResult
 from pgsteward.storage import Store
 from pgsteward.targets import Target
@@ -55,11 +63,8 @@ STEP: Final = "drill"
 RECOVERY = ("fetch", "create", "load", "analyze", "compare")
 """Phases that a real recovery would take too."""
 _ROOM = 1.1
-_SURROUNDINGS = re.compile(
-    r"No space left|could not extend|could not write|out of memory|out of shared memory"
-    r"|shared_preload_libraries|could not access file|not supported by this build|could not load library"
-)
-"""Words of a server that lacks something itself: no fault of the backup."""
+_SURROUNDINGS = re.compile(r"No space left|could not write|out of memory|not supported by this build")
+"""Words of a machine that lacks something itself, before the load: no fault of the backup."""
 
 Colour = Literal["green", "red", "unknown"]
 
@@ -78,6 +83,8 @@ class _Found:
     indexes: int | None = None
     checks: list[dict[str, Any]] = field(default_factory=list)
     receipt: str | None = None
+    told: bool = False
+    """The store was asked to keep a receipt."""
 
     @property
     def colour(self) -> Colour:
@@ -128,26 +135,32 @@ def drill(
         raise
     except DamagedBackup as exc:
         found.wrong.append(Note(here.manifest.backup_id if here else what, str(exc)))
-        if here is not None:
-            _leave_damage(target, here, found)
     except VerificationFailed as exc:
         what_failed = Note(here.manifest.backup_id if here else what, str(exc))
         if here is None or _SURROUNDINGS.search(str(exc)):
             found.unknown.append(what_failed)
         else:
             found.wrong.append(what_failed)
-            _leave_damage(target, here, found)
     except StewardError as exc:
         found.unknown.append(Note(here.manifest.backup_id if here else target.database, str(exc)))
+    if here is not None and found.wrong and not found.told:
+        _leave_damage(target, here, found)
     return _result(target, here, found, phases, time.monotonic() - began)
 
 
 def _leave_damage(target: Target, here: fetch.Found, found: _Found) -> None:
+    """Leave a red receipt of a drill that found something wrong and did not come to its end."""
     backup_id = here.manifest.backup_id
-    with contextlib.suppress(FileNotFoundError, StewardError):
-        read_manifest(here.store, target.name, target.database, backup_id)  # pruned meanwhile is not damaged
-        said = [note.reason for note in found.wrong]
-        found.unknown += freeze.leave_damage(here.store, target, backup_id, STEP, said)
+    try:
+        read_manifest(here.store, target.name, target.database, backup_id)
+    except FileNotFoundError:  # pruned meanwhile is not damaged
+        return
+    except StewardError as exc:
+        log.warning("backup %s could not be looked at again: %s", backup_id, exc)
+    said = [
+        note.reason if note.object == backup_id else f"{note.object}: {note.reason}" for note in found.wrong
+    ]
+    found.unknown += freeze.leave_damage(here.store, target, backup_id, STEP, said)
 
 
 def _try(
@@ -207,7 +220,7 @@ def _try(
         found.findings += roles_without_script(ready)
         with phases.phase("create"):
             name = _create(session, order, ready, run_id, stack)
-        _look_at(order, ready, session, name, found, stack)
+        _look_at(order, ready, session, name, found, stack, on_server)
 
 
 def _make_roles(session: Connection, ready: Ready) -> None:
@@ -239,14 +252,43 @@ def _drop(session: Connection, name: str) -> None:
         scratch.drop(session, name)
 
 
+@contextlib.contextmanager
+def _loading(on_server: bool) -> Iterator[None]:
+    """Let a load that failed say nothing about the backup, but for words that only damage explains.
+
+    A server that lacks room, rights or a library, or whose administrator ended us, says so in any language.
+
+    Raises:
+        DamagedBackup: Its archive can't be read, or its rows are none.
+        PreconditionError: It could not be loaded for any other reason, or on a server that is not our own.
+    """
+    try:
+        yield
+    except DamagedBackup:
+        raise
+    except (VerificationFailed, ToolFailed) as exc:
+        if not on_server and shows_damage(str(exc)):
+            raise DamagedBackup(str(exc)) from exc
+        raise PreconditionError(
+            f"it could not be loaded here, which says nothing about its bytes: {exc}"
+        ) from exc
+
+
 def _look_at(
-    order: Order, ready: Ready, session: Connection, name: str, found: _Found, stack: ExitStack
+    order: Order,
+    ready: Ready,
+    session: Connection,
+    name: str,
+    found: _Found,
+    stack: ExitStack,
+    on_server: bool,
 ) -> None:
     """Load the backup and look at it from all sides."""
     phases = order.phases
     make_schemas(order, ready, name)
-    verdict = load(order, ready, name, with_matviews=False)
-    verdict = fill_matviews(order, ready, name, verdict, foreign_matviews(order.admin.to(name)))
+    with _loading(on_server):
+        verdict = load(order, ready, name, with_matviews=False)
+        verdict = fill_matviews(order, ready, name, verdict, foreign_matviews(order.admin.to(name)))
     verdict, not_analyzed = analyze(order, name, verdict)
     with phases.phase("compare"):
         compared = found.compared = compare_restored(order, name, verdict)
@@ -256,7 +298,8 @@ def _look_at(
         found.unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
     with phases.phase("indexes"):
         found.indexes = check_indexes(order, name, found.wrong, found.unknown, found.skipped)
-    verdict = load_triggers(order, ready, name, verdict)
+    with _loading(on_server):
+        verdict = load_triggers(order, ready, name, verdict)
     with phases.phase("schema"):
         second = _create(session, order, ready, f"{order.run_id}_schema", stack)
         make_schemas(order, ready, second)
@@ -272,6 +315,7 @@ def _look_at(
     if found.colour == "unknown":
         return
     said = [f"{note.object}: {note.reason}" for note in found.wrong[len(compared.differences) :]]
+    found.told = True
     left = leave_receipt(order, session, compared, verdict, what=STEP, wrong=said)
     found.receipt = left["receipt"]
     if left["receipt_error"]:

@@ -23,7 +23,7 @@ from pgsteward.postgres import Connection, compose, connect, identifier, join, q
 from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import plural
 from pgsteward.restore.outcome import STEP, Order, Ready
-from pgsteward.restore.verdict import Finding, Listener, Verdict
+from pgsteward.restore.verdict import Finding, Listener, Verdict, shows_damage
 from pgsteward.results import Note
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,8 @@ def _try_again(
 
 def _refuse(order: Order, verdict: Verdict) -> Verdict:
     if verdict.fatal:
-        first = "; ".join(map(str, verdict.fatal[:5]))
+        fatal = sorted(verdict.fatal, key=lambda each: not shows_damage(each.reason))  # that is heard first
+        first = "; ".join(map(str, fatal[:5]))
         more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
         raise VerificationFailed(
             f"backup {order.manifest.backup_id} could not be restored as a whole,"

@@ -135,7 +135,7 @@ def leave_receipt(
         what: Which work it was.
         wrong: What else makes it a bad one.
     """
-    if compared.equal is None or (compared.equal and compared.not_examined and not wrong):
+    if not wrong and (compared.equal is None or (compared.equal and compared.not_examined)):
         return {"receipt": None, "receipt_error": None}
     manifest = order.manifest
     said = (*wrong, *compared.differences, *compared.explained, *verdict.degraded)
@@ -154,7 +154,7 @@ def leave_receipt(
             level=manifest.proof.level,
             relations=compared.relations,
             rows=compared.rows,
-            equal=compared.equal,
+            equal=compared.equal is True,
         ),
         differences=tuple(map(str, said)),
         seconds=order.phases.seconds,

@@ -84,6 +84,23 @@ _DEGRADED = (
 )
 
 
+_UNREADABLE = re.compile(
+    r"could not read from input file|could not (?:un|de)compress|could not find block ID"
+    r"|found unexpected block|unrecognized data block type|did not find magic string"
+    r"|does not appear to be a valid archive"
+    r"|input file is too short|unexpected end of file|corrupt tar header"
+)
+"""Words of pg_restore itself about an archive."""
+_NO_ROWS = re.compile(
+    r"COPY failed for table \"(?:[^\"]|\"\")*\": (?:\w+: +)?(?:missing data for column"
+    r"|extra data after last expected|invalid byte sequence for encoding|invalid input syntax for"
+    r"|invalid input value for enum"
+    r"|literal (?:carriage return|newline) found|malformed (?:array|record|range|multirange) literal"
+    r"|value too long for type|value .* is out of range for type|unexpected EOF in COPY data)"
+)
+"""Words of the server about a table's rows, which no sound dump makes it say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One message of pg_restore, judged.
@@ -273,6 +290,14 @@ class Listener:
             if name == tag or name.endswith(f".{tag}"):
                 return f"{kind} {name}"
         return what
+
+
+def shows_damage(said: str) -> bool:
+    """Tell whether messages are a positive sign that an archive is not what it should be.
+
+    In another language than English they are none: they could as well be about a server that lacks something.
+    """
+    return bool(_UNREADABLE.search(said) or _NO_ROWS.search(said))
 
 
 def judge_messages(lines: Iterable[str], owners: Collection[str] = ()) -> Verdict:

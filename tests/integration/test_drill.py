@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,102 @@ def forge(target: Target, backup_id: str, change: str, value: Any) -> None:
     if change in manifest["proof"]:
         manifest["proof"][change] = value
     path.write_bytes(sealed(path.read_bytes(), **manifest))
+
+
+def put_in_place(target: Target, backup_id: str, data: bytes) -> None:
+    """Let the largest file of rows be other bytes, and the manifest say that they are what was written."""
+    folder = backup_folder(target, backup_id)
+    file = max((folder / "dump").glob("[0-9]*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(data)
+    stored = (folder / MANIFEST).read_bytes()
+    files = json.loads(stored)["files"]
+    for each in files:
+        if each["path"] == f"dump/{file.name}":
+            each |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / MANIFEST).write_bytes(sealed(stored, files=files))
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        pytest.param(b"neither rows nor compressed", "could not decompress", id="not-compressed"),
+        pytest.param(compress(b"one\ttwo\tthree\n\\.\n\n\n"), "invalid input syntax", id="no-rows"),
+    ],
+)
+def test_a_load_is_red_only_where_its_words_are_about_the_archive(
+    target: Target, data: bytes, said: str
+) -> None:
+    put_in_place(target, back_up(target).details["backup_id"], data)
+    result = drill(target, on_server=True)
+    assert verdict(result) == ("unknown", "unknown"), "somebody else's server: nothing it says is a sign"
+    assert said in result.unknown[0].reason
+    assert read_receipts(target.store("disk"), target.name, target.database)[0] == []
+    result = drill(target)
+    assert verdict(result) == ("red", "failed"), result.as_json()
+    assert said in result.failed[0].reason
+    assert "frozen" in prune(target).summary
+
+
+def test_a_load_that_failed_for_another_reason_is_unknown(database: Database, tmp_path: Path) -> None:
+    with database.connect() as session:
+        for statement in (
+            "CREATE TABLE lookup AS SELECT 1 AS k",
+            "CREATE FUNCTION known(n int) RETURNS bool LANGUAGE sql STABLE AS"
+            " 'SELECT EXISTS (SELECT FROM lookup WHERE k = n)'",
+            "CREATE TABLE uses (n int CHECK (known(n)))",
+            "INSERT INTO uses VALUES (1)",
+        ):
+            session.execute(statement)
+    target = make_target(database, tmp_path)
+    back_up(target)
+    result = drill(target)
+    assert verdict(result) == ("unknown", "unknown"), result.as_json()
+    assert "TABLE DATA public.uses" in result.unknown[0].reason
+    assert read_receipts(target.store("disk"), target.name, target.database)[0] == []
+
+
+def test_what_was_found_wrong_is_kept_when_the_drill_ends_early(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge(target, back_up(target).details["backup_id"], "rows", 499)
+    data: list[Path] = []
+
+    @contextlib.contextmanager
+    def seen(*args: Any) -> Iterator[throwaway.ThrowawayServer]:
+        with throwaway.throwaway_server(*args) as server:
+            data.append(server.data_dir)
+            yield server
+
+    monkeypatch.setattr("pgsteward.restore.drill.throwaway_server", seen)
+
+    def end_the_server(what: str, done: int = 0, total: int = 0) -> None:
+        if what != "checking indexes":
+            return
+        pid = int((data[0] / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + 60
+        while (data[0] / "postmaster.pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    result = drill(target, progress=end_the_server)
+    assert verdict(result) == ("red", "failed"), result.as_json()
+    assert result.unknown, "the rest was not looked at"
+    (receipt,), _ = read_receipts(target.store("disk"), target.name, target.database)
+    assert (receipt.verdict, receipt.what) == ("red", "drill")
+    assert '"Odd"."Order Lines"' in receipt.differences[0]
+    assert "frozen" in prune(target).summary
+
+
+def test_a_false_check_of_a_backup_without_proof_leaves_a_red_receipt(
+    database: Database, tmp_path: Path
+) -> None:
+    fill(database)
+    target = make_target(database, tmp_path, backup={"proof": "none"}, drill={"checks": ["SELECT false"]})
+    back_up(target)
+    assert verdict(drill(target)) == ("red", "failed")
+    (receipt,), _ = read_receipts(target.store("disk"), target.name, target.database)
+    assert (receipt.verdict, receipt.proof.level, receipt.proof.equal) == ("red", "none", False)
+    assert "frozen" in prune(target).summary
 
 
 @pytest.mark.parametrize(

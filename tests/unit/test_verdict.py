@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pgsteward.restore.verdict import Listener, judge_messages
+from pgsteward.restore.verdict import Listener, judge_messages, shows_damage
 
 ROLE = """\
 pg_restore: creating TABLE "public.Order Lines"
@@ -237,3 +237,21 @@ def test_silence_is_no_finding_and_an_abort_is_not_an_end() -> None:
 def test_warnings_are_told() -> None:
     (finding,) = judge_messages(["pg_restore: warning: restoring tables WITH OIDS is not supported"]).degraded
     assert "OIDS" in finding.reason
+
+
+@pytest.mark.parametrize(
+    "said, damaged",
+    [
+        ("pg_restore: error: could not read from input file: end of file", True),
+        ("pg_restore: error: could not decompress data: Unknown frame descriptor", True),
+        ('TABLE DATA public.t: COPY failed for table "t": invalid input syntax for type integer: "x"', True),
+        ('COPY failed for table "a ""b""": ERROR:  missing data for column "c"', True),
+        ('COPY failed for table "t": could not extend file "base/5/16384": No space left on device', False),
+        ('COPY failed for table "t": konnte Datei nicht erweitern: Auf dem Gerät ist kein Platz', False),
+        ('COPY failed for table "t": canceling statement due to user request', False),
+        ('EXTENSION e: permission denied to create extension "e"; HINT: Must be superuser', False),
+        ("DEFAULT public.t: invalid input syntax for type integer", False),
+    ],
+)
+def test_only_words_about_the_archive_or_its_rows_are_a_sign_of_damage(said: str, damaged: bool) -> None:
+    assert shows_damage(said) is damaged
