@@ -72,7 +72,9 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
     for folder in remove_dead(clear_root(target.settings.backup), dry_run=dry_run):
         facts = {"what": "clear files of a dead backup"}
         tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
-    for folder in remove_dead_servers(dry_run=dry_run):
+    removed, left = remove_dead_servers(dry_run=dry_run)
+    tally.skipped += left
+    for folder in removed:
         facts = {"what": "server of a dead drill"}
         tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
     _clean_server(target, dry_run, tally)

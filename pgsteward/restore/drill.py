@@ -121,9 +121,10 @@ def drill(
         ConfigError: `what` is no backup's id, or the configuration is wrong.
     """
     began = time.monotonic()
-    for folder in remove_dead_servers():
+    removed, left = remove_dead_servers()
+    for folder in removed:
         log.info("Removed the server of a dead drill: %s", folder)
-    found = _Found()
+    found = _Found(skipped=left)
     phases = Phases()
     here: fetch.Found | None = None
     try:
@@ -199,6 +200,7 @@ def _try(
             stamp=stamp,
             progress=progress,
             phases=phases,
+            no_tablespaces=not on_server,
         )
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"

@@ -23,6 +23,7 @@ from pgsteward.pgtools import SOCKET_ONLY, run_tool
 from pgsteward.places import state_folder
 from pgsteward.postgres import connect
 from pgsteward.report.units import humanize_bytes
+from pgsteward.results import Note
 from pgsteward.spool import dead, private_folder
 
 _SOCKET_BYTES = 107
@@ -153,13 +154,27 @@ def root() -> Path:
     return state_folder() / "drill"
 
 
-def remove_dead_servers(*, dry_run: bool = False) -> list[Path]:
-    """Remove what drills that were killed have left, also outside their folders, and return their folders."""
-    removed = []
+def remove_dead_servers(*, dry_run: bool = False) -> tuple[list[Path], list[Note]]:
+    """Remove what drills that were killed have left, also outside their folders.
+
+    Returns:
+        The folders that are gone (or would be), and those that are still there, with why.
+    """
+    removed: list[Path] = []
+    left: list[Note] = []
     for folder in dead(root()):
         if not dry_run:
-            with contextlib.suppress(StewardError):  # still shutting down: next time
-                remove_leftovers(folder / "server")
+            server = folder / "server"
+            try:
+                remove_leftovers(server)
+                shutil.rmtree(server, ignore_errors=True)
+            except (StewardError, OSError) as exc:
+                left.append(Note(str(folder), f"a dead drill's server was not removed: {exc}"))
+                continue
+            if not server.exists():  # the lock, by which the next run finds the folder, goes last
                 shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                left.append(Note(str(folder), "a dead drill's folder can't be removed; remove it"))
+                continue
         removed.append(folder)
-    return removed
+    return removed, left

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from pgsteward.backup.receipts import read_receipts
 from pgsteward.backup.upload import upload
 from pgsteward.children import Children
 from pgsteward.cli import app
+from pgsteward.demo import server as embedded
 from pgsteward.errors import PreconditionError
 from pgsteward.pgtools import run_tool
 from pgsteward.restore import throwaway
@@ -412,7 +415,7 @@ def test_a_killed_drill_leaves_neither_server_nor_folder(target: Target, tmp_pat
     assert process.stdout is not None
     data = Path(process.stdout.readline().strip())
     pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
-    assert list(throwaway.remove_dead_servers()) == [], "it is alive"
+    assert throwaway.remove_dead_servers() == ([], []), "it is alive"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -420,9 +423,10 @@ def test_a_killed_drill_leaves_neither_server_nor_folder(target: Target, tmp_pat
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{pid}")
-    assert [folder.name for folder in throwaway.remove_dead_servers(dry_run=True)] == ["0123"]
+    assert [folder.name for folder in throwaway.remove_dead_servers(dry_run=True)[0]] == ["0123"]
     assert data.exists()
-    assert [folder.name for folder in throwaway.remove_dead_servers()] == ["0123"]
+    removed, left = throwaway.remove_dead_servers()
+    assert ([folder.name for folder in removed], left) == (["0123"], [])
     assert not data.exists()
     assert nothing_runs(throwaway.root())
 
@@ -584,3 +588,54 @@ def test_only_damage_that_amcheck_names_is_red(
     assert said in note.reason
     receipts, _ = read_receipts(target.store("disk"), target.name, target.database)
     assert [receipt.verdict for receipt in receipts] == (["red"] if colour == "red" else [])
+
+
+def test_a_dead_drills_server_that_still_runs_is_named_and_not_removed(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(target)
+    monkeypatch.setattr(embedded, "_wait_for_the_end", partial(embedded._wait_for_the_end, timeout_s=0.1))
+    folder = throwaway.root() / "0123"
+    data = folder / "server" / "data"
+    data.mkdir(parents=True)
+    (folder / "in-use.lock").touch()
+    with subprocess.Popen(["sleep", "600"], cwd=data) as process:
+        try:
+            (data / "postmaster.pid").write_text(f"{process.pid}\n")
+            result = drill(target)
+            assert verdict(result) == ("green", "ok"), result.summary
+            (note,) = [note for note in result.skipped if note.object == str(folder)]
+            assert f"pid {process.pid}) still runs" in note.reason
+            assert data.exists()
+        finally:
+            process.kill()
+    removed, left = throwaway.remove_dead_servers()
+    assert (removed, left) == ([folder], [])
+    assert not folder.exists()
+
+
+@pytest.mark.pg_min(15)
+def test_a_database_with_tablespaces_is_drilled_without_them(
+    database: Database, tmp_path: Path, server: Server
+) -> None:
+    home, far = (f"{which} {uuid.uuid4().hex[:8]}" for which in ("Home", "Far"))
+    with server.connect() as session:
+        session.execute("SET allow_in_place_tablespaces = on")
+        for space in (home, far):
+            session.execute(f"CREATE TABLESPACE \"{space}\" LOCATION ''".encode())
+        session.execute(f'ALTER DATABASE "{database.name}" SET TABLESPACE "{home}"'.encode())
+    try:
+        with database.connect() as session:
+            session.execute("CREATE TABLE here AS SELECT i FROM generate_series(1, 9) AS i")
+            session.execute(f'CREATE TABLE there (a int) TABLESPACE "{far}"'.encode())
+            session.execute(f'ALTER TABLE there ADD PRIMARY KEY (a) USING INDEX TABLESPACE "{far}"'.encode())
+        target = make_target(database, tmp_path)
+        back_up(target)
+        result = drill(target)
+        assert verdict(result) == ("green", "ok"), result.summary
+    finally:
+        database.execute("DROP TABLE IF EXISTS there")
+        with server.connect() as session:
+            session.execute(f'ALTER DATABASE "{database.name}" SET TABLESPACE pg_default'.encode())
+            for space in (home, far):
+                session.execute(f'DROP TABLESPACE "{space}"'.encode())
