@@ -222,6 +222,9 @@ def _try(
         found.findings += roles_without_script(ready)
         with phases.phase("create"):
             name = _create(session, order, ready, run_id, stack)
+        if not on_server:  # a role's name is kept in the bytes of the database that it was made from
+            with connect(admin.to(name), purpose=STEP) as inside:
+                _make_roles(inside, ready)
         _look_at(order, ready, session, name, found, stack, on_server)
 
 

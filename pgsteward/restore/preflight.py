@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pgsteward import sql
+from pgsteward.backup import archive as archive_text
 from pgsteward.backup.manifest import Manifest
-from pgsteward.errors import NoGo, PreconditionError
+from pgsteward.errors import NoGo, PreconditionError, QueryFailed
 from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.report.units import humanize_bytes
@@ -21,17 +23,17 @@ from pgsteward.targets import Target
 
 Go = Literal["go", "warning", "unknown", "no-go"]
 
-_OWNER = re.compile(r"^-- .*; Owner: (.+?)(?:; Tablespace: .*)?$", re.MULTILINE)
+_OWNER = re.compile(rb"^-- .*; Owner: (.+?)(?:; Tablespace: .*)?$", re.MULTILINE)
 _GRANTEE = re.compile(
-    r"^(?:ALTER DEFAULT PRIVILEGES .* )?(?:GRANT|REVOKE) .* (?:TO|FROM) (\"(?:[^\"]|\"\")+\"|\S+?)"
-    r"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
+    rb"^(?:ALTER DEFAULT PRIVILEGES .* )?(?:GRANT|REVOKE) .* (?:TO|FROM) (\"(?:[^\"]|\"\")+\"|\S+?)"
+    rb"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
     re.MULTILINE,
 )
-_POLICY = re.compile(r"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
-_LEFT_OUT = re.compile(r"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
-_CREATE = re.compile(r"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
+_POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
+_LEFT_OUT = re.compile(rb"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
+_CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
 _BYTES = re.compile(r"(?:C|POSIX)(?:\.|$)", re.IGNORECASE)
-_TABLESPACE = re.compile(r"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
+_TABLESPACE = re.compile(rb"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
 
@@ -89,23 +91,42 @@ def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
     return choose_client(clients, dumped_by, codec=codec, needs=("pg_restore",))
 
 
-def read_archive(client: Client, dump: Path) -> Archive:
-    """Read the table of contents alone; the data need not be there."""
+def read_archive(client: Client, dump: Path, decode: Callable[[bytes], str]) -> Archive:
+    """Read the table of contents alone; the data need not be there.
+
+    Args:
+        client: Its pg_restore is asked.
+        dump: The archive.
+        decode: Reads the archive's encoding; `pgsteward.backup.archive.decoder` returns it.
+    """
     script = run_tool(
         [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump], env={}
-    ).stdout.decode("utf-8", "surrogateescape")
-    roles = {name for name in _OWNER.findall(script) if name != "-"}
-    roles |= {_unquoted(name) for name in _GRANTEE.findall(script)}
+    ).stdout
+    raw = {name for name in _OWNER.findall(script) if name != b"-"}
+    raw |= {_unquoted(name) for name in _GRANTEE.findall(script)}
     for names in _POLICY.findall(script):
-        roles |= {_unquoted(name.strip()) for name in names.split(",")}
+        raw |= {_unquoted(name.strip()) for name in names.split(b",")}
+    roles = {_read(name, decode) for name in raw}
     created = _CREATE.search(script)
     options = {}
-    for key, value in _OPTION.findall(created[1]) if created else ():
+    for key, value in _OPTION.findall(_read(created[1], decode)) if created else ():
         options[key] = value[1:-1].replace("''", "'") if value.startswith("'") else value
-    left_out = tuple(f"{kind.lower()} {name}" for name, kind in _LEFT_OUT.findall(script))
+    left_out = tuple(
+        f"{_read(kind, decode).lower()} {_read(name, decode)}" for name, kind in _LEFT_OUT.findall(script)
+    )
     named = frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""})
-    tablespaces = frozenset(_unquoted(name) for name in _TABLESPACE.findall(script))
+    tablespaces = frozenset(_read(_unquoted(name), decode) for name in _TABLESPACE.findall(script))
     return Archive(named, left_out, options, tablespaces)
+
+
+def _read(text: bytes, decode: Callable[[bytes], str]) -> str:
+    """Read a name that the server keeps for all databases, in the bytes of the one that it was made from."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return text.decode()
+    try:
+        return decode(text)
+    except (UnicodeDecodeError, QueryFailed):  # a name in no encoding that anybody knows
+        return text.decode(errors="backslashreplace")
 
 
 def examine(
@@ -136,6 +157,8 @@ def examine(
         no_tablespaces: Everything goes into the database's own tablespace.
     """
     server = session.row(sql.load("restore_server"))
+    decode = archive_text.decoder(session, manifest.server.encoding)
+    server["roles"] = [_read(bytes.fromhex(name), decode) for name in server["role_bytes"]]
     checks = [
         Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
         _versions(manifest, server),
@@ -325,8 +348,8 @@ def replaceable(session: Connection, database: str) -> list[Check]:
     return checks or [Check("replacing", "go", f"nothing is in the way of replacing {database}")]
 
 
-def _unquoted(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+def _unquoted(name: bytes) -> bytes:
+    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pgsteward import capacity, sql
 from pgsteward.backup import freeze
+from pgsteward.backup.archive import decoder
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import (
@@ -211,7 +212,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
         head = stack.enter_context(ArchiveHead(client))
         fetch.fetch_head(store, order.prefix, manifest, identities, head)
         contents = head.path
-    archive = preflight.read_archive(client, contents)
+    archive = preflight.read_archive(client, contents, decoder(session, manifest.server.encoding))
     script = None
     if order.create_roles:
         file = roles.stored_script(manifest)

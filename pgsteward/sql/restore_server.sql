@@ -24,8 +24,8 @@ SELECT current_setting('server_version_num')::int                        AS vers
                 AND e.default_version = v.version
          WHERE v.superuser
            AND NOT v.trusted)                                            AS superuser_extensions,
-       (SELECT coalesce(json_agg(o.rolname), '[]'::json)
-          FROM pg_roles AS o)                                            AS roles,
+       (SELECT coalesce(json_agg(encode(textsend(o.rolname::text), 'hex')), '[]'::json)
+          FROM pg_roles AS o)                                            AS role_bytes,
        (SELECT coalesce(json_agg(d.datname), '[]'::json)
           FROM pg_database AS d)                                         AS databases,
        (SELECT coalesce(json_agg(t.spcname), '[]'::json)

@@ -12,6 +12,7 @@ from pgsteward import postgres
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import Login, compose, identifier, raw
+from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
@@ -252,3 +253,33 @@ def test_the_database_that_restores_work_from_can_not_be_replaced(server: Server
     assert back_up(target).status == "ok"
     with pytest.raises(PreconditionError, match=r"restores work from the database 'postgres'.*--into"):
         restore(target, replace=True, confirm_database="postgres")
+
+
+@pytest.mark.parametrize("made_in", ["it", "another-database"])
+@pytest.mark.parametrize("encoded", ["LATIN1"], indirect=True)
+def test_a_role_whose_name_is_not_in_utf_8_is_read_and_found(
+    encoded: Database, copy: Database, tmp_path: Path, made_in: str
+) -> None:
+    role = identifier(f"müller_{encoded.dbname}")
+    connection = encoded.connect() if made_in == "it" else encoded.server.connect()
+    with connection as session:
+        session.execute(compose("CREATE ROLE {} NOLOGIN", role))
+    owner = f"müller_{encoded.dbname}"
+    if made_in != "it":  # in the bytes of UTF-8, which this database takes for LATIN1
+        owner = owner.encode().decode("latin-1")
+    try:
+        encoded.execute("CREATE TABLE t AS SELECT 1 AS a")
+        encoded.execute(compose("ALTER TABLE t OWNER TO {}", identifier(owner)))
+        target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
+        back_up(target)
+        restored = restore(target, into=copy.dbname)
+        checks = {check["check"]: check for check in restored.details["preflight"]}
+        assert checks["roles"]["verdict"] == "go", checks["roles"]
+        drilled = drill(target)
+        assert drilled.details["verdict"] == "green", drilled.as_json()
+        assert not any("owner not set" in note.reason for note in drilled.findings), drilled.findings
+    finally:
+        encoded.server.drop(copy.dbname)
+        with encoded.connect() as session:
+            session.execute("DROP TABLE IF EXISTS t")
+            session.execute(compose("DROP ROLE {}", identifier(owner)))
