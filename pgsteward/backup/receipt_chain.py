@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from pgsteward import results
 from pgsteward.backup.freeze import prunable_stores
+from pgsteward.backup.listing import list_manifests
 from pgsteward.backup.receipts import (
     HEAD,
     Receipt,
@@ -114,7 +115,8 @@ def examine_chain(store: Store, target_name: str, database: str) -> Chain:
         if link.receipt is not None:
             _follow(link, before, links[:number], links, broken, odd)
     unknown: list[Note] = []
-    _look_at_head(store, prefix, links, broken, unknown)
+    twins = len(odd)
+    _look_at_head(store, prefix, links, twins, broken, unknown)
     named = {note.object for note in broken}
     for link in links:
         if link.page_says is None:
@@ -176,13 +178,22 @@ def _trouble(link: Link) -> str | None:
 
 
 def _look_at_head(
-    store: Store, prefix: str, links: Sequence[Link], broken: list[Note], unknown: list[Note]
+    store: Store, prefix: str, links: Sequence[Link], twins: int, broken: list[Note], unknown: list[Note]
 ) -> None:
-    """Find out whether the newest receipt that was written is still there."""
+    """Find out whether the newest receipt that was written is still there.
+
+    Args:
+        store: Which one.
+        prefix: Of the receipts.
+        links: The receipts.
+        twins: Receipts that were written at one time with another, which their counts may leave out.
+        broken: Gets what is wrong.
+        unknown: Gets what can't be told.
+    """
     key = prefix + HEAD
     try:
         head = json.loads(store.get_bytes(key))
-        newest, digest = str(head["newest"]), str(head["sha256"])
+        newest, digest, count = str(head["newest"]), str(head["sha256"]), int(head["receipts"])
     except FileNotFoundError:
         if links:
             unknown.append(Note(key, NO_HEAD))
@@ -190,11 +201,21 @@ def _look_at_head(
     except (ValueError, KeyError, TypeError):
         broken.append(Note(key, "it can't be read: it is not what was written"))
         return
-    found = next((link for link in links if link.name == newest), None)
+    number, found = next(((n, link) for n, link in enumerate(links, 1) if link.name == newest), (0, None))
     if found is None:
         broken.append(Note(prefix + newest, f"it is missing: {HEAD} says that it was the newest one"))
     elif found.sha256 != digest and not any(note.object == found.key for note in broken):
         broken.append(Note(found.key, f"it was changed: {HEAD} has another SHA-256 of it"))
+    elif not broken and not number - twins <= count <= number:
+        what = f"it counts {plural(count, 'receipt')} up to the newest one it knows, but {number} are there"
+        broken.append(Note(key, what))
+    if found is not None and number < len(links):
+        what = (
+            f"it is older than {plural(len(links) - number, 'receipt')} (its last write failed, or two were"
+            " written at one time), so nobody can tell whether still newer ones were taken away; the next"
+            " receipt writes it"
+        )
+        unknown.append(Note(key, what))
 
 
 def _read(store: Store, keys: Sequence[str], target_name: str, database: str, *, pages: bool) -> list[Link]:
@@ -231,6 +252,7 @@ def verify_receipts(target: Target) -> StepResult:
     chains: list[Chain] = []
     unknown: list[Note] = []
     skipped: list[Note] = []
+    without: list[Store] = []
     for store in prunable_stores(target):
         try:
             chain = examine_chain(store, target.name, target.database)
@@ -238,9 +260,11 @@ def verify_receipts(target: Target) -> StepResult:
             unknown.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
             continue
         if not chain.links and not chain.broken:
-            skipped.append(Note(f"store {store.name}", f"has no receipt of {target.database}"))
+            without.append(store)
             continue
         chains.append(chain)
+    for store in without:
+        _explain_none(target, store, chains, skipped, unknown)
     failed = [Note(f"{n.object} in {chain.store}", n.reason) for chain in chains for n in chain.broken]
     unknown += [Note(f"{n.object} in {chain.store}", n.reason) for chain in chains for n in chain.unknown]
     odd = [Note(f"{n.object} in {chain.store}", n.reason) for chain in chains for n in chain.odd]
@@ -257,19 +281,52 @@ def verify_receipts(target: Target) -> StepResult:
         failed=tuple(failed),
         findings=tuple(odd),
         seconds=time.monotonic() - began,
-        summary=_summary(chains, failed, examined),
+        summary=_summary(chains, failed, unknown, examined),
         details={"chains": [chain.as_json() for chain in chains]},
     )
 
 
-def _summary(chains: Sequence[Chain], failed: Sequence[Note], examined: int) -> str:
+def _explain_none(
+    target: Target, store: Store, chains: Sequence[Chain], skipped: list[Note], unknown: list[Note]
+) -> None:
+    """Say what it means that a store has neither a receipt nor a note of which one is the newest."""
+    what, name = f"store {store.name}", target.database
+    told = [
+        chain.store
+        for chain in chains
+        if any(link.receipt is not None and link.receipt.copy_of == store.name for link in chain.links)
+    ]
+    if told:
+        why = f"has no receipt of {name}, but {told[0]} has a copy of one: all may have been taken away"
+        unknown.append(Note(what, why))
+        return
+    try:
+        backups, damaged = list_manifests(store, target.name, name) if chains else ([], [])
+    except (StoreUnavailable, StoreFailed) as exc:
+        unknown.append(
+            Note(what, f"has no receipt of {name}; whether it has backups could not be asked: {exc}")
+        )
+        return
+    has = f"has no receipt of {name}"
+    if count := len(backups) + len(damaged):
+        has += (
+            f", and {plural(count, 'backup')}: none was restored from there, or all receipts were taken"
+            f" away with {HEAD}"
+        )
+    skipped.append(Note(what, has))
+
+
+def _summary(chains: Sequence[Chain], failed: Sequence[Note], unknown: Sequence[Note], examined: int) -> str:
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         return f"The chain of receipts is broken, first at {failed[0].object}: {failed[0].reason}{more}"
     if not chains:
         return "There is no receipt yet"
     stores = ", ".join(chain.store for chain in chains)
-    return f"{plural(examined, 'receipt')} in {stores}: each is as it was written, and none is missing"
+    intact = f"{plural(examined, 'receipt')} in {stores}: each is as it was written"
+    if unknown:
+        return f"{intact}; whether one is missing is unknown: {unknown[0].object} {unknown[0].reason}"
+    return f"{intact}, and none is missing"
 
 
 def list_receipts(target: Target) -> StepResult:

@@ -120,12 +120,21 @@ def write_receipt(store: Store, receipt: Receipt) -> str:
         digest = hashlib.sha256(data).hexdigest()
         name = key.removeprefix(prefix)
         head = {"newest": name, "sha256": digest, "receipts": len(keys) + 1}
-        try:
-            store.put_bytes(page_key(key), page_of(chained, name, digest).encode())
-            store.put_bytes(prefix + HEAD, json.dumps(head, indent=1).encode() + b"\n")
-        except StewardError as exc:
-            log.warning("beside receipt %s not everything could be written: %s", key, exc)
+        _put_beside(store, page_key(key), page_of(chained, name, digest).encode())
+        _put_beside(store, prefix + HEAD, json.dumps(head, indent=1).encode() + b"\n")
     return key
+
+
+def _put_beside(store: Store, key: str, data: bytes) -> None:
+    """Store what belongs to a receipt; tried twice, as a verification misses it."""
+    for last in (False, True):
+        try:
+            store.put_bytes(key, data)
+        except StewardError as exc:
+            if last:
+                log.warning("a receipt was written, but %s beside it could not be: %s", key, exc)
+        else:
+            return
 
 
 @contextlib.contextmanager

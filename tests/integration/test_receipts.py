@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pgsteward.backup.dump import back_up
+from pgsteward.backup.freeze import leave_damage
 from pgsteward.backup.receipt_chain import list_receipts, verify_receipts
+from pgsteward.backup.receipts import receipts_prefix
 from pgsteward.backup.upload import upload
 from pgsteward.cli import app
 from pgsteward.restore.run import restore
@@ -57,3 +59,26 @@ def test_receipts_of_restores_are_listed_and_verified_in_every_store(
     said = call(app, ["--config", str(config), "receipts", "verify", "app"])
     assert said.exit_code == 1
     assert f"broken, first at {changed} in disk" in " ".join(said.stdout.split())
+
+
+def test_a_store_without_any_receipt_is_named_beside_one_that_has_some(
+    database: Database, bucket: Bucket, server: Server, tmp_path: Path
+) -> None:
+    database.execute("CREATE TABLE t AS SELECT 1 AS a")
+    target = make_target(database, tmp_path, bucket=bucket, stores=("disk", "s3"))
+    backup_id = back_up(target).details["backup_id"]
+    upload(target)
+    restore(target, store="disk", into=f"{database.name}_copy")
+    server.drop(f"{database.name}_copy")
+    (skipped,) = verify_receipts(target).skipped
+    assert skipped.object == "store s3"
+    assert "and 1 backup: none was restored" in skipped.reason
+
+    leave_damage(target.store("s3"), target, backup_id, "verify", ["a file is damaged"])
+    prefix = receipts_prefix(target.name, target.database)
+    for stored in list(target.store("s3").objects(prefix)):
+        target.store("s3").delete(stored.key)
+    result = verify_receipts(target)
+    assert "store s3" in [note.object for note in result.unknown], result.as_json()
+    assert result.status == "partial"
+    assert "none is missing" not in result.summary

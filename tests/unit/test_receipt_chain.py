@@ -13,6 +13,7 @@ import pytest
 
 from pgsteward.backup.receipt_chain import NO_HEAD, Chain, examine_chain
 from pgsteward.backup.receipts import HEAD, Compared, Receipt, page_key, receipts_prefix, write_receipt
+from pgsteward.errors import StoreUnavailable
 from tests.memory_store import MemoryStore
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -92,6 +93,11 @@ def rename(store: MemoryStore, number: int) -> None:
         store.kept[new] = store.kept.pop(old)
 
 
+def recount(store: MemoryStore, receipts: object) -> None:
+    head = json.loads(store.kept[PREFIX + HEAD])
+    store.kept[PREFIX + HEAD] = json.dumps(head | {"receipts": receipts}).encode()
+
+
 @pytest.mark.parametrize(
     "harm, first, why",
     [
@@ -111,6 +117,9 @@ def rename(store: MemoryStore, number: int) -> None:
         pytest.param(
             lambda s: s.kept.update({PREFIX + HEAD: b"?"}), None, "can't be read", id="its-head-damaged"
         ),
+        pytest.param(lambda s: recount(s, 7), None, "it counts 7 receipts", id="more-were-counted"),
+        pytest.param(lambda s: recount(s, 4), None, "it counts 4 receipts", id="less-were-counted"),
+        pytest.param(lambda s: recount(s, None), None, "can't be read", id="nothing-was-counted"),
     ],
 )
 def test_the_first_broken_link_is_named(
@@ -169,3 +178,40 @@ def test_the_page_says_what_an_auditor_wants_to_know(store: MemoryStore) -> None
     assert "3 tables and 1,001 rows (full): all equal" in page
     assert hashlib.sha256(store.kept[key]).hexdigest() in page
     assert hashlib.sha256(store.kept[keys(store)[0]]).hexdigest() in page
+
+
+class Failing(MemoryStore):
+    """Refuses to write some keys a number of times."""
+
+    def __init__(self, ending: str, times: int) -> None:
+        super().__init__()
+        self.ending, self.times = ending, times
+
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+        if key.endswith(self.ending) and self.times:
+            self.times -= 1
+            raise StoreUnavailable("not now")
+        super().put_bytes(key, data, passing=passing)
+
+
+@pytest.mark.parametrize("ending, times", [(HEAD, 1), (".md", 2)])
+def test_what_is_the_newest_is_written_though_something_failed_once(ending: str, times: int) -> None:
+    store = Failing(ending, times)
+    write_receipt(store, receipt(0))
+    found = examine(store)
+    assert (found.broken, found.unknown) == ((), ())
+
+
+def test_a_head_that_lags_behind_leaves_open_whether_the_newest_are_there() -> None:
+    store = Failing("none", 0)
+    write_receipt(store, receipt(0))
+    store.ending, store.times = HEAD, 4
+    write_receipt(store, receipt(1))
+    write_receipt(store, receipt(2))
+    found = examine(store)
+    assert found.broken == ()
+    (note,) = found.unknown
+    assert note.object == PREFIX + HEAD
+    assert "older than 2 receipts" in note.reason
+    write_receipt(store, receipt(3))
+    assert (examine(store).broken, examine(store).unknown) == ((), ())
