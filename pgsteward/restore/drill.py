@@ -187,7 +187,11 @@ def _try(
                 major = manifest.server.version_num // 10_000
                 room = int(manifest.database_bytes * _ROOM)
                 dirs = target.settings.client_dirs
-                admin = stack.enter_context(throwaway_server(run_id, major, dirs, room)).login()
+                in_place = manifest.encryption is None and here.store.local_folder(
+                    here.prefix_in(target.name)
+                )
+                download = 0 if in_place else manifest.size_bytes
+                admin = stack.enter_context(throwaway_server(run_id, major, dirs, room, download)).login()
                 where = "a throwaway one"
         order = Order(
             target=target,

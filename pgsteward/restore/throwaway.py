@@ -23,10 +23,12 @@ from pgsteward.pgtools import SOCKET_ONLY, run_tool
 from pgsteward.places import state_folder
 from pgsteward.postgres import connect
 from pgsteward.report.units import humanize_bytes
+from pgsteward.restore.fetch import spool_root
 from pgsteward.results import Note
 from pgsteward.spool import dead, private_folder
 
 _SOCKET_BYTES = 107
+_WAL_BYTES = 2 * 1024**3
 _PORTS = range(61_000, 65_536)
 """Part of the socket's name only; beyond where servers usually listen."""
 
@@ -82,7 +84,7 @@ def settings_for(memory_bytes: int) -> dict[str, str]:
         **THROWAWAY_SETTINGS,
         "shared_buffers": f"{share}MB",
         "maintenance_work_mem": f"{share}MB",
-        "max_wal_size": "64GB",
+        "max_wal_size": f"{_WAL_BYTES // 1024**2}MB",
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "autovacuum": "off",
@@ -114,7 +116,7 @@ def find_server(major: int, extra_dirs: Sequence[Path]) -> Path:
 
 @contextlib.contextmanager
 def throwaway_server(
-    run_id: str, major: int, extra_dirs: Sequence[Path], needed_bytes: int
+    run_id: str, major: int, extra_dirs: Sequence[Path], database_bytes: int, download_bytes: int = 0
 ) -> Iterator[ThrowawayServer]:
     """Start a server; it and everything in it are gone afterwards.
 
@@ -122,7 +124,8 @@ def throwaway_server(
         run_id: Names its folder.
         major: Version of PostgreSQL.
         extra_dirs: Further folders to look for programs in.
-        needed_bytes: Room for its data.
+        database_bytes: Room for its data.
+        download_bytes: Room for what will be downloaded for it, beside it or elsewhere.
 
     Raises:
         PreconditionError: There are no programs, or there is no room.
@@ -141,12 +144,29 @@ def throwaway_server(
         server.start()
         server.refuse_another()
         free = shutil.disk_usage(server.data_dir).free
-        if free < needed_bytes:
+        needed, what = room(server.data_dir, database_bytes, download_bytes)
+        if free < needed:
             raise PreconditionError(
-                f"{humanize_bytes(free)} are free in {server.data_dir}, {humanize_bytes(needed_bytes)} are"
-                " needed for the restored database"
+                f"{humanize_bytes(free)} are free in {server.data_dir}, {humanize_bytes(needed)} are needed"
+                f" for {what}"
             )
         yield server
+
+
+def room(data_dir: Path, database_bytes: int, download_bytes: int) -> tuple[int, str]:
+    """Return how many bytes must be free where a server's data lies, and for what.
+
+    Args:
+        data_dir: Of the server.
+        database_bytes: What it will hold.
+        download_bytes: What will be downloaded for it; on another file system it is no matter of this one.
+    """
+    needed = database_bytes + min(_WAL_BYTES, database_bytes)
+    spool = spool_root()
+    there = next(place for place in (spool, *spool.parents) if place.exists())
+    if download_bytes and there.stat().st_dev == data_dir.stat().st_dev:
+        return needed + download_bytes, "the restored database, its WAL and the download"
+    return needed, "the restored database and its WAL"
 
 
 def root() -> Path:

@@ -38,6 +38,7 @@ from pgsteward.restore.drill import drill
 from pgsteward.restore.drills import drill_in_night
 from pgsteward.results import StepResult
 from pgsteward.retention import prune
+from pgsteward.storage.folder import FolderStore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, own_sessions, sealed
 from tests.integration.old_backups import as_toml
@@ -639,3 +640,22 @@ def test_a_database_with_tablespaces_is_drilled_without_them(
             session.execute(f'ALTER DATABASE "{database.name}" SET TABLESPACE pg_default'.encode())
             for space in (home, far):
                 session.execute(f'DROP TABLESPACE "{space}"'.encode())
+
+
+def test_database_wal_and_download_need_room_together(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, big = 10**6, 10**12
+    assert throwaway.settings_for(10**9)["max_wal_size"] == "2048MB"
+    assert throwaway.room(tmp_path, small, 0)[0] == 2 * small, "small drills fit on small disks"
+    assert throwaway.room(tmp_path, big, 0)[0] == big + 2 * 1024**3
+    assert throwaway.room(tmp_path, big, small)[0] == big + 2 * 1024**3 + small
+    assert throwaway.room(Path("/proc"), big, small)[0] == big + 2 * 1024**3, "another file system"
+    path = backup_folder(target, back_up(target).details["backup_id"]) / MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["files"][0]["size_bytes"] = 10**18
+    path.write_bytes(sealed(path.read_bytes(), **manifest))
+    monkeypatch.setattr(FolderStore, "local_folder", lambda self, prefix: None)  # as in a store elsewhere
+    result = drill(target)
+    assert verdict(result) == ("unknown", "unknown")
+    assert "are needed for the restored database, its WAL and the download" in result.summary
