@@ -105,7 +105,7 @@ def fill_matviews(
         return verdict
     empty = {unquoted(each) for each in left_out}
     wanted = [number for number, what in found if not _is_one_of(what, empty)]
-    why = "not filled: it reads foreign tables, whose servers would be asked"
+    why = "not filled: it reads foreign tables or calls dblink or its like, and other servers would be asked"
     kept = [Finding("benign", each, why, matview=each) for each in sorted(left_out)]
     with order.phases.phase("load"):
         later = _run(order, ready, name, entries, wanted, 1) if wanted else Verdict((), True)

@@ -390,6 +390,33 @@ def test_a_matview_over_foreign_tables_asks_nobody(database: Database, tmp_path:
     assert left == ['public."Far away"', "public.further"]
 
 
+@pytest.mark.contrib
+def test_a_matview_over_dblink_asks_nobody(database: Database, tmp_path: Path) -> None:
+    port = database.login.conninfo.split("port=")[1].split()[0]
+    far = (
+        f"host=127.0.0.1 port={port} dbname={database.name} user=postgres password={database.login.password}"
+    )
+    with database.connect() as session:
+        for statement in (
+            "CREATE EXTENSION dblink",
+            "CREATE SEQUENCE asked",
+            "CREATE VIEW public.v AS SELECT n FROM public.dblink("
+            f"'{far}', 'SELECT nextval(''public.asked'')') AS t (n int8)",
+            'CREATE MATERIALIZED VIEW "Far away" AS SELECT n FROM public.v',
+            'CREATE MATERIALIZED VIEW further AS SELECT n FROM "Far away"',
+            "CREATE MATERIALIZED VIEW near AS SELECT 1 AS n",
+        ):
+            session.execute(statement.encode())
+    target = make_target(database, tmp_path)
+    back_up(target)
+    before = database.value("SELECT last_value FROM asked")
+    result = drill(target)
+    assert verdict(result) == ("green", "ok"), result.as_json()
+    assert database.value("SELECT last_value FROM asked") == before
+    left = [note.object for note in result.skipped if "dblink" in note.reason]
+    assert left == ['public."Far away"', "public.further"]
+
+
 def test_a_drill_on_a_server_leaves_nothing_there(target: Target, server: Server) -> None:
     back_up(target)
     result = drill(target, on_server=True)
