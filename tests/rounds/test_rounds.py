@@ -140,7 +140,8 @@ class _Round:
             self.database.server.drop(copy.dbname)
 
     def _is_refused_with_another_byte(self, backup_id: str, store: Store) -> None:
-        keys = sorted(each.key for each in store.objects(self._prefix(backup_id)))
+        found = store.objects(self._prefix(backup_id))
+        keys = sorted(each.key for each in found if each.size_bytes)  # the list of no large objects is empty
         around = [key for key in keys if "/dump/" not in key]
         key = self.random.choice(around if self.random.random() < 0.3 else keys)
         stored = store.get_bytes(key)
