@@ -28,7 +28,8 @@ _LOGIN = re.compile("connection to server .* failed: .*")
 _TIMED_OUT = re.compile("canceling statement due to (?:lock|statement) timeout")
 _STATEMENT = re.compile(r"\npg_\w+: detail: (?:Query|Command) was:.*?(?=\npg_\w+: |\Z)", re.DOTALL)
 _END = re.compile(r"\w+ (?:ended with status \d+|was ended by \w+): ")
-_PREFIX = re.compile(r"pg_\w+: (?:(?:error|detail|hint): )?")
+_PREFIX = re.compile(r"^(?:pg_\w+: ?)?(?:(?:error|detail|hint): )?|pg_\w+: (?:(?:error|detail|hint): )?")
+"""Workers write it and what follows apart, so that heads of several may stand before one text, or none."""
 _WARNING = re.compile(r"pg_\w+: warning: ")
 _GUESSES = ("\tThis probably means", "\tbefore or while processing")
 _AFTERWARDS = "a worker process died unexpectedly"

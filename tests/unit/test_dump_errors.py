@@ -45,6 +45,12 @@ pg_dump: error: a worker process died unexpectedly"""
             id="a-warning-is-all-there-is",
         ),
         pytest.param("one\none", "one", id="once-is-enough"),
+        (
+            "pg_dump ended with status 1: pg_dump: error: connection failed: FATAL:  too many clients\n"
+            "pg_dump:connection failed: FATAL:  too many clients\n"
+            "error: a worker process died unexpectedly",
+            "pg_dump ended with status 1: connection failed: FATAL:  too many clients",
+        ),
     ],
 )
 def test_the_gist_of_what_a_tool_said_is_one_line(said: str, short: str) -> None:
