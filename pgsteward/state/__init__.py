@@ -1,9 +1,10 @@
-"""The history of runs. `remember` is for operations: it warns where `History` raises."""
+"""The history of runs. What is here is for operations: it warns where `History` raises."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pgsteward.config import Config
 from pgsteward.errors import StewardError
@@ -13,10 +14,11 @@ from pgsteward.state.entries import entries_of
 
 if TYPE_CHECKING:
     from pgsteward.state.history import History
+    from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
 
-__all__ = ["open_history", "remember"]
+__all__ = ["keep", "open_history", "recall", "remember"]
 
 
 def open_history(config: Config) -> History:
@@ -42,3 +44,29 @@ def remember(config: Config, result: NightResult | StepResult, *, database: str 
     except StewardError as exc:
         log.warning("this run is missing from the history: %s", exc)
         return None
+
+
+def recall(target: Target, topic: str) -> dict[str, Any]:
+    """Return what an operation has kept of a target's database, by object.
+
+    When that fails there is a warning, and it is as if nothing had been kept.
+
+    Args:
+        target: Bound to one database.
+        topic: See `pgsteward.state.history.History.keep`.
+    """
+    try:
+        with open_history(target.config) as history:
+            return history.recall(target.name, target.database, topic)
+    except StewardError as exc:
+        log.warning("what earlier runs have learned (%s) is missing: %s", topic, exc)
+        return {}
+
+
+def keep(target: Target, topic: str, entries: Mapping[str, Any], *, gone: Iterable[str] = ()) -> None:
+    """Keep something about objects of a target's database for its next run; warns when that fails."""
+    try:
+        with open_history(target.config) as history:
+            history.keep(target.name, target.database, topic, entries, gone=gone)
+    except StewardError as exc:
+        log.warning("what this run has learned (%s) was not kept: %s", topic, exc)

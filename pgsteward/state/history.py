@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from pgsteward.errors import StateFailed
 from pgsteward.results import NightResult, Status, StepResult
 from pgsteward.state.engine import open_engine, reason
 from pgsteward.state.entries import Entries, entries_of
-from pgsteward.state.tables import objects, runs, step_databases, steps
+from pgsteward.state.tables import memories, objects, runs, step_databases, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,52 @@ class History:
             ):
                 names[run_id].append(name)
         return [Run(**run, steps=tuple(names[run["id"]])) for run in found]
+
+    def recall(self, target: str, database: str, topic: str) -> dict[str, Any]:
+        """Return what an operation has kept of a database, by object.
+
+        Args:
+            target: Name of the target.
+            database: Name of one database.
+            topic: See `keep`.
+
+        Raises:
+            StateFailed: It could not be read.
+        """
+        with self._reading() as connection:
+            kept = connection.execute(
+                sa.select(memories.c.object, memories.c.json).where(
+                    memories.c.target == target, memories.c.database == database, memories.c.topic == topic
+                )
+            )
+            return {row.object: row.json for row in kept}
+
+    def keep(
+        self, target: str, database: str, topic: str, entries: Mapping[str, Any], *, gone: Iterable[str] = ()
+    ) -> None:
+        """Keep something about objects of a database until the next run, in place of what was kept before.
+
+        Args:
+            target: Name of the target.
+            database: Name of one database.
+            topic: Which operation keeps it and what for: ``analyze.parents``.
+            entries: What to keep, JSON-able, by object.
+            gone: Objects to forget.
+
+        Raises:
+            StateFailed: It could not be written.
+        """
+        place = {"target": target, "database": database, "topic": topic}
+        row = [memories.c[column] == value for column, value in place.items()]
+        outdated = [{"name": name} for name in {*entries, *gone}]
+        now = datetime.now(UTC)
+        with self._writing() as connection:
+            if outdated:
+                same = memories.c.object == sa.bindparam("name")
+                connection.execute(sa.delete(memories).where(*row, same), outdated)
+            if entries:
+                rows = [{**place, "object": n, "kept_at": now, "json": each} for n, each in entries.items()]
+                connection.execute(sa.insert(memories), rows)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -101,3 +101,14 @@ step_databases = sa.Table(
     sa.Column("bytes", sa.BigInteger, comment="stored bytes of a backup"),
     sa.Column("summary", sa.Text, nullable=False),
 )
+
+memories = sa.Table(
+    "memories",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("database", sa.Text, primary_key=True),
+    sa.Column("topic", sa.Text, primary_key=True, comment="which operation keeps it, and what for"),
+    sa.Column("object", sa.Text, primary_key=True),
+    sa.Column("kept_at", Instant, nullable=False),
+    sa.Column("json", sa.JSON, nullable=False),
+)

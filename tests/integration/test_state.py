@@ -29,6 +29,9 @@ def test_a_night_comes_back_from_postgresql_as_it_was(database: Database) -> Non
         single = history.record(REINDEX, database="intowork")
         assert history.last_night("app") == night()
         assert history.recent("app")[0].id == single
+        history.keep("app", "intowork", "analyze", {"public.a": [1, 2]})
+        history.keep("app", "intowork", "analyze", {"public.a": {"rows": 3}}, gone=["public.b"])
+        assert history.recall("app", "intowork", "analyze") == {"public.a": {"rows": 3}}
 
 
 def test_everything_lives_in_a_schema_of_its_own(database: Database) -> None:
@@ -36,7 +39,7 @@ def test_everything_lives_in_a_schema_of_its_own(database: Database) -> None:
         pass
     found = database.rows(
         "SELECT DISTINCT schemaname FROM pg_tables"
-        " WHERE tablename IN ('runs', 'steps', 'objects', 'step_databases', 'alembic_version')"
+        " WHERE tablename IN ('runs', 'steps', 'objects', 'step_databases', 'memories', 'alembic_version')"
     )
     assert [row["schemaname"] for row in found] == ["pgsteward"]
 

@@ -26,6 +26,7 @@ from pgsteward.state import shortcut
 from pgsteward.state.entries import HEAD, entries_of
 from pgsteward.state.history import History
 from pgsteward.state.tables import metadata
+from pgsteward.targets import Target
 from tests.unit.test_report_several import TWELVE
 
 TWO = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -145,7 +146,8 @@ def test_a_history_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
         history.record(night())
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:  # as the first version left it
-        connection.execute(sa.text("DROP TABLE step_databases"))
+        for table in ("memories", "step_databases"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
     with History(url) as history:
         assert history.last_night("app") == night()
@@ -337,3 +339,43 @@ def test_the_users_own_state_folder_is_the_default(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     state.remember(Config(), night())
     assert os.listdir(tmp_path / "pgsteward")
+
+
+def bound(url: str, database: str = "shop") -> Target:
+    config = Config.model_validate(
+        {
+            "state_url": url,
+            "stores": {"disk": {"url": "file:///nowhere"}},
+            "targets": {"app": {"conninfo": f"host=nowhere dbname={database}", "stores": ["disk"]}},
+        }
+    )
+    return Target("app", config.target("app"), config)
+
+
+def test_what_was_kept_is_recalled_by_database_and_topic(url: str) -> None:
+    shop, crm = bound(url), bound(url, "crm")
+    assert state.recall(shop, "matviews") == {}
+    state.keep(shop, "matviews", {'public."Order Lines"': {"leaves": [[16384, 7]]}, "public.b": None})
+    state.keep(shop, "analyze", {"public.b": 1})
+    state.keep(crm, "matviews", {"public.b": 2})
+    state.keep(shop, "matviews", {"public.b": 3, "public.c": 4})
+    assert state.recall(shop, "matviews") == {
+        'public."Order Lines"': {"leaves": [[16384, 7]]},
+        "public.b": 3,
+        "public.c": 4,
+    }
+    state.keep(shop, "matviews", {}, gone=["public.b", "public.never"])
+    assert "public.b" not in state.recall(shop, "matviews")
+    assert state.recall(shop, "analyze") == {"public.b": 1}
+    assert state.recall(crm, "matviews") == {"public.b": 2}
+
+
+def test_a_memory_that_can_not_be_read_or_written_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
+    target = bound(f"sqlite:///{tmp_path}/state.db")
+    assert state.recall(target, "matviews") == {}
+    assert "is missing" in caplog.text
+    state.keep(target, "matviews", {"public.b": 1})
+    assert "was not kept" in caplog.text
