@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pgsteward import sql
 from pgsteward.config import IndexBloatConfig
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 STEP = "bloat"
 DEFAULT_FILLFACTOR = 90.0
+Method = Literal["exact", "history", "estimate"]
+"""How a ratio came about: from every page of the index; from its size per row beside the best of its own
+history; from the catalog's statistics, which never cause a rebuild unless ``rebuild_on_estimate`` says so."""
 _LOCK_TIMEOUT_S = 0.1
 _MEASURE_TIMEOUT_S = 900.0
 _DEAD_SHARE = 0.2
@@ -45,6 +48,8 @@ class Index:
         is_owner: Our role has the owner's rights, which a rebuild and the clean-up after one need.
         bytes: Size now.
         ratio: Share of it that a rebuild would give back, 0..1.
+        method: How that is known.
+        access_method: ``btree``, ``gin`` ...
     """
 
     oid: int
@@ -56,6 +61,8 @@ class Index:
     is_owner: bool
     bytes: int
     ratio: float
+    method: Method = "exact"
+    access_method: str = "btree"
 
     @property
     def qualified(self) -> str:
@@ -73,6 +80,8 @@ class Index:
             "bytes": self.bytes,
             "reclaimable_bytes": self.reclaimable_bytes,
             "ratio": round(self.ratio, 4),
+            "method": self.method,
+            "access_method": self.access_method,
         }
 
 
@@ -82,10 +91,13 @@ class Census:
 
     Attributes:
         measured: Every index that was measured, most reclaimable bytes first.
-        bloated: Those of them that are over both thresholds.
+        bloated: Those that are over both thresholds and may be rebuilt for it: never by an estimate alone,
+            unless the settings say so.
         total: How many indexes there are in all.
         total_bytes: Their sizes, as far as they could be read.
         small: How many are too small to reach the threshold whatever is in them.
+        estimated: Those that could only be estimated, most reclaimable bytes first.
+        left: How many the limits of one run leave to the next one.
     """
 
     measured: tuple[Index, ...]
@@ -93,6 +105,8 @@ class Census:
     total: int
     total_bytes: int
     small: int
+    estimated: tuple[Index, ...] = ()
+    left: int = 0
 
     @property
     def measured_bytes(self) -> int:

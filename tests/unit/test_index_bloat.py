@@ -69,6 +69,8 @@ def test_names_and_figures_are_ready_for_json() -> None:
         "bytes": 1000,
         "reclaimable_bytes": 250,
         "ratio": 0.25,
+        "method": "exact",
+        "access_method": "btree",
     }
 
 
