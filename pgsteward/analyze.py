@@ -1,187 +1,240 @@
 """ANALYZE of what is stale: by autovacuum's own rule, and of what autovacuum never looks at.
 
-Autovacuum never analyzes a partitioned parent. ANALYZE without the right to work only warns; every warning is
-a failure here, and success is believed when the server's own clock of the last ANALYZE has moved.
+Autovacuum never analyzes a partitioned parent, and nobody analyzes a column, an index on an expression or a
+statistics object that was added later. ANALYZE without the right to work only warns; every warning is a
+failure here, and success is believed when the server's own clock of the last ANALYZE has moved.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from pgsteward import sql
+from pgsteward import sql, state
+from pgsteward.analyze_plan import (
+    Counters,
+    Stale,
+    TableState,
+    count_leaves,
+    find_stale,
+    read_counters,
+)
 from pgsteward.errors import LockTimeout, StewardError
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Row, compose, connect, identifier, operation_lock
-from pgsteward.relations import Relation, lock_holders, maintain_fix, name_holders, relation_from
+from pgsteward.progress import Progress, silent
+from pgsteward.relations import (
+    Relation,
+    is_excluded,
+    lock_holders,
+    maintain_fix,
+    name_holders,
+    refuse_standby,
+    relation_from,
+)
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
+from pgsteward.workers import Workers
 
 log = logging.getLogger(__name__)
 
 STEP = "analyze"
+_PARENTS = "analyze.parents"
+_MISSING = "analyze.missing"
 _ONLY_SINCE = 180000
 _LOCK_TIMEOUT_S = 5.0
 _LOCK_NOT_AVAILABLE = "55P03"
+_NOT_COMPUTED = "42P17"
+"""A statistics object that can't be computed: one of its columns has the statistics target 0."""
 _POLLS = 10
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class TableState:
-    """What decides whether a table's statistics are stale.
+class _Outcome:
+    """What came of one ANALYZE; written into the ledger by the thread that hands the tables out."""
 
-    Attributes:
-        kind: r table, p partitioned parent, m materialized view.
-        is_populated: False for a materialized view that was never filled.
-        row_count: The planner's estimate; of a parent the sum over its leaves. -1 means never known.
-        changed_rows: Since the last ANALYZE; of a parent the sum over its leaves.
-        leaves: How many leaves a parent has.
-        leaf_last_autoanalyze: When autovacuum analyzed one of a parent's leaves last.
-        leaf_last_any: When anybody did.
-        parents: OIDs of all parents above it, any level up.
-        base_threshold: ``autovacuum_analyze_threshold``, the table's own if it has one.
-        scale_factor: ``autovacuum_analyze_scale_factor``, the table's own if it has one.
-    """
-
-    kind: str
-    is_populated: bool
-    last_analyze: datetime | None
-    last_autoanalyze: datetime | None
-    row_count: float
-    changed_rows: int
-    leaves: int
-    leaf_last_autoanalyze: datetime | None
-    leaf_last_any: datetime | None
-    parents: tuple[int, ...]
-    base_threshold: float
-    scale_factor: float
+    kind: Literal["changed", "skipped", "failed", "unknown"]
+    reason: str = ""
+    finding: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def analyze_stale(target: Target, *, dry_run: bool = False) -> StepResult:
-    """ANALYZE the tables, partitioned parents and materialized views whose statistics are stale.
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Everything that was read before the first ANALYZE."""
 
-    System catalogs are left to autovacuum.
+    relations: Mapping[int, Relation]
+    states: Mapping[int, TableState]
+    counters: Mapping[int, Counters]
+    missing: Mapping[int, Sequence[str]]
+    can_do_only: bool
+
+    def out_of_reach(self, oid: int) -> list[Relation]:
+        """Return those leaves of a parent that we have no right to ANALYZE."""
+        leaves = [self.relations[leaf] for leaf in self.states[oid].leaves if leaf in self.relations]
+        return [leaf for leaf in leaves if not leaf.may_vacuum]
+
+
+def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
+    """ANALYZE the tables, partitioned parents and materialized views whose statistics are stale or missing.
+
+    The most stale come first, several at a time; what the time is too short for is named. System catalogs are
+    left to autovacuum.
 
     Args:
         target: Whose database.
         dry_run: Say what would be analyzed, and why.
+        progress: Told about tables.
 
     Raises:
-        PreconditionError: Another run works on this database.
+        PreconditionError: Another run works on this database, or it is a standby.
     """
     login = target.login("maintenance")
     settings = target.settings.analyze
     ledger = Ledger(STEP, target.name, dry_run)
-    with (
-        operation_lock(login, STEP),
-        connect(
-            login,
-            purpose="analyze",
-            lock_timeout_s=_LOCK_TIMEOUT_S,
-            statement_timeout_s=settings.statement_timeout_s,
-        ) as connection,
-    ):
-        rows = connection.rows(sql.load("analyze_state"))
-        can_do_only = connection.server_version >= _ONLY_SINCE
-        states = {row["oid"]: _state_from(row) for row in rows}
-        relations = {row["oid"]: relation_from(row) for row in rows}
-        if rows and not rows[0]["is_counted"]:
-            ledger.doubt(connection.dbname, "track_counts is off: nobody counts changed rows; turn it on")
-        reasons = find_stale(states, settings.stale_fraction, can_do_only=can_do_only)
-        covered = (
-            set() if can_do_only else {oid for oid in reasons if set(states[oid].parents) & set(reasons)}
-        )
-        ledger.examined = len(rows)
-        for oid, reason in reasons.items():
-            if oid in covered:
-                continue
-            relation = relations[oid]
-            if not relation.may_vacuum:
-                ledger.fail(
-                    relation.qualified,
-                    f"stale ({reason}), no right to ANALYZE; run: {maintain_fix(connection, relation)}",
-                )
-            elif dry_run:
-                ledger.change(relation.qualified, "would analyze", reason=reason)
-            else:
-                _analyze(connection, relation, reason, can_do_only, ledger)
-    if not rows:
+    with operation_lock(login, STEP) as session:
+        refuse_standby(session)
+        tables = _read(target, session, ledger)
+        stale = [
+            each
+            for each in find_stale(
+                tables.states,
+                settings.stale_fraction,
+                can_do_only=tables.can_do_only,
+                counters=tables.counters,
+                missing=tables.missing,
+            )
+            if not _is_excluded(settings.exclude, tables.relations[each.oid], ledger)
+        ]
+        covered = _covered(tables, {each.oid for each in stale})
+        todo = deque(each for each in stale if each.oid not in covered)
+        deadline = ledger.started + 60 * settings.max_minutes
+        analyzed: list[int] = []
+
+        def open_session() -> Connection:
+            timeout_s = settings.statement_timeout_s
+            return connect(login, purpose=STEP, lock_timeout_s=_LOCK_TIMEOUT_S, statement_timeout_s=timeout_s)
+
+        def work(connection: Connection, each: Stale) -> _Outcome:
+            return _analyze(connection, tables, each, dry_run=dry_run)
+
+        with Workers(open_session, settings.jobs, work) as workers:
+            count = len(todo)
+            while todo or workers.busy:
+                while todo and workers.has_room and time.monotonic() < deadline:
+                    workers.begin(todo.popleft())
+                if not workers.busy:
+                    break
+                progress("analyzing", count - len(todo) - workers.busy, count)
+                each, outcome = workers.next()
+                _write_down(ledger, tables.relations[each.oid], each, outcome)
+                if outcome.kind == "changed":
+                    analyzed.append(each.oid)
+        for each in todo:
+            ledger.skip(tables.relations[each.oid].qualified, f"stale ({each.reason}), no time was left")
+        if todo:
+            ledger.find(
+                f"{len(todo)} stale tables",
+                f"not analyzed within {settings.max_minutes:g} minutes; raise"
+                " analyze.max_minutes or analyze.jobs, or wait for the next run",
+            )
+        if not dry_run:
+            _remember(target, session, tables, analyzed)
+    if not tables.states:
         ledger.doubt(target.database, "there is no table in this database")
-    done = sum(1 for item in ledger.changed)
     return ledger.result(
-        f"{len(reasons)} of {len(rows)} tables stale; {done} {'would be analyzed' if dry_run else 'analyzed'}"
+        f"{len(stale)} of {len(tables.states)} tables stale;"
+        f" {len(ledger.changed)} {'would be analyzed' if dry_run else 'analyzed'}"
         + (f" ({len(covered)} partitions along with their parents)" if covered else "")
-        + (f", {len(ledger.failed)} failed" if ledger.failed else ""),
-        {"stale": len(reasons), "tables": len(rows)},
+        + (f", {len(ledger.failed)} failed" if ledger.failed else "")
+        + (f", {len(todo)} left for want of time" if todo else ""),
+        {"stale": len(stale), "tables": len(tables.states)},
     )
 
 
-def why_stale(state: TableState, fraction: float) -> str | None:
-    """Return why a table's own statistics are stale, or None.
+def _read(target: Target, connection: Connection, ledger: Ledger) -> _Tables:
+    rows = connection.rows(sql.load("analyze_state"))
+    if rows and not rows[0]["is_counted"]:
+        ledger.doubt(connection.dbname, "track_counts is off: nobody counts changed rows; turn it on")
+    ledger.examined = len(rows)
+    relations = {row["oid"]: relation_from(row) for row in rows}
+    kept = state.recall(target, _PARENTS)
+    counters = {
+        oid: read_counters(entry["leaves"])
+        for oid, relation in relations.items()
+        if (entry := kept.get(relation.qualified)) is not None and entry["oid"] == oid
+    }
+    known = state.recall(target, _MISSING)
+    missing: dict[int, list[str]] = {}
+    for oid, what in _missing(connection):
+        if oid in relations and what not in known.get(relations[oid].qualified, ()):
+            missing.setdefault(oid, []).append(what)
+    return _Tables(
+        relations,
+        {row["oid"]: _state_from(row) for row in rows},
+        counters,
+        missing,
+        connection.server_version >= _ONLY_SINCE,
+    )
 
-    Args:
-        state: The table.
-        fraction: Scales autovacuum's threshold: 0.5 means half the changes are enough.
-    """
-    if state.kind == "m" and not state.is_populated:
-        return None
-    if state.kind == "p":
-        if state.leaves == 0:
-            return None
-        if state.last_analyze is None:
-            return "partitioned parent that was never analyzed; autovacuum does not do it"
-    elif state.last_analyze is None and state.last_autoanalyze is None:
-        return "never analyzed since its counters began"
-    threshold = fraction * (state.base_threshold + state.scale_factor * max(state.row_count, 0.0))
-    if state.changed_rows > threshold:
-        return f"{state.changed_rows} rows changed since the last ANALYZE, over {threshold:.0f}"
-    return None
 
-
-def find_stale(states: dict[int, TableState], fraction: float, *, can_do_only: bool) -> dict[int, str]:
-    """Return the OIDs of what is stale with the reason, leaves before their parents.
-
-    A parent is stale as well when one of its leaves is, or was analyzed after it: its own counters never
-    move. Before PostgreSQL 18 an ANALYZE of the parent analyzes the leaves right after it, so there only
-    autovacuum's work on a leaf counts as later.
-
-    Args:
-        states: All tables by OID.
-        fraction: See `why_stale`.
-        can_do_only: The server has ANALYZE ONLY.
-    """
-    reasons: dict[int, str] = {}
-    for oid, state in states.items():
-        reason = why_stale(state, fraction)
-        if reason is not None:
-            reasons[oid] = reason
-    stale_leaves = {parent for oid in reasons if states[oid].kind != "p" for parent in states[oid].parents}
-    for oid, state in states.items():
-        if state.kind != "p" or oid in reasons or state.last_analyze is None:
-            continue
-        newest = state.leaf_last_any if can_do_only else state.leaf_last_autoanalyze
-        if oid in stale_leaves:
-            reasons[oid] = "partitioned parent of a stale partition"
-        elif newest is not None and newest > state.last_analyze:
-            reasons[oid] = "partitioned parent with a partition that was analyzed after it"
-    return dict(sorted(reasons.items(), key=lambda entry: states[entry[0]].kind == "p"))
+def _missing(connection: Connection) -> list[tuple[int, str]]:
+    return [(row["oid"], row["what"]) for row in connection.rows(sql.load("missing_statistics"))]
 
 
 def _state_from(row: Row) -> TableState:
     values = {name: row[name] for name in TableState.__slots__}
-    return TableState(**{**values, "parents": tuple(row["parents"])})
+    return TableState(**{**values, "parents": tuple(row["parents"]), "leaves": tuple(row["leaves"])})
 
 
-def _analyze(
-    connection: Connection, relation: Relation, reason: str, can_do_only: bool, ledger: Ledger
-) -> None:
-    started = time.monotonic()
+def _is_excluded(patterns: Collection[str], relation: Relation, ledger: Ledger) -> bool:
+    if not is_excluded(patterns, relation.schema, relation.name):
+        return False
+    ledger.skip(relation.qualified, "excluded by analyze.exclude")
+    return True
+
+
+def _covered(tables: _Tables, stale: Collection[int]) -> set[int]:
+    """Return what an ANALYZE of a stale parent does along with it: before PostgreSQL 18 all that is below."""
+    if tables.can_do_only:
+        return set()
+    return {oid for oid in stale if not set(tables.states[oid].parents).isdisjoint(stale)}
+
+
+def _write_down(ledger: Ledger, relation: Relation, each: Stale, outcome: _Outcome) -> None:
     name = relation.qualified
+    match outcome.kind:
+        case "changed":
+            ledger.change(
+                name, "would analyze" if ledger.dry_run else "analyzed", reason=each.reason, **outcome.facts
+            )
+            log.info("%s %s: %s", name, ledger.changed[-1].action, each.reason)
+            if outcome.finding:
+                ledger.find(
+                    name, f"{outcome.finding}; raise the statistics target of its columns, or drop it"
+                )
+        case "skipped":
+            ledger.skip(name, f"stale ({each.reason}), {outcome.reason}")
+        case "failed":
+            ledger.fail(name, f"stale ({each.reason}), {outcome.reason}")
+        case "unknown":
+            ledger.doubt(name, outcome.reason)
+
+
+def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: bool) -> _Outcome:
+    started = time.monotonic()
+    relation = tables.relations[each.oid]
+    if not relation.may_vacuum:
+        return _Outcome("failed", f"no right to ANALYZE; run: {maintain_fix(connection, relation)}")
+    if dry_run:
+        return _Outcome("changed")
     before = _last_analyze(connection, relation.oid)
-    only = can_do_only and relation.kind == "p"
+    only = tables.can_do_only and relation.kind == "p"
     table = identifier(relation.schema, relation.name)
     try:
         with connection.collect_notices() as notices:
@@ -191,30 +244,29 @@ def _analyze(
                 else compose("ANALYZE (SKIP_LOCKED) {}", table)
             )
     except LockTimeout:
-        ledger.fail(name, f"stale ({reason}), locked by {_who_locks(connection, relation)}")
-        return
+        return _locked(connection, relation)
     except StewardError as exc:
         if connection.closed:
             raise
-        ledger.fail(name, f"stale ({reason}): {exc}")
-        return
+        return _Outcome("failed", str(exc))
     warnings = [notice for notice in notices if notice.severity == "WARNING"]
     if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
-        ledger.fail(name, f"stale ({reason}), locked by {_who_locks(connection, relation)}")
-        return
-    if warnings:
-        said = "; ".join(notice.message for notice in warnings)
-        ledger.fail(name, f"stale ({reason}): {said}; run: {maintain_fix(connection, relation)}")
-        return
+        return _locked(connection, relation)
+    odd = "; ".join(notice.message for notice in warnings if notice.sqlstate == _NOT_COMPUTED)
+    said = "; ".join(notice.message for notice in warnings if notice.sqlstate != _NOT_COMPUTED)
+    if said:
+        fixes = (maintain_fix(connection, each) for each in tables.out_of_reach(relation.oid) or [relation])
+        return _Outcome("failed", f"{said}; run: {'; '.join(dict.fromkeys(fixes))}")
     if not _has_moved(connection, relation.oid, before):
-        ledger.doubt(name, "ANALYZE ended well, but the server has no record of it")
-        return
-    ledger.change(name, "analyzed", reason=reason, seconds=round(time.monotonic() - started, 3))
-    log.info("%s analyzed: %s", name, reason)
+        return _Outcome("unknown", "ANALYZE ended well, but the server has no record of it")
+    return _Outcome("changed", finding=odd, facts={"seconds": round(time.monotonic() - started, 3)})
 
 
-def _who_locks(connection: Connection, relation: Relation) -> str:
-    return name_holders(lock_holders(connection, relation.oid))
+def _locked(connection: Connection, relation: Relation) -> _Outcome:
+    holders = lock_holders(connection, relation.oid)
+    if holders and all(holder["backend_type"] == "autovacuum worker" for holder in holders):
+        return _Outcome("skipped", "autovacuum is at work on it")
+    return _Outcome("failed", f"locked by {name_holders(holders)}")
 
 
 def _last_analyze(connection: Connection, oid: int) -> object:
@@ -229,3 +281,28 @@ def _has_moved(connection: Connection, oid: int, before: object) -> bool:
         if _last_analyze(connection, oid) != before:
             return True
     return False
+
+
+def _remember(target: Target, connection: Connection, tables: _Tables, analyzed: Collection[int]) -> None:
+    """Keep how parents were at their last ANALYZE, and of what ANALYZE makes no statistics."""
+    fresh = set(analyzed)
+    if not tables.can_do_only:
+        fresh |= {oid for oid, table in tables.states.items() if not fresh.isdisjoint(table.parents)}
+    parents = {
+        tables.relations[oid].qualified: {
+            "oid": oid,
+            "leaves": count_leaves(parent, tables.states, now=oid in fresh),
+        }
+        for oid, parent in tables.states.items()
+        if parent.kind == "p"
+        and (oid in fresh or (oid not in tables.counters and parent.last_analyze is not None))
+    }
+    if parents:
+        state.keep(target, _PARENTS, parents)
+    tried = fresh & tables.missing.keys()
+    if tried:
+        remaining: dict[str, list[str]] = {tables.relations[oid].qualified: [] for oid in tried}
+        for oid, what in _missing(connection):
+            if oid in tried:
+                remaining[tables.relations[oid].qualified].append(what)
+        state.keep(target, _MISSING, {name: found for name, found in remaining.items() if found})

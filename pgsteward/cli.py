@@ -378,12 +378,12 @@ def analyze(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """ANALYZE the tables whose statistics are stale."""
+    """ANALYZE the tables whose statistics are stale or missing."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.analyze import analyze_stale
 
-        return analyze_stale(chosen, dry_run=dry_run)
+        return analyze_stale(chosen, dry_run=dry_run, progress=progress)
 
     run_operation(
         ctx, "analyze", target, operation, as_json=json, remember=True, database=database, across="server"
@@ -403,7 +403,7 @@ def matviews(
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.matviews import refresh
 
-        return refresh(chosen, dry_run=dry_run)
+        return refresh(chosen, dry_run=dry_run, progress=progress)
 
     run_operation(
         ctx, "matviews", target, operation, as_json=json, remember=True, database=database, across="server"

@@ -183,10 +183,19 @@ class IndexAuditConfig(Model):
 
 
 class AnalyzeConfig(Model):
-    """`stale_fraction` scales autovacuum's own threshold (50 + 0.1 * rows by default)."""
+    """When statistics are stale, and how much is done about it in one run.
+
+    Attributes:
+        stale_fraction: Scales autovacuum's own threshold (50 + 0.1 * rows by default).
+        jobs: Tables that are analyzed at the same time.
+        max_minutes: No table is begun later than this; what is left is named.
+    """
 
     stale_fraction: Number = Field(1.0, gt=0)
+    jobs: Whole = Field(2, ge=1, le=64)
+    max_minutes: Number = Field(60.0, gt=0)
     statement_timeout_s: Number = Field(3600.0, gt=0)
+    exclude: tuple[str, ...] = ()
 
 
 class MatviewsConfig(Model):

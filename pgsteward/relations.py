@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pgsteward import sql
-from pgsteward.errors import ConfigError
+from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_names import split_qualified
 
@@ -79,6 +79,19 @@ def find_table(connection: Connection, qualified: str) -> Relation:
 def leaves(connection: Connection, relation: Relation) -> list[Relation]:
     """Return the relations that hold a table's rows: itself, its partitions, its children, any level down."""
     return [relation_from(row) for row in connection.rows(sql.load("relation_leaves"), {"oid": relation.oid})]
+
+
+def refuse_standby(connection: Connection) -> None:
+    """Raise when the server is a standby, where nothing can be changed.
+
+    Raises:
+        PreconditionError: It is in recovery.
+    """
+    if connection.value("SELECT pg_is_in_recovery()"):
+        raise PreconditionError(
+            f"the server of database {connection.dbname} is a standby, where nothing can be changed; let"
+            " the conninfo of [targets.NAME.maintenance] lead to its primary"
+        )
 
 
 def current_role(connection: Connection) -> str:

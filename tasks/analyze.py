@@ -10,6 +10,7 @@ from pgsteward.results import StepResult
 from pgsteward.several import over
 from pgsteward.targets import load_target
 from tasks import maintenance_task
+from tasks.progress import shown_progress
 
 
 @maintenance_task("analyze", timeout=timedelta(hours=4))
@@ -20,10 +21,11 @@ def analyze_stale(
     grounds: Mapping[str, str] | None = None,
 ) -> StepResult:
     """ANALYZE the tables whose statistics are stale or missing."""
-    return over(
-        load_target(target),
-        "analyze",
-        lambda bound: analyze.analyze_stale(bound, dry_run=dry_run),
-        database=database,
-        grounds=grounds,
-    )
+    with shown_progress("analyze", target) as progress:
+        return over(
+            load_target(target),
+            "analyze",
+            lambda bound: analyze.analyze_stale(bound, dry_run=dry_run, progress=progress),
+            database=database,
+            grounds=grounds,
+        )

@@ -10,6 +10,7 @@ from pgsteward.results import StepResult
 from pgsteward.several import over
 from pgsteward.targets import load_target
 from tasks import maintenance_task
+from tasks.progress import shown_progress
 
 
 @maintenance_task("matviews", timeout=timedelta(hours=12))
@@ -20,10 +21,11 @@ def refresh(
     grounds: Mapping[str, str] | None = None,
 ) -> StepResult:
     """Refresh the materialized views in dependency order."""
-    return over(
-        load_target(target),
-        "matviews",
-        lambda bound: matviews.refresh(bound, dry_run=dry_run),
-        database=database,
-        grounds=grounds,
-    )
+    with shown_progress("matviews", target) as progress:
+        return over(
+            load_target(target),
+            "matviews",
+            lambda bound: matviews.refresh(bound, dry_run=dry_run, progress=progress),
+            database=database,
+            grounds=grounds,
+        )

@@ -17,11 +17,12 @@
        ),
        below AS (
        SELECT t.root,
-              count(*)                                                      AS leaves,
+              array_agg(t.leaf::int8 ORDER BY t.leaf)                       AS leaves,
               max(pg_stat_get_last_autoanalyze_time(t.leaf))                AS last_autoanalyze,
               max(greatest(pg_stat_get_last_analyze_time(t.leaf),
                            pg_stat_get_last_autoanalyze_time(t.leaf)))      AS last_any,
               sum(greatest(l.reltuples, 0))::float8                         AS row_count,
+              sum(pg_stat_get_live_tuples(t.leaf))::int8                    AS live_rows,
               sum(pg_stat_get_mod_since_analyze(t.leaf))::int8              AS changed_rows
          FROM tree AS t
               JOIN pg_class AS l ON l.oid = t.leaf AND l.relkind = 'r'
@@ -52,10 +53,16 @@ SELECT c.oid::int8                                                          AS o
             ELSE c.reltuples::float8
         END                                                                 AS row_count,
        CASE c.relkind
+            WHEN 'p' THEN coalesce(b.live_rows, 0)
+            ELSE pg_stat_get_live_tuples(c.oid)
+        END                                                                 AS live_rows,
+       CASE c.relkind
             WHEN 'p' THEN coalesce(b.changed_rows, 0)
             ELSE pg_stat_get_mod_since_analyze(c.oid)
         END                                                                 AS changed_rows,
-       coalesce(b.leaves, 0)                                                AS leaves,
+       pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+         + pg_stat_get_tuples_deleted(c.oid)                                AS changes,
+       coalesce(b.leaves, '{}')                                             AS leaves,
        b.last_autoanalyze                                                   AS leaf_last_autoanalyze,
        b.last_any                                                           AS leaf_last_any,
        coalesce(u.roots, '{}')                                              AS parents,

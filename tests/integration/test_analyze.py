@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import LiteralString
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgsteward.analyze import analyze_stale
+from pgsteward.postgres import compose, identifier
 from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import facts_of, flush_counters, temporary_role
 from tests.servers import Database
@@ -89,6 +94,144 @@ def test_partitioned_parents_are_analyzed_on_three_levels_once(database: Databas
     assert "public.p" in stale
     assert "public.p11" not in stale
     assert analyze_stale(target).changed == ()
+
+
+@pytest.fixture
+def tree(database: Database, tmp_path: Path) -> Database:
+    """A parent with two leaves of 1,000 rows each, all of it analyzed by an earlier run."""
+    with database.connect() as connection:
+        connection.execute('CREATE TABLE "P" (a int) PARTITION BY RANGE (a)')
+        connection.execute('CREATE TABLE p1 PARTITION OF "P" FOR VALUES FROM (0) TO (10)')
+        connection.execute('CREATE TABLE p2 PARTITION OF "P" FOR VALUES FROM (10) TO (20)')
+        connection.execute('INSERT INTO "P" SELECT i %% 20 FROM generate_series(1, 2000) AS i', {})
+        flush_counters(connection)
+    assert analyze_stale(make_target(database, tmp_path)).status == "ok"
+    return database
+
+
+def change(database: Database, *statements: LiteralString) -> None:
+    with database.connect() as connection:
+        for statement in statements:
+            connection.execute(statement)
+            flush_counters(connection)  # before an ANALYZE counts anew
+
+
+def test_a_parent_goes_by_what_changed_in_its_leaves_since_its_own_last_analyze(
+    tree: Database, tmp_path: Path
+) -> None:
+    target = make_target(tree, tmp_path)
+    assert analyze_stale(target).changed == ()
+    insert: LiteralString = "INSERT INTO p2 SELECT 11 FROM generate_series(1, 200)"
+    change(tree, "ANALYZE p1", insert, "ANALYZE p2")
+    assert analyze_stale(target).changed == (), "200 rows of 2,000 are under the threshold of 270"
+    change(tree, "INSERT INTO p2 SELECT 11 FROM generate_series(1, 80)")
+    found = analyze_stale(target).as_json()
+    assert [item["object"] for item in found["changed"]] == ['public."P"'], "p2's own counters began anew"
+    assert "280 rows changed in its partitions" in facts_of(found, 'public."P"')["reason"]
+    assert analyze_stale(target).changed == ()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        pytest.param(
+            (
+                "CREATE TABLE p3 (a int)",
+                "INSERT INTO p3 SELECT 20 FROM generate_series(1, 400)",
+                "ANALYZE p3",
+                'ALTER TABLE "P" ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30)',
+            ),
+            id="attached",
+        ),
+        pytest.param(('ALTER TABLE "P" DETACH PARTITION p2',), id="detached"),
+        pytest.param(
+            (
+                "SELECT pg_stat_reset_single_table_counters('p2'::regclass)",
+                "INSERT INTO p2 VALUES (11)",
+                "ANALYZE p2",
+            ),
+            id="reset",
+        ),
+    ],
+)
+def test_a_parent_is_stale_after_its_leaves_were_exchanged(
+    tree: Database, tmp_path: Path, statements: tuple[LiteralString, ...]
+) -> None:
+    target = make_target(tree, tmp_path)
+    analyze_stale(target)
+    change(tree, *statements)
+    assert 'public."P"' in {item.object for item in analyze_stale(target).changed}
+    assert analyze_stale(target).changed == ()
+
+
+@pytest.mark.parametrize(
+    ("statement", "table", "what"),
+    [
+        pytest.param(
+            'ALTER TABLE "P" ADD COLUMN "New One" int DEFAULT 3', '"P"', 'column "New One"', id="column"
+        ),
+        pytest.param("CREATE INDEX by_sum ON p2 ((a + 1))", "p2", "expression of index by_sum", id="index"),
+        pytest.param(
+            "CREATE STATISTICS pair ON a, (a + 1) FROM p1", "p1", "statistics object pair", id="statistics"
+        ),
+    ],
+)
+def test_what_was_added_since_the_last_analyze_gets_statistics(
+    tree: Database, tmp_path: Path, statement: LiteralString, table: str, what: str
+) -> None:
+    target = make_target(tree, tmp_path)
+    assert analyze_stale(target).changed == ()
+    change(tree, statement)
+    dry = analyze_stale(target, dry_run=True).as_json()
+    assert facts_of(dry, f"public.{table}")["reason"] == f"no statistics of {what}"
+    assert analyze_stale(target).status == "ok"
+    assert analyze_stale(target).changed == ()
+
+
+def test_statistics_that_can_not_be_made_are_said_once_and_not_tried_every_night(
+    tree: Database, tmp_path: Path
+) -> None:
+    target = make_target(tree, tmp_path)
+    change(
+        tree,
+        'ALTER TABLE "P" ADD COLUMN b int',
+        "ALTER TABLE p1 ALTER COLUMN b SET STATISTICS 0",
+        "CREATE STATISTICS never ON a, b FROM p1",
+    )
+    found = analyze_stale(target)
+    assert found.status == "partial"
+    assert "raise the statistics target" in found.findings[0].reason
+    assert analyze_stale(target).changed == ()
+
+
+def test_what_the_time_is_too_short_for_is_named(tree: Database, tmp_path: Path) -> None:
+    change(tree, "CREATE TABLE late (a int)")
+    found = analyze_stale(make_target(tree, tmp_path, analyze={"max_minutes": 1e-6}))
+    assert (found.status, found.changed) == ("partial", ())
+    assert "no time was left" in found.skipped[0].reason
+    assert "max_minutes" in found.findings[0].reason
+    assert tree.value("SELECT last_analyze FROM pg_stat_user_tables WHERE relname = 'late'") is None
+
+
+def test_an_excluded_table_is_left_alone_by_name(tree: Database, tmp_path: Path) -> None:
+    change(tree, "CREATE TABLE late (a int)")
+    found = analyze_stale(make_target(tree, tmp_path, analyze={"exclude": ["la*"]}))
+    assert (found.status, found.changed) == ("ok", ())
+    assert found.skipped[0].reason == "excluded by analyze.exclude"
+
+
+def test_a_leaf_of_somebody_else_is_named_with_the_grant(tree: Database, tmp_path: Path) -> None:
+    with temporary_role(tree) as login, temporary_role(tree) as other:
+        owner, stranger = (str(conninfo_to_dict(each.conninfo)["user"]) for each in (login, other))
+        for table, role in (("P", owner), ("p1", owner), ("p2", stranger)):
+            tree.execute(compose("ALTER TABLE {} OWNER TO {}", identifier(table), identifier(role)))
+        change(tree, "INSERT INTO p2 SELECT 11 FROM generate_series(1, 2000)")
+        found = analyze_stale(make_target(tree, tmp_path, login=login))
+        assert found.status == "partial"
+        reasons = " ".join(note.reason for note in found.failed)
+        grant = f'GRANT MAINTAIN ON TABLE public.p2 TO "{owner}"' if tree.server.version >= 17 else stranger
+        assert grant in reasons
+        assert "public.p1" not in reasons
 
 
 def test_a_locked_table_is_named_and_the_others_are_done(database: Database, tmp_path: Path) -> None:
