@@ -25,6 +25,10 @@ def restore(
     as_of: str = "",
     create_roles: bool = False,
     no_tablespaces: bool = False,
+    schemas: list[str] | None = None,
+    tables: list[str] | None = None,
+    schema_only: bool = False,
+    data_only: bool = False,
 ) -> State[Any]:
     """Restore a backup and compare every table with the proof that was taken when it was dumped.
 
@@ -32,7 +36,7 @@ def restore(
       the database's name repeated does the new database take the old one's place, by a rename in one
       transaction.
     - **Locks**: none in the running database, unless it is replaced: then its sessions are ended for the
-      swap.
+      swap; or `data_only` fills tables of it: they can only be read meanwhile.
     - **Cancel**: any time before the swap; the half-restored database is dropped.
     - **Undo**: drop the new database; after a swap the old one is still there under another name, and the
       report says which.
@@ -52,6 +56,11 @@ def restore(
             time_zone of the target's retention, which is UTC by default.
         create_roles: Create the backup's roles that the server lacks; one that is there is never altered.
         no_tablespaces: Put everything into the database's own tablespace.
+        schemas: Only these schemas: names, or patterns as pg_dump takes them.
+        tables: Only these tables, views and sequences, and what they need: names such as public.orders, or
+            patterns as pg_dump takes them (quotes keep capitals).
+        schema_only: Definitions, no rows.
+        data_only: Rows, into tables of the database `into` that are there and empty.
     """
     return run_steps(
         target,
@@ -64,6 +73,10 @@ def restore(
                 as_of=as_of or None,
                 create_roles=create_roles,
                 no_tablespaces=no_tablespaces,
+                schemas=tuple(schemas or ()),
+                tables=tuple(tables or ()),
+                schema_only=schema_only,
+                data_only=data_only,
                 into=into or None,
                 replace=replace,
                 confirm_database=_confirmed(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pgsteward.targets import Target
 
 FROM_NOTHING = "Without a configuration"
+A_PART = "A part of the backup"
+_NAMES = "a name as it is, or a pattern as pg_dump's -{} takes it (quotes keep capitals)"
 
 
 def restore(
@@ -64,6 +66,38 @@ def restore(
         bool,
         typer.Option(
             "--no-tablespaces", metavar="", help="Put everything into the database's own tablespace."
+        ),
+    ] = False,
+    schema: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schema",
+            metavar="NAME",
+            help=f"Only this schema: {_NAMES.format('n')}. May be repeated.",
+            rich_help_panel=A_PART,
+        ),
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help=f"Only this table, view or sequence, and its needs: {_NAMES.format('t')}; without a schema"
+            " of any schema. May be repeated.",
+            rich_help_panel=A_PART,
+        ),
+    ] = None,
+    schema_only: Annotated[
+        bool,
+        typer.Option("--schema-only", metavar="", help="Definitions, no rows.", rich_help_panel=A_PART),
+    ] = False,
+    data_only: Annotated[
+        bool,
+        typer.Option(
+            "--data-only",
+            metavar="",
+            help="Rows, into tables that are there and empty: --into DATABASE.",
+            rich_help_panel=A_PART,
         ),
     ] = False,
     database: Database = None,
@@ -127,6 +161,7 @@ def restore(
 ) -> None:
     """Restore a backup into a new database and compare it with its proof.
 
+    With --schema, --table, --schema-only or --data-only a part of it: docs/restore.md says what comes along.
     On a machine that has nothing but the store's keys: --from-url s3://bucket/prefix --to CONNINFO.
     """
     from pgsteward.restore import choice
@@ -146,11 +181,15 @@ def restore(
         raise typer.BadParameter("--confirm-database goes with --replace")
     if replace and into is not None:
         raise typer.BadParameter("--into names a new database, and --replace takes the old one's place")
+    if data_only and into is None:
+        raise typer.BadParameter("--data-only needs --into: the database whose empty tables get the rows")
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.databases import locate
         from pgsteward.restore.run import restore as restore_backup
+        from pgsteward.restore.scope import Scope
 
+        scope = Scope(tuple(schema or ()), tuple(table or ()), schema_only, data_only)
         wanted = what or choice.LATEST
         until = None
         if as_of is not None:
@@ -174,6 +213,7 @@ def restore(
             jobs=jobs,
             create_roles=create_roles,
             no_tablespaces=no_tablespaces,
+            scope=scope,
             dry_run=dry_run,
             progress=progress,
         )

@@ -338,6 +338,29 @@ class Connection:
             for row in rows:
                 copy.write_row(row)
 
+    def copy_text(self, table: Part, columns: Sequence[str], chunks: Iterable[bytes], encoding: str) -> None:
+        """Feed rows that are in COPY's text form already into a table.
+
+        Args:
+            table: Its quoted name.
+            columns: Which ones, in the order of the rows.
+            chunks: The rows, cut anywhere.
+            encoding: Of the rows, as PostgreSQL calls it.
+        """
+        names = compose(" ({})", join(", ", [identifier(name) for name in columns])) if columns else raw("")
+        with self._running():
+            self._connection.execute(
+                "SELECT set_config('client_encoding', %(name)s, false)", {"name": encoding}
+            )
+            try:
+                with self._connection.cursor() as cursor:
+                    with cursor.copy(compose("COPY {}{} FROM STDIN", table, names)) as copy:
+                        for chunk in chunks:
+                            copy.write(chunk)
+            finally:
+                if self._connection.info.transaction_status != TransactionStatus.INERROR:
+                    self._connection.execute("SET client_encoding = 'UTF8'")
+
     def cancel(self) -> None:
         """End the running statement, from another thread; harmless when there is none."""
         with contextlib.suppress(psycopg.Error):

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from pgsteward.databases import locate
 from pgsteward.restore import choice, run
+from pgsteward.restore.scope import Scope
 from pgsteward.results import StepResult
 from pgsteward.targets import load_target
 from tasks import maintenance_task
@@ -21,6 +22,10 @@ def restore_backup(
     as_of: str | None = None,
     create_roles: bool = False,
     no_tablespaces: bool = False,
+    schemas: tuple[str, ...] = (),
+    tables: tuple[str, ...] = (),
+    schema_only: bool = False,
+    data_only: bool = False,
     into: str | None = None,
     replace: bool = False,
     confirm_database: str | None = None,
@@ -38,6 +43,7 @@ def restore_backup(
             as_of=until,
             create_roles=create_roles,
             no_tablespaces=no_tablespaces,
+            scope=Scope(schemas, tables, schema_only, data_only),
             into=into,
             replace=replace,
             confirm_database=confirm_database,

@@ -154,6 +154,26 @@ def take_proof(
     )
 
 
+def take_proof_of(connection: Connection, rows: Sequence[Row], level: ProofLevel, method: str) -> Proof:
+    """Count and hash some relations as the session sees them now, rows of its own transaction too.
+
+    Args:
+        connection: To their database, with `SETTINGS`.
+        rows: Of ``proof_relations``.
+        level: See `take_proof`.
+        method: See `take_proof`.
+    """
+    _refuse_unknown(method)
+    hashed = level == "full" and method == METHOD
+    return Proof(
+        level=level,
+        method=method,
+        test_vector=proof_hash.test_vector(connection) if hashed else {},
+        relations=tuple(examine(connection, row, level, method) for row in rows),
+        large_objects=LargeObjects(count=0),
+    )
+
+
 def read_sequences(login: Login) -> tuple[manifest.Sequence, ...]:
     """Return the position of every sequence as it is now (sequences know no snapshots)."""
     positions: list[manifest.Sequence] = []
@@ -380,23 +400,38 @@ class _Reader:
         ]
 
     def _examine(self, row: Row) -> Relation:
-        table = postgres.identifier(row["schema_name"], row["name"])
         if row["why_not"] is not None:
             return _relation(row, not_examined=row["why_not"])
-        if not row["populated"]:
-            return _relation(row, not_examined=NOT_POPULATED)
-        if self.level == "counts" or row["kind"] == "m" or not row["column_names"]:
-            counted = self.counted.pop(row["oid"], None)
-            if counted is None:
-                counted = self.connection.value(postgres.compose_file("proof_count", table=table))
-            return _relation(row, rows=counted)
-        rows = postgres.compose("ONLY {}", table)
-        hashes: dict[str, str] = {}
-        for prefix, (names, types) in proof_hash.kinds_of_columns(self.method, row).items():
-            statement = proof_hash.hash_statement(self.method, rows, names, types)
-            found = self.connection.row(statement)
-            hashes |= {f"{prefix}_a": found["hash_a"], f"{prefix}_b": found["hash_b"]}
-        return _relation(row, rows=found["row_count"], **hashes)
+        return examine(
+            self.connection, row, self.level, self.method, counted=self.counted.pop(row["oid"], None)
+        )
+
+
+def examine(
+    connection: Connection, row: Row, level: ProofLevel, method: str, *, counted: int | None = None
+) -> Relation:
+    """Count and hash one relation, in whatever transaction the session is in; `SETTINGS` are its own.
+
+    Args:
+        connection: To its database.
+        row: One of ``proof_relations``.
+        level: ``full`` or ``counts``.
+        method: How rows are hashed.
+        counted: Its rows, where they were counted already and no hash is wanted.
+    """
+    table = postgres.identifier(row["schema_name"], row["name"])
+    if not row["populated"]:
+        return _relation(row, not_examined=NOT_POPULATED)
+    if level == "counts" or row["kind"] == "m" or not row["column_names"]:
+        if counted is None:
+            counted = connection.value(postgres.compose_file("proof_count", table=table))
+        return _relation(row, rows=counted)
+    rows = postgres.compose("ONLY {}", table)
+    hashes: dict[str, str] = {}
+    for prefix, (names, types) in proof_hash.kinds_of_columns(method, row).items():
+        found = connection.row(proof_hash.hash_statement(method, rows, names, types))
+        hashes |= {f"{prefix}_a": found["hash_a"], f"{prefix}_b": found["hash_b"]}
+    return _relation(row, rows=found["row_count"], **hashes)
 
 
 def _relation(

@@ -47,6 +47,7 @@ from pgsteward.restore.run import (
     affordable_jobs,
     compare_restored,
     evidence_of_manifest,
+    fetch_files,
     not_equal,
     options_of,
     prepare,
@@ -209,18 +210,8 @@ def _try(
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"
         with phases.phase("preflight"):
-            ready = prepare(order, session, stack)
-        if ready.spooled:
-            with phases.phase("fetch"):
-                fetch.fetch(
-                    here.store,
-                    order.prefix,
-                    manifest,
-                    manifest.files,
-                    ready.folder,
-                    progress,
-                    ready.identities,
-                )
+            order, ready = prepare(order, session, stack)
+        fetch_files(order, ready)
         if not on_server:
             _make_roles(session, ready)
         found.findings += roles_without_script(ready)

@@ -58,14 +58,15 @@ def load(order: Order, ready: Ready, name: str, *, with_matviews: bool = True) -
         VerificationFailed: Data or an object is missing.
         ToolFailed: pg_restore itself broke down.
     """
-    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    entries = _entries(order, ready)
     first = [
         number
         for number, _, what in entries
         if not _TRIGGER.match(what) and (with_matviews or not what.startswith(_FILLED))
     ]
+    all_of_it = order.part is None and len(first) == len(entries)
     with order.phases.phase("load"):
-        verdict = _run(order, ready, name, entries, first if len(first) < len(entries) else None, order.jobs)
+        verdict = _run(order, ready, name, entries, None if all_of_it else first, order.jobs)
         if verdict.fatal and order.jobs > 1:
             verdict = _try_again(order, ready, name, verdict, entries, first)
     return _refuse(order, verdict)
@@ -78,7 +79,7 @@ def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Ve
         VerificationFailed: One is missing.
         ToolFailed: pg_restore itself broke down.
     """
-    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    entries = _entries(order, ready)
     last = [number for number, _, what in entries if _TRIGGER.match(what)]
     if not last:
         return verdict
@@ -99,7 +100,7 @@ def fill_matviews(
         verdict: On what was loaded.
         left_out: Names, as SQL writes them, of those that stay empty: they would ask foreign servers.
     """
-    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    entries = _entries(order, ready)
     found = [(number, what) for number, _, what in entries if what.startswith(_FILLED)]
     if not found:
         return verdict
@@ -115,9 +116,16 @@ def fill_matviews(
 
 def load_schema(order: Order, ready: Ready, name: str) -> Verdict:
     """Restore all but rows, positions and large objects into a second database; judged, not refused."""
-    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    entries = _entries(order, ready)
     wanted = [number for number, _, what in entries if not _ROWS.match(what)]
     return _run(order, ready, name, entries, wanted, 1)
+
+
+def _entries(order: Order, ready: Ready) -> list[tuple[int, int, bytes]]:
+    """Return what is to be restored of the archive."""
+    entries = archive.entries(ready.client, ready.folder / order.manifest.archive)
+    part = order.part
+    return entries if part is None else [entry for entry in entries if entry[0] in part.numbers]
 
 
 def unquoted(name: str) -> str:

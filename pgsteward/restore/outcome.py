@@ -25,6 +25,8 @@ from pgsteward.restore import choice, cluster, preflight
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.roles import Made, Script
+from pgsteward.restore.scope import Scope
+from pgsteward.restore.selection import Part
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.targets import Target
@@ -64,6 +66,9 @@ class Order:
     as_of: datetime | None = None
     create_roles: bool = False
     no_tablespaces: bool = False
+    scope: Scope = field(default_factory=Scope)
+    part: Part | None = None
+    """What the scope is in this archive, to which the manifest is narrowed; None where all is restored."""
 
     @property
     def manifest(self) -> Manifest:
@@ -73,7 +78,8 @@ class Order:
     def named(self) -> str:
         """The backup, with the moment that it brings back, in words."""
         asked = f", the newest as of {choice.said(self.as_of)}" if self.as_of is not None else ""
-        return f"{self.manifest.backup_id} of {choice.said(choice.moment(self.manifest))}{asked}"
+        part = f" ({'; '.join(self.part.scope.clauses)} only)" if self.part is not None else ""
+        return f"{self.manifest.backup_id}{part} of {choice.said(choice.moment(self.manifest))}{asked}"
 
     @property
     def prefix(self) -> str:
@@ -125,7 +131,7 @@ def leave_receipt(
     what: What = STEP,
     wrong: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Leave evidence in the store, good or bad; what was not compared as a whole is never good.
+    """Leave evidence in the store, good or bad; what was not compared as a whole, a part too, is never good.
 
     Args:
         order: What was restored.
@@ -135,7 +141,8 @@ def leave_receipt(
         what: Which work it was.
         wrong: What else makes it a bad one.
     """
-    if not wrong and (compared.equal is None or (compared.equal and compared.not_examined)):
+    whole = not compared.not_examined and order.part is None
+    if not wrong and (compared.equal is None or (compared.equal and not whole)):
         return {"receipt": None, "receipt_error": None}
     manifest = order.manifest
     said = (*wrong, *compared.differences, *compared.explained, *verdict.degraded)
@@ -169,14 +176,15 @@ def leave_receipt(
 
 
 def planned(order: Order, ready: Ready, seconds: float) -> StepResult:
-    action = "would replace" if order.replaces else "would restore"
+    action = f"would {_verb(order)}"
     return StepResult(
         step=STEP,
         target=order.target.name,
         status=results.judge(examined=len(ready.checks), unknown=order.found.notes),
         examined=len(ready.checks),
-        changed=(Item(order.into, action, {"bytes": order.manifest.size_bytes}),),
+        changed=(Item(order.into, action, {"bytes": order.manifest.size_bytes}), *_along(order)),
         unknown=order.found.notes,
+        skipped=() if order.part is None else order.part.left_out,
         seconds=seconds,
         summary=f"Backup {order.named}, in store {order.found.store.name} can be restored as {order.into}.",
         details=_details(order, ready, None, {}),
@@ -195,13 +203,17 @@ def done(
 ) -> StepResult:
     made = made or Made()
     unknown = [*order.found.notes, *(Note(*pair) for pair in compared.not_examined)]
+    examined = compared.relations
     if compared.level == "none":
         unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
+    elif order.part is not None and not (examined or order.part.sequences or order.scope.schema_only):
+        unknown.append(Note(order.into, "this part has no rows: nothing of it could be compared"))
     if extras["receipt_error"]:
         unknown.append(Note("receipt", f"could not be written: {extras['receipt_error']}"))
     skipped = [Note(finding.object, finding.reason) for finding in verdict.degraded]
     skipped += [Note(order.into, f"not in the backup: {what}") for what in order.manifest.not_in_dump]
     skipped += extras["not_analyzed"]
+    skipped += order.part.left_out if order.part is not None else ()
     skipped += made.skipped
     skipped += [
         Note(name, "left out: it would act on the servers that the original is connected with")
@@ -217,30 +229,46 @@ def done(
             f"{order.target.database} is closed to PUBLIC, so this copy is too: GRANT CONNECT to who needs it"
         )
         skipped.append(Note(order.into, why))
-    examined = compared.relations
     status = results.judge(examined=examined or 1, unknown=unknown)
     if verdict.degraded or made.failed:
         status = "partial"
-    action = "replaced" if order.replaces else "restored"
+    action = {"replace": "replaced", "restore": "restored", "fill": "filled"}[_verb(order)]
     facts = {"rows": compared.rows, "bytes": order.manifest.size_bytes, "seconds": round(seconds, 3)}
-    how = f"{compared.relations} tables and {compared.rows} rows compared ({compared.level}), all equal"
-    if compared.level == "none":
-        how = "nothing was compared: the backup has no proof"
-    elif compared.explained:
-        how = f"{len(compared.explained)} materialized views could not be filled, everything else is equal"
+    where = "its rows are in the tables of" if order.scope.data_only else "is"
     return StepResult(
         step=STEP,
         target=order.target.name,
         status=status,
         examined=examined,
-        changed=(Item(order.into, action, facts), *made.changed),
+        changed=(Item(order.into, action, facts), *_along(order), *made.changed),
         failed=tuple(made.failed),
         skipped=tuple(skipped),
         unknown=tuple(unknown),
         seconds=seconds,
-        summary=f"Backup {order.named}, from store {order.found.store.name} is database {order.into}: {how}.",
+        summary=f"Backup {order.named}, from store {order.found.store.name} {where} database {order.into}:"
+        f" {_how(order, compared)}.",
         details=_details(order, ready, compared, extras),
     )
+
+
+def _how(order: Order, compared: Comparison) -> str:
+    if order.scope.schema_only:
+        return f"its schema is compared, {compared.relations} tables are there, without their rows"
+    if compared.level == "none":
+        return "nothing was compared: the backup has no proof"
+    if compared.explained:
+        return f"{len(compared.explained)} materialized views could not be filled, everything else is equal"
+    return f"{compared.relations} tables and {compared.rows} rows compared ({compared.level}), all equal"
+
+
+def _verb(order: Order) -> str:
+    return "replace" if order.replaces else "fill" if order.scope.data_only else "restore"
+
+
+def _along(order: Order) -> tuple[Item, ...]:
+    if order.part is None:
+        return ()
+    return tuple(Item(note.object, "came along", {"why": note.reason}) for note in order.part.along)
 
 
 def _details(
@@ -263,6 +291,7 @@ def _details(
         "into": order.into,
         "replaced": extras.get("replaced"),
         "undo": extras.get("undo"),
+        "part": None if order.part is None else order.part.as_json(),
         "proof": proof,
         "receipt": extras.get("receipt"),
         "bytes": order.manifest.size_bytes,

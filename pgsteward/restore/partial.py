@@ -30,7 +30,10 @@ def make_schemas(order: Order, ready: Ready, name: str) -> None:
     wanted = {relation.schema_name for relation in manifest.proof.relations}
     with connect(order.admin.to(name), purpose=STEP) as session:
         decode = archive.decoder(session, manifest.server.encoding)
-        wanted |= archive.schemas(ready.client, ready.folder / manifest.archive, decode)
+        if order.part is not None:
+            wanted |= order.part.schemas
+        else:
+            wanted |= archive.schemas(ready.client, ready.folder / manifest.archive, decode)
         for schema in sorted(wanted):
             session.execute(compose("CREATE SCHEMA IF NOT EXISTS {}", identifier(schema)))
 

@@ -91,17 +91,24 @@ def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
     return choose_client(clients, dumped_by, codec=codec, needs=("pg_restore",))
 
 
-def read_archive(client: Client, dump: Path, decode: Callable[[bytes], str]) -> Archive:
+def read_archive(
+    client: Client, dump: Path, decode: Callable[[bytes], str], numbers: Collection[int] | None = None
+) -> Archive:
     """Read the table of contents alone; the data need not be there.
 
     Args:
         client: Its pg_restore is asked.
         dump: The archive.
         decode: Reads the archive's encoding; `pgsteward.backup.archive.decoder` returns it.
+        numbers: Of the entries that will be restored; None where all of them are.
     """
-    script = run_tool(
-        [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump], env={}
-    ).stdout
+    if numbers is None:
+        argv: list[str | Path] = [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump]
+        script = run_tool(argv, env={}).stdout
+    else:
+        entries = archive_text.entries(client, dump)
+        kept = [number for number, _, what in entries if number in numbers or what.startswith(b"DATABASE ")]
+        script = archive_text.script_of(client, dump, kept, "--schema-only", "--create")
     raw = {name for name in _OWNER.findall(script) if name != b"-"}
     raw |= {_unquoted(name) for name in _GRANTEE.findall(script)}
     for names in _POLICY.findall(script):
@@ -175,6 +182,35 @@ def examine(
         checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
     if replaces and into in server["databases"]:
         checks += replaceable(session, into)
+    return checks
+
+
+def examine_rows(
+    session: Connection, manifest: Manifest, client: Client, *, into: str, spool: Path | None
+) -> list[Check]:
+    """Look at what matters where only rows are loaded, into a database that is there.
+
+    Args:
+        session: To the admin database of the server.
+        manifest: Of the backup, narrowed to the part.
+        client: What will read it.
+        into: Name of the database.
+        spool: Where the files will be downloaded to; None when they are on this machine.
+    """
+    server = session.row(sql.load("restore_server"))
+    name = Check("name", "go", f"{into} is there")
+    if into not in server["databases"]:
+        fix = "leave data-only out to restore into a new one, or name another"
+        name = Check("name", "no-go", f"there is no database {into!r} to load rows into", fix)
+    checks = [
+        Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
+        _versions(manifest, server),
+        name,
+        _slots(1, server),
+        _server_disk(manifest, server),
+    ]
+    if spool is not None:
+        checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
     return checks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import secrets
 import time
@@ -30,18 +31,22 @@ from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, Ver
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import cluster, fetch, preflight, replaced, roles, scratch, swap
+from pgsteward.restore import cluster, data_only, fetch, parts, preflight, replaced, roles, scratch, swap
+from pgsteward.restore.drill_checks import compare_schemas
 from pgsteward.restore.load import analyze, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.properties import read_properties
+from pgsteward.restore.scope import Scope
 from pgsteward.restore.verdict import Verdict
-from pgsteward.results import StepResult
+from pgsteward.results import Note, StepResult
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
+
+WHOLE = Scope()
 
 
 def restore(
@@ -58,6 +63,7 @@ def restore(
     keep_failed: bool = False,
     create_roles: bool = False,
     no_tablespaces: bool = False,
+    scope: Scope = WHOLE,
     progress: Progress = silent,
 ) -> StepResult:
     """Restore a backup into a new database, or in the place of the old one, and compare it with its proof.
@@ -67,7 +73,8 @@ def restore(
         what: ``latest``, ``latest-proven`` or a backup id.
         store: Restore from this store; None takes the first one that has the backup.
         as_of: The newest that saw the database not after this moment.
-        into: Name of the new database; ``<database>_restore_<stamp>`` when None.
+        into: Name of the new database; ``<database>_restore_<stamp>`` when None. With data-only, of one that
+            is there.
         replace: Take the place of the database of the target's name, which is kept as
             ``<database>_before_<stamp>``.
         confirm_database: The name of the database to replace, once more.
@@ -76,6 +83,7 @@ def restore(
         dry_run: Stop after the preflight.
         create_roles: Create the roles first that the backup knows and the server lacks.
         no_tablespaces: Put everything into the database's own tablespace.
+        scope: Which part of the backup; nothing in it means all.
         keep_failed: Leave a database that is not whole under its scratch name, for a look at it.
         progress: Is told what happens.
 
@@ -87,6 +95,7 @@ def restore(
     now = datetime.now(UTC)
     if jobs is not None and jobs < 1:
         raise PreconditionError("jobs must be 1 or more")
+    parts.refuse(scope, replaces=replace, into=into)
     final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
     phases = Phases()
     progress("looking for the backup")
@@ -113,14 +122,17 @@ def restore(
         as_of=as_of,
         create_roles=create_roles,
         no_tablespaces=no_tablespaces,
+        scope=scope,
     )
     with _evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         with phases.phase("preflight"):
-            ready = prepare(order, session, stack)
+            order, ready = prepare(order, session, stack)
         if dry_run:
             return planned(order, ready, time.monotonic() - began)
+        if scope.data_only:
+            return _fill(order, ready, began)
         return _restore(order, ready, lock, session, keep_failed, began)
 
 
@@ -189,8 +201,12 @@ def _final_name(
     return database
 
 
-def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
-    """Check everything that can be checked; of a remote store only the table of contents is read for that."""
+def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order, Ready]:
+    """Check everything that can be checked; of a remote store only the table of contents is read for that.
+
+    Returns:
+        The order, narrowed down to the part that is wanted, and what was found out.
+    """
     store, manifest = order.found.store, order.manifest
     fetch.check_presence(store, order.prefix, manifest)
     identities = fetch.identities_for(order.target, store, order.prefix, manifest)
@@ -204,33 +220,45 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     client = preflight.choose(order.target, manifest, session.server_version)
     contents = folder / manifest.archive
     if local is not None:
-        order.progress("checking the stored files")
-        fetch.fetch(store, order.prefix, manifest, manifest.files, None, order.progress)
+        fetch.fetch(store, order.prefix, manifest, listed, None)
     elif manifest.mode == "directory":
         fetch.fetch(store, order.prefix, manifest, listed, folder, identities=identities)
     else:
         head = stack.enter_context(ArchiveHead(client))
         fetch.fetch_head(store, order.prefix, manifest, identities, head)
         contents = head.path
-    archive = preflight.read_archive(client, contents, decoder(session, manifest.server.encoding))
+    part = parts.choose(order, client, session, contents)
+    order = parts.narrowed(order, part)
+    manifest = order.manifest
+    if local is not None:
+        order.progress("checking the stored files")
+        fetch.fetch(store, order.prefix, manifest, manifest.files, None, order.progress)
+    decode = decoder(session, manifest.server.encoding)
+    archive = preflight.read_archive(client, contents, decode, None if part is None else part.numbers)
     script = None
     if order.create_roles:
         file = roles.stored_script(manifest)
         if local is None:
             fetch.fetch(store, order.prefix, manifest, [file], folder, identities=identities)
         script = roles.read_script(folder, session)
-    checks = preflight.examine(
-        session,
-        manifest,
-        archive,
-        client,
-        into=order.into,
-        replaces=order.replaces,
-        jobs=order.jobs,
-        spool=None if local is not None else folder,
-        no_tablespaces=order.no_tablespaces,
-        new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
-    )
+    spool = None if local is not None else folder
+    if order.scope.data_only:
+        checks = preflight.examine_rows(session, manifest, client, into=order.into, spool=spool)
+        if all(check.go != "no-go" for check in checks):
+            checks.append(data_only.examine(order))
+    else:
+        checks = preflight.examine(
+            session,
+            manifest,
+            archive,
+            client,
+            into=order.into,
+            replaces=order.replaces,
+            jobs=order.jobs,
+            spool=spool,
+            no_tablespaces=order.no_tablespaces,
+            new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
+        )
     checks.append(
         cluster.examine(
             manifest,
@@ -248,17 +276,36 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> Ready:
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
     preflight.refuse(checks)
-    return Ready(client, archive, tuple(checks), folder, local is None, identities, script)
+    return order, Ready(client, archive, tuple(checks), folder, local is None, identities, script)
+
+
+def fetch_files(order: Order, ready: Ready) -> None:
+    """Bring the files here that are not; every byte is checked."""
+    if ready.spooled:
+        with order.phases.phase("fetch"):
+            store, files = order.found.store, order.manifest.files
+            fetch.fetch(
+                store, order.prefix, order.manifest, files, ready.folder, order.progress, ready.identities
+            )
+
+
+def _fill(order: Order, ready: Ready, began: float) -> StepResult:
+    fetch_files(order, ready)
+    compared = data_only.fill(order, ready)
+    extras: dict[str, Any] = {
+        "open_to_public": None,
+        "receipt": None,
+        "receipt_error": None,
+        "not_analyzed": [],
+    }
+    return done(order, ready, Verdict(), compared, extras, time.monotonic() - began)
 
 
 def _restore(
     order: Order, ready: Ready, lock: Connection, session: Connection, keep_failed: bool, began: float
 ) -> StepResult:
     manifest, phases = order.manifest, order.phases
-    if ready.spooled:
-        with phases.phase("fetch"):
-            store, files = order.found.store, manifest.files
-            fetch.fetch(store, order.prefix, manifest, files, ready.folder, order.progress, ready.identities)
+    fetch_files(order, ready)
     made = roles.Made()
     if ready.roles is not None:
         with phases.phase("roles"):
@@ -280,6 +327,8 @@ def _restore(
         with phases.phase("compare"):
             compared = compare_restored(order, name, verdict)
         verdict = load_triggers(order, ready, name, verdict)
+        if order.scope.schema_only:
+            compared = _with_schema(order, ready, session, name, compared)
         receipt = leave_receipt(order, session, compared, verdict)
         if compared.differences:
             raise VerificationFailed(not_equal(order, compared))
@@ -293,6 +342,28 @@ def _restore(
                 scratch.drop(session, name)
     extras = {**details, **receipt, "not_analyzed": not_analyzed}
     return done(order, ready, verdict, compared, extras, time.monotonic() - began, made)
+
+
+def _with_schema(
+    order: Order, ready: Ready, session: Connection, name: str, compared: Comparison
+) -> Comparison:
+    """Compare the schema too, with that of a second restore, which is thrown away."""
+    wrong: list[Note] = []
+    unknown: list[Note] = []
+    with order.phases.phase("compare"):
+        options = options_of(order.manifest, ready.archive)
+        second = scratch.create(session, f"{order.run_id}_schema", order.manifest.backup_id, options)
+        try:
+            make_schemas(order, ready, second)
+            compare_schemas(order, ready, name, second, wrong, unknown)
+        finally:
+            with contextlib.suppress(StewardError):
+                scratch.drop(session, second)
+    return dataclasses.replace(
+        compared,
+        differences=(*compared.differences, *(Difference(note.object, note.reason) for note in wrong)),
+        not_examined=(*compared.not_examined, *((note.object, note.reason) for note in unknown)),
+    )
 
 
 def options_of(manifest: Manifest, archive: Archive) -> Mapping[str, str]:

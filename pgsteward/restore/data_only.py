@@ -1,0 +1,230 @@
+"""Rows alone, into tables that are there and empty: all of them in one transaction, compared before its end.
+
+`docs/adr/0009-restore-of-a-part.md` says why it is so. pg_restore only reads the archive; the session that
+writes is our own, so that what is not equal is rolled back.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import LiteralString
+
+from pgsteward import sql
+from pgsteward.backup import archive
+from pgsteward.backup.manifest import Proof
+from pgsteward.backup.proof import SETTINGS, compare, compared_level, not_compared, take_proof_of
+from pgsteward.errors import PreconditionError, VerificationFailed
+from pgsteward.postgres import (
+    Composed,
+    Connection,
+    Row,
+    compose,
+    connect,
+    identifier,
+    join,
+    quote_name,
+    raw,
+)
+from pgsteward.restore.outcome import STEP, Comparison, Order, Ready
+from pgsteward.restore.preflight import Check
+from pgsteward.restore.rows import read_rows
+from pgsteward.restore.toc import Key
+
+_MODES = {"": raw(""), "ALWAYS": raw("ALWAYS"), "REPLICA": raw("REPLICA")}
+_SHOWN = 5
+_SET: LiteralString = "SELECT pg_catalog.setval(%(name)s::regclass, %(value)s, %(called)s)"
+
+
+def examine(order: Order) -> Check:
+    """Look whether the tables are there, empty, and can be filled."""
+    with _connect(order) as inside:
+        try:
+            tables = _tables(order, inside)
+            _refuse_rows(inside, tables)
+            _in_order(tables, inside.rows(sql.load("fill_obstacles"), {"oids": _oids(tables)}))
+        except PreconditionError as exc:
+            return Check("tables", "no-go", str(exc))
+    return Check("tables", "go", f"all {len(tables)} are there and empty")
+
+
+def fill(order: Order, ready: Ready) -> Comparison:
+    """Load the rows, compare them, and only then commit.
+
+    Raises:
+        PreconditionError: A table is missing, has rows, or can't be filled; nothing was changed.
+        VerificationFailed: What was loaded is not what the backup holds; it was rolled back.
+    """
+    with _connect(order) as inside:
+        decode = archive.decoder(inside, order.manifest.server.encoding)
+        path = ready.folder / order.manifest.archive
+        positions = _positions(order, inside)
+        with inside.transaction():
+            tables = _tables(order, inside)
+            for row in tables:
+                inside.execute(compose("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", _name(row)))
+            _refuse_rows(inside, tables)
+            obstacles = inside.rows(sql.load("fill_obstacles"), {"oids": _oids(tables)})
+            ordered = _in_order(tables, obstacles)
+            names = {row["oid"]: _name(row) for row in tables}
+            _switch_triggers(inside, names, obstacles, on=False)
+            inside.execute("SET CONSTRAINTS ALL DEFERRED")
+            with order.phases.phase("load"):
+                for number, row in enumerate(ordered):
+                    shown = quote_name(row["schema_name"], row["name"])
+                    order.progress(f"loading {shown}", number, len(ordered))
+                    take = partial(_copy, inside, row, order.manifest.server.encoding)
+                    entry = order.part.rows_of[_key(row)]  # type: ignore[union-attr]
+                    read_rows(ready.client, path, entry, decode, take)
+            inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            with order.phases.phase("compare"):
+                compared = _compare(order, inside, tables)
+            _switch_triggers(inside, names, obstacles, on=True)
+            if compared.differences:
+                listed = "; ".join(map(str, compared.differences[:_SHOWN]))
+                raise VerificationFailed(
+                    f"the rows are not what backup {order.manifest.backup_id} holds, and were taken back:"
+                    f" {listed}"
+                )
+            for position in positions:  # last: no rollback takes these back
+                inside.execute(_SET, position)
+        with order.phases.phase("analyze"):
+            inside.execute(compose("ANALYZE {}", join(", ", list(names.values()))))
+    return compared
+
+
+def _connect(order: Order) -> Connection:
+    return connect(order.admin.to(order.into), purpose=STEP, lock_timeout_s=30, settings=SETTINGS)
+
+
+def _key(row: Row) -> Key:
+    return row["schema_name"], row["name"]
+
+
+def _name(row: Row) -> Composed:
+    return compose("{}", identifier(*_key(row)))
+
+
+def _oids(tables: Sequence[Row]) -> list[int]:
+    return [row["oid"] for row in tables]
+
+
+def _tables(order: Order, inside: Connection) -> list[Row]:
+    """Return the tables that get rows, in the archive's order.
+
+    Raises:
+        PreconditionError: Some are missing; or there are none.
+    """
+    assert order.part is not None
+    there = {_key(row): row for row in inside.rows(sql.load("proof_relations")) if row["kind"] == "r"}
+    wanted = sorted(order.part.rows_of, key=lambda key: order.part.rows_of[key])  # type: ignore[union-attr]
+    if not wanted:
+        raise PreconditionError("this part of the backup has no rows of tables to load")
+    missing = [quote_name(*key) for key in wanted if key not in there]
+    if missing:
+        raise PreconditionError(
+            f"database {order.into!r} lacks {', '.join(missing)}: restore the definitions first"
+            " (schema-only), or choose others"
+        )
+    return [there[key] for key in wanted]
+
+
+def _refuse_rows(inside: Connection, tables: Sequence[Row]) -> None:
+    full = [
+        quote_name(*_key(row))
+        for row in tables
+        if inside.value(compose("SELECT EXISTS (SELECT FROM ONLY {})", identifier(*_key(row))))
+    ]
+    if full:
+        raise PreconditionError(
+            f"not empty: {', '.join(full)}; data-only fills empty tables and never adds to rows that are"
+            " there: restore them into a new database and copy what you need, or empty them"
+        )
+
+
+def _in_order(tables: Sequence[Row], obstacles: Sequence[Row]) -> list[Row]:
+    """Return the tables so that what is referred to comes first.
+
+    Raises:
+        PreconditionError: They refer to each other in a circle.
+    """
+    by_oid = {row["oid"]: row for row in tables}
+    graph: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter({oid: set() for oid in by_oid})
+    keys = {}
+    for row in obstacles:
+        if row["kind"] == "foreign key":
+            graph.add(row["oid"], row["other_oid"])
+            keys[row["oid"], row["other_oid"]] = row["name"]
+    try:
+        return [by_oid[oid] for oid in graph.static_order()]
+    except graphlib.CycleError as exc:
+        circle: list[int] = exc.args[1]
+        pairs = zip(circle[1:], circle, strict=False)
+        named = next(
+            (quote_name(*_key(by_oid[one])), quote_name(keys[one, other]))
+            for one, other in pairs
+            if (one, other) in keys
+        )
+        listed = ", ".join(quote_name(*_key(by_oid[oid])) for oid in circle[:-1])
+        raise PreconditionError(
+            f"{listed} refer to each other by foreign keys, so that none can be filled first: make one wait,"
+            f" ALTER TABLE {named[0]} ALTER CONSTRAINT {named[1]} DEFERRABLE"
+        ) from None
+
+
+def _switch_triggers(
+    inside: Connection, names: Mapping[int, Composed], obstacles: Sequence[Row], *, on: bool
+) -> None:
+    """Put the triggers off, and on again as they were: rows of a backup have been through them already."""
+    for row in obstacles:
+        if row["kind"] == "trigger":
+            what = compose("ENABLE {}", _MODES[row["mode"]]) if on else raw("DISABLE")
+            table, trigger = names[row["oid"]], identifier(row["name"])
+            inside.execute(compose("ALTER TABLE ONLY {} {} TRIGGER {}", table, what, trigger))
+
+
+def _copy(
+    inside: Connection, row: Row, encoding: str, columns: tuple[str, ...], rows: Iterator[bytes]
+) -> None:
+    inside.copy_text(identifier(*_key(row)), columns, rows, encoding)
+
+
+def _positions(order: Order, inside: Connection) -> list[dict[str, object]]:
+    """Return where the chosen sequences stood.
+
+    Raises:
+        PreconditionError: One is missing.
+    """
+    wanted = order.manifest.proof.sequences
+    names = [quote_name(each.schema_name, each.name) for each in wanted]
+    missing = [name for name in names if inside.value("SELECT to_regclass(%(name)s) IS NULL", {"name": name})]
+    if missing:
+        raise PreconditionError(f"database {order.into!r} lacks the sequences {', '.join(missing)}")
+    return [
+        {"name": name, "value": each.last_value, "called": each.is_called}
+        for name, each in zip(names, wanted, strict=True)
+    ]
+
+
+def _compare(order: Order, inside: Connection, tables: Sequence[Row]) -> Comparison:
+    order.progress("comparing")
+    wanted = order.manifest.proof
+    if wanted.level == "none":
+        return Comparison("none", 0, 0, (), (), ())
+    loaded = set(map(_key, tables))
+    expected: Proof = wanted.model_copy(
+        update={
+            "relations": tuple(each for each in wanted.relations if each.key in loaded),
+            "sequences": (),
+        }
+    )
+    actual = take_proof_of(inside, tables, expected.level, expected.method)
+    return Comparison(
+        compared_level(expected, actual),
+        len(expected.relations),
+        actual.rows,
+        tuple(compare(expected, actual)),
+        (),
+        tuple(not_compared(expected, actual)),
+    )
