@@ -52,26 +52,34 @@ def split_names(names: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def split_columns(table: str) -> tuple[str, ...]:
-    """Return the columns of ``public.orders (id, "Total, net")``, as COPY of a dump has them."""
-    position = len(table.rstrip()) - 1
-    if position < 0 or table[position] != ")":
-        return ()
-    names: list[str] = []
-    start = _columns_start(table)
-    while start < position and (match := _PART.match(table, start)):
-        quoted, plain = match.groups()
-        names.append(quoted.replace('""', '"') if quoted is not None else plain)
-        start = match.end() + 1  # the comma, or the end
-    return tuple(names)
+def split_copy(head: str) -> tuple[tuple[str, str], tuple[str, ...]]:
+    """Split ``public.orders (id, "Total, net")``, as COPY of a dump has it, into the table and its columns.
 
-
-def _columns_start(table: str) -> int:
-    """Return where the list of columns begins: behind the first parenthesis that stands in no quotes."""
+    Raises:
+        ValueError: It is none.
+    """
     quoted = False
-    for position, char in enumerate(table):
+    for position, char in enumerate(head):
         if char == '"':
             quoted = not quoted
         elif char == "(" and not quoted:
-            return position + 1
-    return len(table)
+            return split_qualified(head[:position]), split_columns(head[position + 1 : head.rindex(")")])
+    return split_qualified(head), ()
+
+
+def split_columns(columns: str) -> tuple[str, ...]:
+    """Split ``id, "Total, net"``.
+
+    Raises:
+        ValueError: There is something else in it than names.
+    """
+    names: list[str] = []
+    position = 0
+    while position < len(columns):
+        match = _PART.match(columns, position)
+        if match is None or columns[match.end() : match.end() + 1] not in ("", ","):
+            raise ValueError(f"{columns[position:]!r} is no name of a column; quote it as in SQL")
+        quoted, plain = match.groups()
+        names.append(quoted.replace('""', '"') if quoted is not None else plain.lower())
+        position = match.end() + 1
+    return tuple(names)

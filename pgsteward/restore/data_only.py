@@ -74,7 +74,7 @@ def fill(order: Order, ready: Ready) -> Comparison:
                 for number, row in enumerate(ordered):
                     shown = quote_name(row["schema_name"], row["name"])
                     order.progress(f"loading {shown}", number, len(ordered))
-                    take = partial(_copy, inside, row, order.manifest.server.encoding)
+                    take = partial(_copy, inside, order.manifest.server.encoding)
                     entry = order.part.rows_of[_key(row)]  # type: ignore[union-attr]
                     read_rows(ready.client, path, entry, decode, take)
             inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -185,9 +185,9 @@ def _switch_triggers(
 
 
 def _copy(
-    inside: Connection, row: Row, encoding: str, columns: tuple[str, ...], rows: Iterator[bytes]
+    inside: Connection, encoding: str, table: Key, columns: tuple[str, ...], rows: Iterator[bytes]
 ) -> None:
-    inside.copy_text(identifier(*_key(row)), columns, rows, encoding)
+    inside.copy_text(identifier(*table), columns, rows, encoding)
 
 
 def _positions(order: Order, inside: Connection) -> list[dict[str, object]]:

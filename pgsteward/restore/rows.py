@@ -9,14 +9,14 @@ from typing import IO
 
 from pgsteward.errors import VerificationFailed
 from pgsteward.pgtools import Client, start_tool
-from pgsteward.postgres_names import split_columns
+from pgsteward.postgres_names import split_copy
 
 _COPY = b"COPY "
 _FROM = b" FROM stdin;\n"
 _END = b"\\.\n"
 _CHUNK = 1 << 17
 
-Take = Callable[[tuple[str, ...], Iterator[bytes]], None]
+Take = Callable[[tuple[str, str], tuple[str, ...], Iterator[bytes]], None]
 
 
 def read_rows(client: Client, archive: Path, number: int, decode: Callable[[bytes], str], take: Take) -> None:
@@ -27,8 +27,9 @@ def read_rows(client: Client, archive: Path, number: int, decode: Callable[[byte
         archive: The archive, with the file that holds these rows.
         number: Of the entry.
         decode: Reads the archive's encoding.
-        take: Is given the names of the columns, and the rows in COPY's text form and the archive's encoding.
-            It is called in another thread, and must read to the end.
+        take: Is given the table that they are for (a partitioned one, where a restore has to place the rows
+            anew), the names of the columns, and the rows as COPY writes text, in the archive's encoding. It
+            is called in another thread, and must read to the end.
 
     Raises:
         VerificationFailed: The rows have no end: the archive is cut off.
@@ -38,7 +39,7 @@ def read_rows(client: Client, archive: Path, number: int, decode: Callable[[byte
     def from_script(script: IO[bytes]) -> None:
         for line in script:
             if line.startswith(_COPY) and line.endswith(_FROM):
-                take(split_columns(decode(line[len(_COPY) : -len(_FROM)])), _rows(script))
+                take(*split_copy(decode(line[len(_COPY) : -len(_FROM)])), _rows(script))
                 break
         else:
             raise VerificationFailed(f"entry {number} of the archive has no rows, but should")

@@ -27,12 +27,14 @@ class Scope:
         tables: Names or patterns of tables, views, materialized views and sequences.
         schema_only: Definitions and no rows.
         data_only: Rows and no definitions.
+        bare: Tables with their rows and without what hangs on them: indexes, constraints, triggers, rights.
     """
 
     schemas: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     schema_only: bool = False
     data_only: bool = False
+    bare: bool = False
 
     def __post_init__(self) -> None:
         if self.schema_only and self.data_only:

@@ -55,6 +55,7 @@ _OF_THE_DATABASE = frozenset(
         "SUBSCRIPTION TABLE",
     }
 )
+_NOT_BARE = (_OF_ITS_TABLE | _OF_ANYTHING | set(_IF_ALL_IS_THERE)) - {"TABLE DATA", "TABLE ATTACH"}
 _VIEWS = frozenset({"VIEW", "MATERIALIZED VIEW"})
 _ROUTINES = frozenset({"FUNCTION", "PROCEDURE"})
 _WORD = re.compile(r'"(?:[^"]|"")+"|[^\W\d][\w$]*')
@@ -66,6 +67,7 @@ class Part:
 
     Attributes:
         scope: As asked for.
+        chosen: Kinds of the relations that were chosen by name, by name.
         numbers: The archive's entries.
         schemas: Where they are.
         filled: Tables and materialized views whose rows are restored.
@@ -79,6 +81,7 @@ class Part:
 
     scope: Scope
     numbers: frozenset[int]
+    chosen: dict[Key, str] = field(default_factory=dict)
     schemas: frozenset[str] = frozenset()
     filled: frozenset[Key] = frozenset()
     empty: frozenset[Key] = frozenset()
@@ -310,8 +313,18 @@ class _Taking:
         taken = [entries[number] for number in sorted(self.taken)]
         relations = [entry for entry in taken if entry.kind in RELATIONS - {"SEQUENCE"}]
         tables = [entry for entry in relations if entry.kind != "VIEW"]
+        rows_of = {
+            entries[need].key: entry.number
+            for entry in taken
+            if entry.kind == "TABLE DATA" and not scope.schema_only
+            for need in entry.needs[:1]
+            if entries[need].kind in RELATIONS  # of an extension it holds what was put into its tables
+        }
         filled = {e.number for e in tables if self.taken[e.number] and not scope.schema_only}
         left_out = list(self.left_out)
+        if scope.data_only:
+            filled = {e.number for e in tables if e.key in rows_of}
+            left_out += self._without_copy(taken)
         if any(entry.kind in LARGE_OBJECTS for entry in entries.values()):
             left_out.append(Note("large objects", "left out: a part of a backup has none"))
         if not scope.data_only:
@@ -322,35 +335,39 @@ class _Taking:
             if not (scope.schema_only and entry.kind in DATA)
             and not (scope.data_only and entry.kind not in DATA)
             and entry.kind not in LARGE_OBJECTS
+            and not (scope.bare and entry.kind in _NOT_BARE)
         }
+        made = [entry for entry in taken if entry.number in numbers]
+        positions = [entry.needs[0] for entry in made if entry.kind == "SEQUENCE SET" and entry.needs]
+        along = [
+            Note(quote_name(*entry.key), self._reason(entry, entry.number in filled))
+            for entry in relations
+            if entry.number not in chosen and (entry.number in filled or not scope.data_only)
+        ]
         return Part(
             scope,
             frozenset(numbers),
-            frozenset(entry.schema for entry in taken if entry.schema),
-            frozenset(entry.key for entry in tables if entry.number in filled),
-            frozenset(entry.key for entry in tables if entry.number not in filled),
-            frozenset(
-                entries[need].key
-                for number in numbers
-                if entries[number].kind == "SEQUENCE SET"
-                for need in entries[number].needs[:1]
-            ),
-            frozenset(entry.name for entry in taken if entry.kind == "EXTENSION"),
-            {
-                entries[entry.needs[0]].key: entry.number
-                for entry in taken
-                if entry.kind == "TABLE DATA" and entry.number in numbers and entry.needs
-            },
-            tuple(
-                Note(quote_name(*entry.key), self._reason(entry, entry.number in filled))
-                for entry in relations
-                if entry.number not in chosen and (entry.number in filled or not scope.data_only)
-            ),
-            tuple(left_out),
+            chosen={e.key: e.kind for e in taken if e.number in chosen and e.kind in RELATIONS},
+            schemas=frozenset(entry.schema for entry in taken if entry.schema),
+            filled=frozenset(entry.key for entry in tables if entry.number in filled),
+            empty=frozenset(entry.key for entry in tables if entry.number not in filled),
+            sequences=frozenset(entries[number].key for number in positions),
+            extensions=frozenset(entry.name for entry in taken if entry.kind == "EXTENSION"),
+            rows_of=rows_of,
+            along=tuple(along),
+            left_out=tuple(left_out),
         )
 
+    def _without_copy(self, taken: Iterable[Entry]) -> Iterable[Note]:
+        """Name what has rows and is not filled by copying them."""
+        for entry in taken:
+            if entry.kind == "MATERIALIZED VIEW":
+                yield Note(quote_name(*entry.key), "not refreshed: REFRESH it once its tables are filled")
+            elif entry.kind == "EXTENSION" and entry.number in self.graph.belongings:
+                kinds = {self.graph.entries[number].kind for number in self.graph.belongings[entry.number]}
+                if "TABLE DATA" in kinds:
+                    yield Note(f"extension {quote_name(entry.name)}", "rows in its own tables are left out")
+
     def _reason(self, entry: Entry, filled: bool) -> str:
-        rows = (
-            "" if filled or self.scope.schema_only or entry.kind == "VIEW" else "; it comes without its rows"
-        )
-        return f"{self.why[entry.number]}{rows}"
+        whole = filled or self.scope.schema_only or entry.kind == "VIEW"
+        return self.why[entry.number] + ("" if whole else "; it comes without its rows")

@@ -102,6 +102,10 @@ def test_a_folder_and_a_server_are_enough(
     code, planned, log = call(server, tmp_path, "--from-url", url, "--to", to, "--dry-run")
     assert (code, planned["status"], planned["dry_run"]) == (0, "ok", True), log
     assert {check["check"] for check in planned["preflight"]} >= {"client", "name", "roles", "files"}
+    part = ("--table", "public.t", "--schema-only", "--into", new_name)
+    code, done, log = call(server, tmp_path, "--from-url", url, "--to", to, *part)
+    assert (code, done["part"]["without_rows"], done["receipt"]) == (0, ["public.t"], None), log
+    server.drop(new_name)
     code, done, log = call(server, tmp_path, "--from-url", url, "--to", to, "--into", new_name)
     assert (code, done["status"], done["backup_id"], done["target"]) == (0, "ok", backup_id, "app"), log
     assert done["proof"]["equal"]

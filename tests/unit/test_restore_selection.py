@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgsteward.errors import ConfigError, PreconditionError
-from pgsteward.postgres_names import split_columns, split_names
+from pgsteward.postgres_names import split_copy, split_names
 from pgsteward.restore import toc
 from pgsteward.restore.scope import Scope, matching
 from pgsteward.restore.selection import choose
@@ -150,5 +150,6 @@ def test_what_is_no_pattern_or_no_scope_is_refused() -> None:
 
 def test_lists_of_names_are_split_outside_quotes() -> None:
     assert split_names('public.a, "App X"."b, ""c"') == (("public", "a"), ("App X", 'b, "c'))
-    assert split_columns('"App (X)".t (id, "Total, net", "a)b")') == ("id", "Total, net", "a)b")
-    assert split_columns("public.t ") == ()
+    head = '"App (X)".t (id, "Total, net", "a)b")'
+    assert split_copy(head) == (("App (X)", "t"), ("id", "Total, net", "a)b"))
+    assert split_copy("public.t ") == (("public", "t"), ())
