@@ -41,7 +41,7 @@ _SCHEDULE_KEYS = {
     *("replaces", "day_or", "max_scheduled_runs"),
 }
 _STRATEGIES = {"ENQUEUE", "CANCEL_NEW"}
-_BY_HAND_ONLY = {"restore"}
+_BY_HAND_ONLY = {"restore", "restore-table"}
 
 
 @dataclass(frozen=True, slots=True)

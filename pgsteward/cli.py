@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pgsteward import cli_drill, cli_prune, cli_receipts, cli_restore, cli_setup
+from pgsteward import cli_drill, cli_prune, cli_receipts, cli_restore, cli_restore_table, cli_setup
 from pgsteward.cli_output import print_result, print_text, set_up_logging
 from pgsteward.cli_run import (
     BACKUP_WORDS,
@@ -251,6 +251,7 @@ app.command(rich_help_panel=BACKUPS)(cli_receipts.receipts)
 
 app.command(rich_help_panel=BACKUPS)(cli_restore.restore)
 app.command("undo-restore", rich_help_panel=BACKUPS)(cli_restore.undo_restore)
+app.command("restore-table", rich_help_panel=BACKUPS)(cli_restore_table.restore_table)
 app.command(rich_help_panel=BACKUPS)(cli_drill.drill)
 
 

@@ -109,6 +109,8 @@ def _section(section: Section, *, alone: bool) -> list[RenderableType]:
     if section.remarks:
         body += [""] if section.tables else []
         body.append(_remarks(section.remarks, name_step=False))
+    if section.script:
+        body += ["", Text(section.script, overflow="fold")]
     if not body:
         return []
     title = Text.assemble((section.title, f"bold {STYLES[section.status]}"), "  ", section.sentence)

@@ -116,10 +116,12 @@ class RestoreConfig(LoginConfig):
 
     Attributes:
         keep_replaced_days: How long a database that a restore has replaced stays under its other name.
+        keep_side_tables_days: How long a table of a backup stays beside the live one.
     """
 
     identity: Secret | None = None
     keep_replaced_days: Whole = Field(14, ge=1, le=36_500)
+    keep_side_tables_days: Whole = Field(7, ge=1, le=36_500)
 
 
 class DrillConfig(Model):

@@ -3,9 +3,10 @@
 Touched is only what carries our own mark, and only when the run that made it is dead: its advisory lock is
 free. Where there is no such lock any more, because the database was replaced since, only what has not
 changed for `orphan_days` is touched. Databases that restores have replaced carry a mark too, and are dropped
-once they are old (`keep_replaced_days`). Unfinished backups and uploads belong to the runs that hold the
-``backup`` lock, and the janitor holds it while it works; databases of unfinished restores and invalid
-indexes have locks of their own.
+once they are old (`keep_replaced_days`); so are tables of backups beside live ones
+(`keep_side_tables_days`). Unfinished backups and uploads belong to the runs that hold the ``backup`` lock,
+and the janitor holds it while it works; databases of unfinished restores and invalid indexes have locks of
+their own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, 
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
 from pgsteward.postgres import Row
+from pgsteward.restore import side
 from pgsteward.restore.replaced import drop_old
 from pgsteward.restore.scratch import Dropped
 from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
@@ -171,6 +173,7 @@ def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:
     for what, drop in (
         ("databases of unfinished restores", _drop_unfinished),
         ("databases that restores have replaced", drop_old),
+        ("tables of backups beside live ones", side.drop_old),
     ):
         try:
             dropped = drop(target, dry_run=dry_run)

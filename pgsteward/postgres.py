@@ -151,6 +151,11 @@ def raw(text: LiteralString) -> sql.SQL:
     return sql.SQL(text)
 
 
+def type_of(text: str) -> sql.SQL:
+    """Mark the name of a type, as ``format_type`` of a server has written it, quoted already, as SQL."""
+    return sql.SQL(text)
+
+
 def compose(template: LiteralString, *args: sql.Composable, **parts: sql.Composable) -> sql.Composed:
     """Put quoted parts into a statement; the template is a literal of the source code."""
     return sql.SQL(template).format(*args, **parts)
@@ -337,6 +342,12 @@ class Connection:
         with self._running(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
+
+    def copy_out(self, statement: Statement) -> Iterator[bytes]:
+        """Yield what ``COPY ... TO STDOUT`` gives, as it comes."""
+        with self._running(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for chunk in copy:
+                yield bytes(chunk)
 
     def copy_text(self, table: Part, columns: Sequence[str], chunks: Iterable[bytes], encoding: str) -> None:
         """Feed rows that are in COPY's text form already into a table.

@@ -61,6 +61,8 @@ def _section(section: Section, *, alone: bool) -> list[str]:
         ]
     if section.remarks:
         body += [*_remarks(section.remarks, name_step=False), ""]
+    if section.script:
+        body += ["```sql", section.script.rstrip(), "```", ""]
     if alone:
         return body
     return (

@@ -29,7 +29,7 @@ MAX_ROWS_OF_SEVERAL = 15
 _IN_EVERY_NIGHT = frozenset({"lock waiters"})
 """Lists of objects that stay on the page of such a night; the others are in the JSON."""
 
-_HIDDEN = frozenset({"error", "database", "bloated", "total", "small"})
+_HIDDEN = frozenset({"error", "database", "bloated", "total", "small", "merge", "merge_script"})
 """Details that say again what stands elsewhere on the page."""
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -128,6 +128,7 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
         facts=facts,
         tables=tables,
         remarks=_remarks(step, kinds),
+        script=step.details.get("merge_script") or "",
     )
 
 

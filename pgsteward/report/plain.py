@@ -42,6 +42,8 @@ def _section(section: Section, *, alone: bool) -> list[str]:
         body += [*([f"  {table.caption}:"] if table.caption else []), *_table(table), ""]
     if section.remarks:
         body += [*_remarks(section.remarks, name_step=False), ""]
+    if section.script:
+        body += [*section.script.splitlines(), ""]
     if alone or not body:
         return body
     return [*_wrap(section.sentence, first=f"{section.title} ({section.status}): ", rest="  "), *body]

@@ -47,7 +47,11 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One step."""
+    """One step.
+
+    Attributes:
+        script: SQL for a person to read, line by line as it is.
+    """
 
     title: str
     status: Shown
@@ -55,6 +59,7 @@ class Section:
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    script: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def restore(
         no_tablespaces=no_tablespaces,
         scope=scope,
     )
-    with _evidence_of_damage(order, dry_run), ExitStack() as stack:
+    with evidence_of_damage(order, dry_run), ExitStack() as stack:
         lock = stack.enter_context(scratch.restore_lock(admin))
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         with phases.phase("preflight"):
@@ -137,7 +137,7 @@ def restore(
 
 
 @contextlib.contextmanager
-def _evidence_of_damage(order: Order, dry_run: bool) -> Iterator[None]:
+def evidence_of_damage(order: Order, dry_run: bool) -> Iterator[None]:
     """Leave a red receipt where stored bytes are not what was written; a dry run leaves nothing anywhere."""
     try:
         yield

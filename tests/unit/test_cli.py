@@ -35,6 +35,7 @@ COMMANDS = [
     "prune",
     "receipts",
     "restore",
+    "restore-table",
     "undo-restore",
     "drill",
     "janitor",

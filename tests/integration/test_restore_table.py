@@ -1,0 +1,235 @@
+"""One table of a backup beside the live one: brought, compared, and merged back by the SQL that it prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward.backup.dump import back_up
+from pgsteward.errors import ConfigError, PreconditionError, VerificationFailed
+from pgsteward.janitor import clean_up
+from pgsteward.postgres import Connection, compose, identifier, literal
+from pgsteward.report.page import step_page
+from pgsteward.report.plain import render
+from pgsteward.restore import side
+from pgsteward.restore import table as table_module
+from pgsteward.restore.row_diff import compare_rows
+from pgsteward.restore.table import parse_key, restore_table
+from pgsteward.results import StepResult
+from pgsteward.targets import Target
+from tests.integration.backup_targets import make_target
+from tests.servers import Database, Server
+
+LINES = '"App X"."Order Lines"'
+CONTENT = """
+CREATE SCHEMA "App X";
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE DOMAIN price AS numeric(10, 2) CHECK (VALUE >= 0);
+CREATE FUNCTION noisy() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''touched''; END';
+CREATE TABLE "App X"."Order Lines" (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "Note" text, mood mood, price price, doc json, at point,
+    tags text[], quantity int, code char(4), who regrole, old text,
+    total numeric GENERATED ALWAYS AS (price * quantity) STORED);
+INSERT INTO "App X"."Order Lines" ("Note", mood, price, doc, at, tags, quantity, code, who, old)
+    SELECT 'note ' || g, 'sad', g, '{"a":  1}', point(g, 1), ARRAY['x', NULL], g, 'ab', 'pg_monitor', 'o'
+      FROM generate_series(1, 40) AS g;
+ALTER TABLE "App X"."Order Lines" ENABLE ROW LEVEL SECURITY;
+CREATE TABLE bag (a int, b json);
+INSERT INTO bag SELECT g % 3, '{"k": 1}' FROM generate_series(1, 9) AS g; INSERT INTO bag VALUES (NULL, NULL);
+CREATE TABLE events (id int, "at day" date, v text, PRIMARY KEY (id, "at day")) PARTITION BY RANGE ("at day");
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+INSERT INTO events SELECT g, date '2026-01-01' + g, 'v' FROM generate_series(1, 50) AS g;
+CREATE VIEW shown AS SELECT 1 AS a;
+"""
+SINCE = """
+DELETE FROM "App X"."Order Lines" WHERE id <= 3;
+INSERT INTO "App X"."Order Lines" ("Note", price, quantity) VALUES ('new', 1, 1), (NULL, 2, 2);
+UPDATE "App X"."Order Lines" SET doc = '{"a": 1}', price = 5.5 WHERE id = 10;
+UPDATE "App X"."Order Lines" SET "Note" = NULL WHERE id = 11;
+UPDATE "App X"."Order Lines" SET at = point(0, 0), tags = NULL WHERE id IN (12, 13);
+ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
+ALTER TABLE "App X"."Order Lines" ALTER mood TYPE text USING 'sad';
+ALTER TABLE "App X"."Order Lines" DROP COLUMN old, ADD COLUMN new int NOT NULL DEFAULT 1;
+CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON "App X"."Order Lines" EXECUTE FUNCTION noisy();
+ALTER TABLE "App X"."Order Lines" DISABLE TRIGGER t;
+DELETE FROM bag WHERE ctid IN (SELECT ctid FROM bag WHERE a = 1 LIMIT 2);
+INSERT INTO bag VALUES (7, '{"k":  1}'), (NULL, NULL);
+DELETE FROM events WHERE id <= 2; UPDATE events SET v = 'w' WHERE id = 40;
+INSERT INTO events VALUES (3, '2026-02-20', 'other day')
+"""
+
+
+@pytest.fixture
+def target(database: Database, tmp_path: Path) -> Target:
+    database.execute(CONTENT)
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    return target
+
+
+@pytest.fixture
+def changed(database: Database, target: Target) -> Iterator[Target]:
+    database.execute(SINCE)
+    yield target
+    assert (
+        database.value("SELECT count(*) FROM pg_database WHERE datname LIKE 'pgsteward!_tmp!_%' ESCAPE '!'")
+        == 0
+    )
+
+
+def brought(target: Target, table: str, **options: Any) -> StepResult:
+    result = restore_table(target, table, **options)
+    assert result.status == "ok", result.as_json()
+    assert result.details["proof"]["equal"] is True
+    return result
+
+
+def merge(database: Database, result: StepResult) -> None:
+    """Run what was printed, as somebody does who wants all of it."""
+    script = str(result.details["merge_script"])
+    assert script.endswith("ROLLBACK;\n")
+    database.execute(script.replace("ROLLBACK;", "COMMIT;").encode())
+
+
+def test_what_has_changed_is_told_by_key_and_merged_back(
+    database: Database, server: Server, changed: Target
+) -> None:
+    before = database.rows('SELECT * FROM "App X"."Order Lines" ORDER BY id')
+    result = brought(changed, LINES)
+    assert result.details["difference"] == {"removed": 3, "added": 2, "changed": 4}
+    assert result.details["columns_changed"] == {"Note": 1, "price": 1, "doc": 1, "at": 2, "tags": 2}
+    assert [row["id"] for row in result.details["rows_removed"]] == ["1", "2", "3"]
+    assert [row["Note"] for row in result.details["rows_added"]] == ["new", None]
+    assert result.details["rows_changed"][:3] == [
+        {"key": {"id": "10"}, "column": "price", "backup": "10.00", "live": "5.50"},
+        {"key": {"id": "10"}, "column": "doc", "backup": '{"a":  1}', "live": '{"a": 1}'},
+        {"key": {"id": "11"}, "column": "Note", "backup": "note 11", "live": None},
+    ]
+    notes = {note.object: note.reason for note in result.skipped}
+    assert "is text, was public.mood" in notes["column mood"]
+    assert "dropped since" in notes["column old"]
+    assert "added since" in notes["column new"]
+    assert "generated" in notes["column total"]
+    assert database.rows('SELECT * FROM "App X"."Order Lines" ORDER BY id') == before
+    text = render(step_page(result))
+    assert "3 rows were removed" in re.sub(r"\s+", " ", text)
+    assert "OVERRIDING SYSTEM VALUE" in text
+    schema = str(result.details["side_table"]).split(".")[0].strip('"')
+    with server.connect(database.dbname) as session:
+        assert not session.value("SELECT has_schema_privilege('pg_monitor', %(s)s, 'usage')", {"s": schema})
+    merge(database, result)
+    again = brought(changed, LINES)
+    assert again.details["difference"] == {"removed": 0, "added": 0, "changed": 0}
+    assert again.details["merge_script"] is None
+    assert database.value('SELECT total::text FROM "App X"."Order Lines" WHERE id = 3') == "9.00"
+
+
+def test_rows_without_a_key_are_compared_as_wholes(database: Database, changed: Target) -> None:
+    result = brought(changed, "public.bag")
+    assert result.details["key"] is None
+    assert result.details["difference"] == {"removed": 2, "added": 2, "changed": None}
+    assert result.details["rows_added"] == [{"row": "(,)"}, {"row": '(7,"{""k"":  1}")'}]
+    assert result.details["merge"]["update"] is None
+    merge(database, result)
+    assert brought(changed, "bag").details["difference"] == {"removed": 0, "added": 0, "changed": None}
+    with pytest.raises(PreconditionError, match=r"key a does not tell the rows of the backup apart"):
+        restore_table(changed, "bag", key=("a",))
+    with pytest.raises(PreconditionError, match=r"has no column c; it has a, b"):
+        restore_table(changed, "bag", key=("c",))
+
+
+def test_a_partitioned_table_is_one_table_with_a_key_of_two_columns(
+    database: Database, changed: Target
+) -> None:
+    result = brought(changed, "events")
+    assert result.details["rows"] == 50
+    assert result.details["key"] == ["id", "at day"]
+    assert result.details["difference"] == {"removed": 2, "added": 1, "changed": 1}
+    merge(database, result)
+    assert brought(changed, "events").details["merge_script"] is None
+    by_id = brought(changed, "events", key=parse_key("id"))
+    assert by_id.details["key"] == ["id"]
+
+
+def test_a_table_that_is_gone_is_brought_all_the_same(database: Database, target: Target) -> None:
+    database.execute("DROP TABLE bag")
+    planned = restore_table(target, "bag", dry_run=True)
+    assert (planned.dry_run, planned.changed[0].action) == (True, "would bring")
+    assert database.rows("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'pgsteward%%'") == []
+    result = brought(target, "bag")
+    assert (result.details["rows"], result.details["difference"]) == (10, None)
+    database.execute(str(result.details["drop"]).encode())
+
+
+def test_a_copy_that_a_crash_has_emptied_deletes_nothing(database: Database, changed: Target) -> None:
+    result = brought(changed, "events")
+    schema, name = str(result.details["side_table"]).split(".")
+    database.execute(compose("TRUNCATE {}", identifier(schema, name)))
+    database.execute(str(result.details["merge"]["delete"]).encode())
+    assert database.value("SELECT count(*) FROM events") == 49
+
+
+def test_what_is_not_one_table_is_refused(target: Target) -> None:
+    with pytest.raises(PreconditionError, match=r"has to be one table, and it chooses public.shown"):
+        restore_table(target, "shown")
+    with pytest.raises(PreconditionError, match=r"chooses .*events_1 \(table\), public.events_2"):
+        restore_table(target, "events_*")
+    with pytest.raises(PreconditionError, match=r"near it are: public\.events"):
+        restore_table(target, "evnts")
+    with pytest.raises(ConfigError, match="say which table"):
+        restore_table(target, " ")
+    with pytest.raises(ConfigError, match=r"is no name of a column"):
+        parse_key("a, b c")
+
+
+def test_nothing_is_left_where_the_copy_is_not_what_was_restored(
+    database: Database, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def breaks(*args: Any) -> None:
+        compare_rows(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table_module, "compare_rows", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        restore_table(target, "bag")
+    copy_out = Connection.copy_out
+    monkeypatch.setattr(Connection, "copy_out", lambda self, what: list(copy_out(self, what))[:-1])
+    with pytest.raises(VerificationFailed, match="is not what was restored"):
+        restore_table(target, "bag")
+    assert database.rows("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'pgsteward%%'") == []
+
+
+def test_the_janitor_drops_what_is_old_and_only_ours(database: Database, target: Target) -> None:
+    kept = brought(target, "bag")
+    old, used = brought(target, "bag"), brought(target, "bag")
+    long_ago = (datetime.now(UTC) - timedelta(days=8)).isoformat()
+    for result in (old, used):
+        schema = str(result.details["side_table"]).split(".")[0]
+        mark = side.MARK + json.dumps({"table": "bag", "made_at": long_ago})
+        database.execute(compose("COMMENT ON SCHEMA {} IS {}", identifier(schema), literal(mark)))
+    database.execute(f"CREATE VIEW mine AS SELECT * FROM {used.details['side_table']}".encode())
+    database.execute("CREATE SCHEMA pgsteward_not_ours")
+    planned = clean_up(target, dry_run=True)
+    named = {str(r.details["side_table"]).split(".")[0] for r in (old, used)}
+    assert {item.object for item in planned.changed} == named
+    done = clean_up(target)
+    assert [item.object for item in done.changed] == [str(old.details["side_table"]).split(".")[0]]
+    assert "view mine depends" in done.failed[0].reason
+    assert any("keep_side_tables_days" in note.reason for note in done.skipped)
+    left = {
+        row["n"]
+        for row in database.rows("SELECT nspname AS n FROM pg_namespace WHERE nspname ~ '^pgsteward'")
+    }
+    assert left == {
+        "pgsteward_not_ours",
+        str(kept.details["side_table"]).split(".")[0],
+        str(used.details["side_table"]).split(".")[0],
+    }
