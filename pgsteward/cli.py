@@ -327,12 +327,12 @@ def vacuum(
 def bloat(
     ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
 ) -> None:
-    """Measure how much space the B-tree indexes waste."""
+    """Measure how much space indexes and tables waste."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.index_bloat import detect
 
-        return detect(chosen)
+        return detect(chosen, progress=progress)
 
     run_operation(ctx, "bloat", target, operation, as_json=json, database=database, across="server")
 

@@ -170,11 +170,24 @@ class IndexBloatConfig(Model):
     """When an index counts as bloated: both thresholds must be met.
 
     Below a ratio of about 0.35 healthy indexes on random keys would be rebuilt for ever.
+
+    Attributes:
+        min_size: Indexes and tables below this are not measured by the bloat step.
+        measure_bytes: What one run reads at most, ...
+        measure_minutes: ... and for how long; the next run carries on.
+        toast: The indexes of TOAST tables as well.
+        rebuild_on_estimate: Rebuild also what is bloated by the catalog's statistics alone.
+        exclude: Names of indexes, or of tables with their indexes.
     """
 
     min_ratio: Number = Field(0.4, gt=0, lt=1)
     min_reclaimable: ByteSize = Field(default=ByteSize(50_000_000), ge=0)
     max_wait_s: Number = Field(600.0, gt=0)
+    min_size: ByteSize = Field(default=ByteSize(1_000_000), ge=0)
+    measure_bytes: ByteSize = Field(default=ByteSize(20_000_000_000), ge=1)
+    measure_minutes: Number = Field(10.0, gt=0)
+    toast: Switch = False
+    rebuild_on_estimate: Switch = False
     exclude: tuple[str, ...] = ()
 
 

@@ -71,7 +71,10 @@ def vacuum_tables(
         stuck = [item for item in ledger.changed if item.facts.get("dead_rows_after", 0) > _few(item)]
         if stuck:
             horizon = horizon_holders(connection)
-            who = "; ".join(_name(holder) for holder in horizon[:3]) or "nobody that could be named"
+            who = (
+                "; ".join(name_horizon_holder(holder) for holder in horizon[:3])
+                or "nobody that could be named"
+            )
             for item in stuck:
                 dead = item.facts["dead_rows_after"]
                 ledger.skip(item.object, f"{dead} dead rows can't be removed yet, they are held by: {who}")
@@ -80,13 +83,22 @@ def vacuum_tables(
         f"{done} {'would be vacuumed' if dry_run else 'vacuumed'}"
         + (f", {len(ledger.failed)} failed" if ledger.failed else "")
         + (f", dead rows stay in {len(stuck)}" if stuck else ""),
-        {"horizon": [{**holder, "name": _name(holder)} for holder in horizon]},
+        {"horizon": [{**holder, "name": name_horizon_holder(holder)} for holder in horizon]},
     )
 
 
 def horizon_holders(connection: Connection) -> list[Row]:
     """Return who keeps dead rows from being removed, oldest first."""
     return connection.rows(sql.load("horizon_holders"))
+
+
+def name_horizon_holder(holder: Row) -> str:
+    """Return who keeps dead rows in one phrase, with how far back it sees."""
+    kind = holder["kind"]
+    if kind == "session":
+        return f"{name_holder(holder)}, {holder['age_xids']} transactions ago"
+    what = holder["gid"] or holder["application_name"]
+    return f"{kind} {what!r}, {holder['age_xids']} transactions ago"
 
 
 def _vacuum(connection: Connection, leaf: Relation, ledger: Ledger) -> None:
@@ -151,11 +163,3 @@ def _state(connection: Connection, leaf: Relation) -> Row:
 def _few(item: Item) -> float:
     """Return how many dead rows a busy table may keep without anybody being named for it."""
     return max(_MANY_DEAD * float(item.facts["live_rows"]), 100.0)
-
-
-def _name(holder: Row) -> str:
-    kind = holder["kind"]
-    if kind == "session":
-        return f"{name_holder(holder)}, {holder['age_xids']} transactions ago"
-    what = holder["gid"] or holder["application_name"]
-    return f"{kind} {what!r}, {holder['age_xids']} transactions ago"

@@ -10,6 +10,7 @@ from pgsteward.results import StepResult
 from pgsteward.several import over
 from pgsteward.targets import load_target
 from tasks import maintenance_task
+from tasks.progress import shown_progress
 
 
 @maintenance_task("bloat", timeout=timedelta(hours=2))
@@ -18,5 +19,13 @@ def detect(
     database: str | None = None,
     grounds: Mapping[str, str] | None = None,
 ) -> StepResult:
-    """Measure the indexes of one database; changes nothing."""
-    return over(load_target(target), "bloat", index_bloat.detect, database=database, grounds=grounds)
+    """Measure the indexes and tables of one database; changes nothing."""
+    with shown_progress("bloat", target) as progress:
+        return over(
+            load_target(target),
+            "bloat",
+            lambda bound: index_bloat.detect(bound, progress=progress),
+            database=database,
+            grounds=grounds,
+            progress=progress,
+        )

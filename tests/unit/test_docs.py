@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import ByteSize
 from pydantic_core import PydanticUndefined
 
 from pgsteward import config
@@ -78,8 +79,8 @@ def test_every_default_is_the_documented_one(title: str) -> None:
 
 
 def as_toml(name: str, value: Any) -> str:
-    if name == "min_reclaimable":
-        return f'"{value // 1_000_000}MB"'
+    if isinstance(value, ByteSize):
+        return f'"{value // 10**9}GB"' if value >= 10**9 else f'"{value // 10**6}MB"'
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from pgsteward.bloat_catalog import hides_bloat, why_excluded
+from pgsteward.bloat_census import Census, Index, Method, Table, is_bloated, may_rebuild, way_out
+from pgsteward.bloat_measures import packed_share, reclaimable_ratio, rewritable_ratio
 from pgsteward.config import IndexBloatConfig
-from pgsteward.index_bloat import Index, hides_bloat, is_bloated, reclaimable_ratio, why_excluded
 
 
 def stats(size: int, leaf: int, internal: int, density: float) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def test_the_ratio_is_what_a_rebuild_gives_back(row: dict[str, Any], fillfactor:
     assert reclaimable_ratio(row, fillfactor) == pytest.approx(ratio, abs=0.01)
 
 
-def index(size: int, ratio: float) -> Index:
+def index(size: int, ratio: float, method: Method = "exact") -> Index:
     return Index(
         oid=1,
         table_oid=2,
@@ -46,6 +48,7 @@ def index(size: int, ratio: float) -> Index:
         is_owner=True,
         bytes=size,
         ratio=ratio,
+        method=method,
     )
 
 
@@ -90,11 +93,12 @@ def test_dead_rows_hide_bloat(dead: int, live: int, hidden: bool) -> None:
 ROW = {
     "schema": "public",
     "name": "by_kind",
-    "is_temporary": False,
+    "is_unlogged": False,
     "is_exclusion": False,
     "is_valid": True,
     "method": "btree",
 }
+HEAP = {"schema": "public", "name": "t"}
 
 
 @pytest.mark.parametrize(
@@ -103,11 +107,99 @@ ROW = {
         pytest.param({}, None, id="btree"),
         pytest.param({"is_valid": False}, "invalid", id="invalid"),
         pytest.param({"is_exclusion": True}, "exclusion constraint", id="exclusion"),
-        pytest.param({"method": "gin"}, "no exact measure for gin yet", id="gin"),
+        pytest.param({"method": "gin"}, None, id="gin-is-compared-with-its-history"),
         pytest.param({"method": "brin"}, "BRIN", id="brin"),
         pytest.param({"name": "tmp_1"}, "index_bloat.exclude", id="excluded-by-pattern"),
     ],
 )
 def test_what_is_left_out_has_a_reason(change: dict[str, Any], reason: str | None) -> None:
-    found = why_excluded({**ROW, **change}, ["public.tmp_*"])
+    found = why_excluded({**ROW, **change}, HEAP, ["public.tmp_*"])
     assert found is None if reason is None else reason in str(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "allowed", "rebuilt"),
+    [
+        pytest.param("exact", False, True, id="exact"),
+        pytest.param("history", False, True, id="its-own-history"),
+        pytest.param("estimate", False, False, id="an-estimate-is-no-reason"),
+        pytest.param("estimate", True, True, id="unless-the-user-says-so"),
+    ],
+)
+def test_an_estimate_alone_rebuilds_nothing(method: Method, allowed: bool, rebuilt: bool) -> None:
+    settings = IndexBloatConfig(rebuild_on_estimate=allowed)
+    assert may_rebuild(index(200_000_000, 0.9, method), settings) is rebuilt
+    assert not may_rebuild(index(200_000_000, 0.1, method), settings)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "free", "dead", "fillfactor", "width", "ratio"),
+    [
+        # rows of pgstattuple_approx on PostgreSQL 17, with the share that VACUUM FULL then really gave back
+        pytest.param(1572864, 6000, 1108264, 0, 100, 37.0, 0.740, id="70-percent-deleted-evenly"),
+        pytest.param(1572864, 9627, 1158740, 0, 100, 37.0, 0.734, id="oldest-70-percent-deleted"),
+        pytest.param(3145728, 6000, 2674964, 0, 50, 37.0, 0.734, id="half-full-on-purpose"),
+        pytest.param(1048576, 6000, 774296, 0, 100, 8.0, 0.789, id="narrow"),
+        pytest.param(1048576, 6000, 774296, 0, 100, None, 0.739, id="of-unknown-width-on-the-careful-side"),
+        pytest.param(13107200, 20000, 6895144, 0, 50, 273.5, 0.016, id="half-full-and-healthy"),
+        pytest.param(4194304, 2000, 300016, 0, 100, 1908.0, 0.023, id="a-rest-of-each-page-is-no-bloat"),
+        pytest.param(1572864, 6000, 0, 1108264, 100, 37.0, 0.740, id="dead-and-not-vacuumed"),
+        pytest.param(8028160, 0, 7970000, 0, 100, None, 1.0, id="emptied"),
+        pytest.param(0, 0, 0, 0, 100, None, 0.0, id="no-page"),
+    ],
+)
+def test_the_ratio_of_a_table_is_what_a_rewrite_gives_back(
+    size: int, rows: int, free: int, dead: int, fillfactor: int, width: float | None, ratio: float
+) -> None:
+    stats = {
+        "table_len": size,
+        "row_count": float(rows),
+        "approx_free_space": free,
+        "dead_tuple_len": dead,
+    }
+    assert rewritable_ratio(stats, fillfactor, width=width) == pytest.approx(ratio, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("entry", "fillfactor", "share"),
+    [
+        pytest.param(20, 90, 0.900, id="narrow"),
+        pytest.param(20, 50, 0.500, id="half-full"),
+        pytest.param(276, 90, 0.915, id="the-last-entry-goes-over"),
+        pytest.param(1000, 90, 0.960, id="wide"),
+        pytest.param(0, 90, 0.900, id="unknown"),
+    ],
+)
+def test_a_rebuild_packs_wide_entries_closer_than_the_fillfactor(
+    entry: float, fillfactor: float, share: float
+) -> None:
+    assert packed_share(entry, fillfactor) == pytest.approx(share, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        pytest.param(170010, ("VACUUM a.b;", "pg_repack --table=a.b", "VACUUM FULL a.b;"), id="17"),
+        pytest.param(190000, ("VACUUM a.b;", "REPACK (CONCURRENTLY) a.b;", "VACUUM FULL a.b;"), id="19"),
+    ],
+)
+def test_the_way_out_of_a_bloated_table_is_a_text(version: int, words: tuple[str, ...]) -> None:
+    assert all(each in way_out("a.b", version) for each in words)
+
+
+def test_a_census_says_what_it_looked_at_and_what_not() -> None:
+    census = Census(
+        measured=(index(100_000_000, 0.5),),
+        bloated=(index(100_000_000, 0.5),),
+        total=9,
+        total_bytes=2_000_000_000,
+        small=3,
+        estimated=(index(50_000_000, 0.9, "estimate"),),
+        suspected=(index(50_000_000, 0.9, "estimate"),),
+        left=4,
+        tables=(Table("public.t", 10, 0.5, 0, "VACUUM"), Table("public.u", 10, 0.0, 0)),
+    )
+    assert census.sentence() == (
+        "examined 2 of 9 indexes, 150.0 MB of 2.00 GB (1 by estimate, 3 too small to matter, 4 left for the"
+        " next run); 1 bloated, 50.0 MB to gain; 1 bloated by estimate; 1 bloated tables"
+    )
