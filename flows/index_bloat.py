@@ -1,4 +1,4 @@
-"""Index bloat: measure, change nothing."""
+"""Index and table bloat: measure, change nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tasks.index_bloat import detect
 
 @flow(name="bloat", flow_run_name="bloat-{target}")
 def bloat(target: str = "app", database: str = "") -> State[Any]:
-    """Measure how much space the indexes of one database waste.
+    """Measure how much space the indexes and tables of one database waste.
 
-    - **Does**: reads the indexes with `pgstatindex`; an index that can't be measured is listed as unknown.
-    - **Locks**: ACCESS SHARE on one index at a time.
+    - **Does**: reads indexes with `pgstatindex` and tables with `pgstattuple_approx`, as far as one run may;
+      the next one carries on. What can't be measured is listed as unknown, or estimated and marked so.
+    - **Locks**: ACCESS SHARE on one index or table at a time.
     - **Cancel**: any time.
     - **Undo**: nothing is changed.
 

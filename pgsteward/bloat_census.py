@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -198,7 +199,7 @@ def way_out(qualified: str, server_version: int, *, is_toast: bool = False) -> s
     concurrently = (
         f"REPACK (CONCURRENTLY) {qualified};"
         if server_version >= _REPACK_SINCE
-        else f"pg_repack --table={qualified}"
+        else f"pg_repack --table={shlex.quote(qualified)}"
     )
     return (
         f"{reuse}; only a rewrite gives it back to the disk: {concurrently} while others go on working, or"

@@ -29,7 +29,19 @@ MAX_ROWS_OF_SEVERAL = 15
 _IN_EVERY_NIGHT = frozenset({"lock waiters"})
 """Lists of objects that stay on the page of such a night; the others are in the JSON."""
 
-_HIDDEN = frozenset({"error", "database", "bloated", "total", "small", "merge", "merge_script"})
+_HIDDEN = frozenset(
+    {
+        "error",
+        "database",
+        "bloated",
+        "bloated_tables",
+        "total",
+        "small",
+        "left",
+        "merge",
+        "merge_script",
+    }
+)
 """Details that say again what stands elsewhere on the page."""
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward.index_bloat import detect
-from pgsteward.postgres import compose, identifier, literal, raw
+from pgsteward.bloat_order import Memory
+from pgsteward.index_bloat import detect, take_census
+from pgsteward.ledger import Ledger
+from pgsteward.postgres import Connection, compose, identifier, literal, raw
 from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import fill_bloated, flush_counters, temporary_role
 from tests.servers import Database
@@ -346,3 +348,79 @@ def test_a_database_without_indexes_is_unknown(database: Database, tmp_path: Pat
     found = detect(make_target(database, tmp_path))
     assert found.status == "unknown"
     assert "no index" in found.unknown[0].reason
+
+
+def fill_three(connection: Connection) -> None:
+    """Make three tables with an index each, the first one the largest."""
+    for number, rows in enumerate((60_000, 50_000, 40_000)):
+        name = identifier(f"t{number}")
+        connection.execute(
+            compose("CREATE TABLE {} AS SELECT generate_series(1, {}) AS a", name, literal(rows))
+        )
+        connection.execute(compose("CREATE INDEX ON {} (a)", name))
+        connection.execute(compose("DELETE FROM {} WHERE a % 2 = 0", name))
+    flush_counters(connection)
+    connection.execute("VACUUM ANALYZE")
+
+
+@pytest.mark.contrib
+def test_what_others_drop_or_lock_meanwhile_is_named_and_the_rest_is_measured(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect(purpose="migration", autocommit=False) as holder:
+        with database.connect() as connection:
+            fill_three(connection)
+
+        def meddle(what: str, done: int = 0, total: int = 0) -> None:
+            if what == "measuring public.t0_a_idx":
+                database.execute("DROP INDEX t1_a_idx")
+                holder.execute("ALTER TABLE t2 ALTER COLUMN a TYPE bigint")
+
+        found = detect(make_target(database, tmp_path, index_bloat=SMALL), progress=meddle)
+    assert [index["index"] for index in found.details["indexes"]] == ["public.t0_a_idx"]
+    assert "dropped" in {note.object: note.reason for note in found.skipped}["public.t1_a_idx"]
+    assert "pgsteward migration" in {note.object: note.reason for note in found.unknown}["public.t2_a_idx"]
+
+
+@pytest.mark.contrib
+def test_what_takes_longer_than_a_run_is_named_and_does_not_stand_before_the_others_for_ever(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        fill_three(connection)
+
+    def hold(what: str, done: int = 0, total: int = 0) -> None:
+        if what == "measuring public.t0_a_idx":  # waits for longer than the run has, not than a lock may take
+            holder.execute("ALTER TABLE t0 ALTER COLUMN a TYPE bigint")
+
+    short = make_target(database, tmp_path, index_bloat={**SMALL, "measure_minutes": 0.05 / 60})
+    with database.connect(autocommit=False) as holder:
+        first = detect(short, progress=hold)
+    assert [note.object for note in first.unknown] == ["public.t0_a_idx"]
+    assert "longer than measure_minutes" in first.unknown[0].reason
+    assert first.details["left"] == 2
+    order: list[str] = []
+    detect(
+        make_target(database, tmp_path, index_bloat=SMALL),
+        progress=lambda what, done=0, total=0: order.append(what),
+    )
+    assert order.index("measuring public.t1_a_idx") < order.index("measuring public.t0_a_idx")
+
+
+@pytest.mark.contrib
+def test_a_census_for_rebuilds_begins_with_what_is_known_to_be_bloated(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        fill_three(connection)
+        connection.execute("REINDEX INDEX t0_a_idx")
+        connection.execute("CREATE TABLE t3 AS SELECT generate_series(1, 90000) AS a")
+        connection.execute("CREATE INDEX ON t3 (a)")  # the largest, without statistics: it might be bloated
+    detect(make_target(database, tmp_path, index_bloat=SMALL))
+    target = make_target(database, tmp_path, index_bloat={**SMALL, "measure_bytes": "1.2MB"})
+    ledger = Ledger("reindex", "app")
+    census = take_census(
+        target.login("maintenance"), target.settings.index_bloat, ledger, memory=Memory(target)
+    )
+    assert [index.qualified for index in census.measured] == ["public.t1_a_idx"]
+    assert census.bloated == census.measured

@@ -187,6 +187,10 @@ def test_the_way_out_of_a_bloated_table_is_a_text(version: int, words: tuple[str
     assert all(each in way_out("a.b", version) for each in words)
 
 
+def test_the_way_out_can_be_pasted_into_a_shell() -> None:
+    assert """pg_repack --table='a."b c"' """ in way_out('a."b c"', 170010)
+
+
 def test_a_census_says_what_it_looked_at_and_what_not() -> None:
     census = Census(
         measured=(index(100_000_000, 0.5),),
