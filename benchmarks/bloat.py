@@ -56,7 +56,7 @@ def main() -> int:
         seed(place.server.login(SAMPLE), scale=options.scale)
         for name in (SAMPLE, MANY):
             with postgres.connect(place.server.login(name), purpose="bench") as connection:
-                connection.execute("CREATE EXTENSION pgstattuple")
+                connection.execute("CREATE EXTENSION IF NOT EXISTS pgstattuple")
         make_indexes(place, options.indexes)
         configure(place)
         found |= compare(place, options.repeat, console)

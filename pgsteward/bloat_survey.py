@@ -56,6 +56,7 @@ class Survey:
     tables: dict[int, Table] = field(default_factory=dict)
     widths: dict[int, float | None] = field(default_factory=dict)
     dead_rows: dict[int, tuple[int, int]] = field(default_factory=dict)
+    time_limit_s: float = QUERY_TIMEOUT_S
     small: int = 0
     left: int = 0
 
@@ -212,6 +213,7 @@ class Survey:
                 and self._measure_one(meter, each, trees.get(each.oid), columns, budget)
             ):
                 left.append(each)
+        self._limit_time(QUERY_TIMEOUT_S)
         self.progress("measuring", total, total)
         self.left = sum(not each.is_table for each in left)
         if left:
@@ -244,7 +246,7 @@ class Survey:
                 self._measure_heap(meter, each.oid)
         except (LockTimeout, QueryFailed) as exc:
             error = exc
-        self._limit_time(QUERY_TIMEOUT_S)
+            self._limit_time(QUERY_TIMEOUT_S)
         if isinstance(error, LockTimeout):
             table = each.oid if tree is None else tree["table_oid"]
             self.ledger.doubt(each.name, f"not measured: {self._who_locks(table)}")
@@ -375,6 +377,10 @@ class Survey:
         return f"it is locked by {name_holders(lock_holders(self.connection, table_oid))}"
 
     def _limit_time(self, seconds: float) -> None:
+        """Give the next statements so much time, and a twentieth more at most."""
+        if 0.95 * self.time_limit_s < seconds <= self.time_limit_s:
+            return
+        self.time_limit_s = seconds
         milliseconds = f"{max(int(seconds * 1000), 1)}"
         self.connection.execute("SELECT set_config('statement_timeout', %(ms)s, false)", {"ms": milliseconds})
 

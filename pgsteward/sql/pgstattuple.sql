@@ -6,7 +6,9 @@ SELECT n.nspname                                                            AS s
        has_schema_privilege(n.oid, 'USAGE')                                 AS may_use_schema,
        has_function_privilege(p.oid, 'EXECUTE')                             AS may_execute,
        has_function_privilege(a.oid, 'EXECUTE')                             AS may_measure_tables,
-       EXISTS (SELECT FROM pg_available_extensions AS v WHERE v.name = 'pgstattuple') AS is_available
+       e.oid IS NOT NULL
+         OR EXISTS (SELECT FROM pg_available_extensions AS v
+                     WHERE v.name = 'pgstattuple')                          AS is_available
   FROM pg_database AS d
        LEFT JOIN pg_extension AS e ON e.extname = 'pgstattuple'
        LEFT JOIN pg_namespace AS n ON n.oid = e.extnamespace
