@@ -8,7 +8,7 @@ stopped. What can't be measured is unknown, by name, and never "no bloat".
 from __future__ import annotations
 
 from pgsteward.bloat_catalog import read_catalog
-from pgsteward.bloat_census import Census, Index, Table, status_without_candidates
+from pgsteward.bloat_census import Census, Index, is_bloated, status_without_candidates
 from pgsteward.bloat_order import Memory
 from pgsteward.bloat_survey import QUERY_TIMEOUT_S, Survey
 from pgsteward.config import IndexBloatConfig
@@ -18,7 +18,7 @@ from pgsteward.progress import Progress, silent
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
 
-__all__ = ["Census", "Index", "Table", "detect", "status_without_candidates", "take_census"]
+__all__ = ["Census", "Index", "detect", "is_bloated", "status_without_candidates", "take_census"]
 
 STEP = "bloat"
 _LOCK_TIMEOUT_S = 0.1
