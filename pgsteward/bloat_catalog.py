@@ -132,6 +132,24 @@ def hides_bloat(dead_rows: int, live_rows: int) -> bool:
     return dead_rows > _FEW_DEAD_ROWS and dead_rows > _DEAD_SHARE * (dead_rows + live_rows)
 
 
+def dead_rows(stats: Row, heap: Row) -> int | None:
+    """Return how many dead rows of a table may still have entries in its indexes; None when nobody can say.
+
+    Reading a page removes dead rows and leaves their pointers, and so the entries, for VACUUM. Such rows are
+    counted by the server, not by pgstattuple_approx; it is right about pages that VACUUM has been at.
+
+    Args:
+        stats: A row of pgstattuple_approx.
+        heap: The table's row of ``heaps.sql``.
+    """
+    found = int(stats["dead_tuple_count"])
+    if stats["scanned_percent"] < 100 * _DEAD_SHARE:
+        return found
+    if counters_are_lost(heap) and stats["approx_free_percent"] > 100 * _DEAD_SHARE:
+        return None
+    return max(found, int(heap["dead_rows"]))
+
+
 def counters_are_lost(heap: Row) -> bool:
     """Tell whether the server has forgotten how many rows of a table died, as it does in a crash."""
     return bool(heap["row_count"] > 0 and heap["live_rows"] == heap["dead_rows"] == 0)

@@ -57,8 +57,8 @@ class Meter:
     def table(self, oid: int, fillfactor: float, width: float | None) -> tuple[Row, float]:
         """Return a table's row of pgstattuple_approx, and the share that a rewrite would give back."""
         statement = compose(
-            "SELECT table_len, approx_tuple_count::float8 AS row_count, dead_tuple_count,"
-            "       dead_tuple_len, approx_free_space"
+            "SELECT table_len, scanned_percent, approx_tuple_count::float8 AS row_count, dead_tuple_count,"
+            "       dead_tuple_len, approx_free_space, approx_free_percent"
             "  FROM {}(%(oid)s::int8::oid::regclass)",
             identifier(self._schema, "pgstattuple_approx"),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pgsteward.bloat_catalog import (
     Catalog,
     counters_are_lost,
+    dead_rows,
     hides_bloat,
     read_columns,
     read_widths,
@@ -269,7 +270,9 @@ class Survey:
     def _measure_heap(self, meter: Meter, oid: int) -> None:
         heap = self.catalog.heaps[oid]
         stats, ratio = meter.table(oid, heap["fillfactor"], self.widths.get(oid))
-        self.dead_rows[oid] = stats["dead_tuple_count"], int(stats["row_count"])
+        dead = dead_rows(stats, heap)
+        if dead is not None:
+            self.dead_rows[oid] = dead, int(stats["row_count"])
         if not self.is_full or stats["table_len"] < self.smallest:
             return
         table = Table(heap["qualified"], stats["table_len"], ratio, stats["dead_tuple_count"])

@@ -187,6 +187,12 @@ def test_the_way_out_of_a_bloated_table_is_a_text(version: int, words: tuple[str
     assert all(each in way_out("a.b", version) for each in words)
 
 
+def test_an_unlogged_index_has_no_data_on_a_standby() -> None:
+    unlogged = {**ROW, "is_unlogged": True}
+    assert why_excluded(unlogged, HEAP, []) is None
+    assert "standby" in str(why_excluded(unlogged, HEAP, [], is_standby=True))
+
+
 def test_the_way_out_can_be_pasted_into_a_shell() -> None:
     assert """pg_repack --table='a."b c"' """ in way_out('a."b c"', 170010)
 
