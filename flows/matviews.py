@@ -12,8 +12,10 @@ from tasks.matviews import refresh
 
 
 @flow(name="matviews", flow_run_name="matviews-{target}")
-def matviews(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
-    """Refresh the materialized views, those that others read first.
+def matviews(
+    target: str = "app", dry_run: bool = False, database: str = "", everything: bool = False
+) -> State[Any]:
+    """Refresh the materialized views whose sources have changed, those that others read first.
 
     - **Does**: `REFRESH ... CONCURRENTLY` where a unique index allows it, else the plain form if
       `allow_exclusive` says so.
@@ -25,10 +27,11 @@ def matviews(target: str = "app", dry_run: bool = False, database: str = "") -> 
         target: Name of an entry under [targets] in pgsteward.toml, never a connection string.
         dry_run: Say what would be done, by the same code, and change nothing.
         database: Only this one, where the target has several; all of them when empty.
+        everything: Refresh those too whose sources have not changed.
     """
     return run_steps(
         target,
         database,
-        {"matviews": lambda: refresh(target, dry_run, database=database or None)},
+        {"matviews": lambda: refresh(target, dry_run, database=database or None, everything=everything)},
         dry_run=dry_run,
     )

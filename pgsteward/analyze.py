@@ -11,8 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from pgsteward import sql, state
 from pgsteward.analyze_plan import (
@@ -24,7 +23,7 @@ from pgsteward.analyze_plan import (
     read_counters,
 )
 from pgsteward.errors import LockTimeout, StewardError
-from pgsteward.ledger import Ledger
+from pgsteward.ledger import Ledger, Outcome
 from pgsteward.postgres import Connection, Row, compose, connect, identifier, operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
@@ -52,16 +51,6 @@ _NOT_COMPUTED = "42P17"
 """A statistics object that can't be computed: one of its columns has the statistics target 0."""
 _POLLS = 10
 _POLL_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What came of one ANALYZE; written into the ledger by the thread that hands the tables out."""
-
-    kind: Literal["changed", "skipped", "failed", "unknown"]
-    reason: str = ""
-    finding: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +109,7 @@ def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress =
             timeout_s = settings.statement_timeout_s
             return connect(login, purpose=STEP, lock_timeout_s=_LOCK_TIMEOUT_S, statement_timeout_s=timeout_s)
 
-        def work(connection: Connection, each: Stale) -> _Outcome:
+        def work(connection: Connection, each: Stale) -> Outcome:
             return _analyze(connection, tables, each, dry_run=dry_run)
 
         with Workers(open_session, settings.jobs, work) as workers:
@@ -132,9 +121,11 @@ def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress =
                     break
                 progress("analyzing", count - len(todo) - workers.busy, count)
                 each, outcome = workers.next()
-                _write_down(ledger, tables.relations[each.oid], each, outcome)
+                name = tables.relations[each.oid].qualified
+                ledger.take(name, outcome)
                 if outcome.kind == "changed":
                     analyzed.append(each.oid)
+                    log.info("%s %s: %s", name, outcome.text, each.reason)
         for each in todo:
             ledger.skip(tables.relations[each.oid].qualified, f"stale ({each.reason}), no time was left")
         if todo:
@@ -206,33 +197,14 @@ def _covered(tables: _Tables, stale: Collection[int]) -> set[int]:
     return {oid for oid in stale if not set(tables.states[oid].parents).isdisjoint(stale)}
 
 
-def _write_down(ledger: Ledger, relation: Relation, each: Stale, outcome: _Outcome) -> None:
-    name = relation.qualified
-    match outcome.kind:
-        case "changed":
-            ledger.change(
-                name, "would analyze" if ledger.dry_run else "analyzed", reason=each.reason, **outcome.facts
-            )
-            log.info("%s %s: %s", name, ledger.changed[-1].action, each.reason)
-            if outcome.finding:
-                ledger.find(
-                    name, f"{outcome.finding}; raise the statistics target of its columns, or drop it"
-                )
-        case "skipped":
-            ledger.skip(name, f"stale ({each.reason}), {outcome.reason}")
-        case "failed":
-            ledger.fail(name, f"stale ({each.reason}), {outcome.reason}")
-        case "unknown":
-            ledger.doubt(name, outcome.reason)
-
-
-def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: bool) -> _Outcome:
+def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: bool) -> Outcome:
     started = time.monotonic()
     relation = tables.relations[each.oid]
+    why = f"stale ({each.reason})"
     if not relation.may_vacuum:
-        return _Outcome("failed", f"no right to ANALYZE; run: {maintain_fix(connection, relation)}")
+        return Outcome("failed", f"{why}, no right to ANALYZE; run: {maintain_fix(connection, relation)}")
     if dry_run:
-        return _Outcome("changed")
+        return Outcome("changed", "would analyze", {"reason": each.reason})
     before = _last_analyze(connection, relation.oid)
     only = tables.can_do_only and relation.kind == "p"
     table = identifier(relation.schema, relation.name)
@@ -244,29 +216,34 @@ def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: b
                 else compose("ANALYZE (SKIP_LOCKED) {}", table)
             )
     except LockTimeout:
-        return _locked(connection, relation)
+        return _locked(connection, relation, why)
     except StewardError as exc:
         if connection.closed:
             raise
-        return _Outcome("failed", str(exc))
+        return Outcome("failed", f"{why}: {exc}")
     warnings = [notice for notice in notices if notice.severity == "WARNING"]
     if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
-        return _locked(connection, relation)
+        return _locked(connection, relation, why)
     odd = "; ".join(notice.message for notice in warnings if notice.sqlstate == _NOT_COMPUTED)
     said = "; ".join(notice.message for notice in warnings if notice.sqlstate != _NOT_COMPUTED)
     if said:
         fixes = (maintain_fix(connection, each) for each in tables.out_of_reach(relation.oid) or [relation])
-        return _Outcome("failed", f"{said}; run: {'; '.join(dict.fromkeys(fixes))}")
+        return Outcome("failed", f"{why}: {said}; run: {'; '.join(dict.fromkeys(fixes))}")
     if not _has_moved(connection, relation.oid, before):
-        return _Outcome("unknown", "ANALYZE ended well, but the server has no record of it")
-    return _Outcome("changed", finding=odd, facts={"seconds": round(time.monotonic() - started, 3)})
+        return Outcome("unknown", "ANALYZE ended well, but the server has no record of it")
+    return Outcome(
+        "changed",
+        "analyzed",
+        {"reason": each.reason, "seconds": round(time.monotonic() - started, 3)},
+        finding=f"{odd}; raise the statistics target of its columns, or drop it" if odd else "",
+    )
 
 
-def _locked(connection: Connection, relation: Relation) -> _Outcome:
+def _locked(connection: Connection, relation: Relation, why: str) -> Outcome:
     holders = lock_holders(connection, relation.oid)
     if holders and all(holder["backend_type"] == "autovacuum worker" for holder in holders):
-        return _Outcome("skipped", "autovacuum is at work on it")
-    return _Outcome("failed", f"locked by {name_holders(holders)}")
+        return Outcome("skipped", f"{why}, autovacuum is at work on it")
+    return Outcome("failed", f"{why}, locked by {name_holders(holders)}")
 
 
 def _last_analyze(connection: Connection, oid: int) -> object:

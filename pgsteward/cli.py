@@ -396,15 +396,18 @@ def matviews(
     ctx: typer.Context,
     target: TargetName = None,
     database: Database = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Refresh those too whose sources have not changed.")
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Refresh the materialized views in the order of their dependencies."""
+    """Refresh the materialized views whose sources have changed, in the order of their dependencies."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.matviews import refresh
 
-        return refresh(chosen, dry_run=dry_run, progress=progress)
+        return refresh(chosen, everything=everything, dry_run=dry_run, progress=progress)
 
     run_operation(
         ctx, "matviews", target, operation, as_json=json, remember=True, database=database, across="server"

@@ -217,10 +217,16 @@ class MatviewsConfig(Model):
     """How materialized views are refreshed.
 
     Attributes:
+        skip_unchanged: Leave a view alone while nothing that it reads has changed since its last refresh.
         allow_exclusive: Refresh with ACCESS EXCLUSIVE where CONCURRENTLY is impossible.
+        on_duplicate_rows: What is done where CONCURRENTLY fails because the view would have duplicate rows.
+        jobs: Views that do not read each other and are refreshed at the same time.
     """
 
+    skip_unchanged: Switch = True
     allow_exclusive: Switch = True
+    on_duplicate_rows: Literal["fail", "exclusive"] = "fail"
+    jobs: Whole = Field(2, ge=1, le=64)
     lock_timeout_s: Number = Field(30.0, gt=0)
     statement_timeout_s: Number = Field(3600.0, gt=0)
     exclude: tuple[str, ...] = ()

@@ -5,10 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pgsteward import results
 from pgsteward.results import Item, Note, Status, StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one object in a thread of its own; `Ledger.take` writes it down.
+
+    Attributes:
+        text: The action of what was changed, else the reason.
+        facts: Of what was changed.
+        finding: What a person has to act on besides.
+    """
+
+    kind: Literal["changed", "skipped", "unknown", "failed"]
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    finding: str = ""
 
 
 @dataclass(slots=True)
@@ -52,6 +68,20 @@ class Ledger:
     def find(self, name: str, reason: str) -> None:
         """Write down what a person has to act on."""
         self.findings.append(Note(name, reason))
+
+    def take(self, name: str, outcome: Outcome) -> None:
+        """Write down what came of an object."""
+        match outcome.kind:
+            case "changed":
+                self.change(name, outcome.text, **outcome.facts)
+            case "skipped":
+                self.skip(name, outcome.text)
+            case "unknown":
+                self.doubt(name, outcome.text)
+            case "failed":
+                self.fail(name, outcome.text)
+        if outcome.finding:
+            self.find(name, outcome.finding)
 
     def result(
         self, summary: str, details: Mapping[str, Any] | None = None, status: Status | None = None

@@ -19,13 +19,14 @@ def refresh(
     dry_run: bool = False,
     database: str | None = None,
     grounds: Mapping[str, str] | None = None,
+    everything: bool = False,
 ) -> StepResult:
-    """Refresh the materialized views in dependency order."""
+    """Refresh the materialized views whose sources have changed, in dependency order."""
     with shown_progress("matviews", target) as progress:
         return over(
             load_target(target),
             "matviews",
-            lambda bound: matviews.refresh(bound, dry_run=dry_run, progress=progress),
+            lambda bound: matviews.refresh(bound, everything=everything, dry_run=dry_run, progress=progress),
             database=database,
             grounds=grounds,
         )
