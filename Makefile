@@ -54,7 +54,7 @@ format: install ## put the code into shape, and renew what is generated from it
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m pgsteward.backup.manifest_schema docs/manifest.schema.json
 
-bench: install ## the figures in benchmarks/ (BENCH=night|backup|many_tables|bloat|stores|stream; about 5 GB of disk, 5 to 15 minutes)
+bench: install ## the figures in benchmarks/ (BENCH=night or another one that benchmarks/README.md names; up to 5 GB of disk, 5 to 15 minutes)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 deploy: install ## deploy prefect.yaml to the Prefect server of this environment
