@@ -279,6 +279,23 @@ def janitor(
 def sessions(
     ctx: typer.Context,
     target: TargetName = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table", metavar="SCHEMA.TABLE", help="Only this one of \\[\\[sessions]]. May be repeated."
+        ),
+    ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            metavar="TIME",
+            help="Only what had expired by then; 2026-11-23T04:00+01:00, or a day.",
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", metavar="", help="Also where more than max_share of a table would go.")
+    ] = False,
     database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -286,9 +303,14 @@ def sessions(
     """Delete expired rows of the session tables, in small batches."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.restore.choice import parse_instant
         from pgsteward.sessions import clean_sessions
 
-        return clean_sessions(chosen, dry_run=dry_run, progress=progress)
+        _refuse_vague_tables(chosen, table, database)
+        instant = parse_instant(before, "UTC") if before is not None else None
+        return clean_sessions(
+            chosen, tables=table or None, before=instant, yes=yes, dry_run=dry_run, progress=progress
+        )
 
     run_operation(
         ctx, "sessions", target, operation, as_json=json, remember=True, database=database, across="server"
@@ -314,8 +336,7 @@ def vacuum(
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.vacuum import vacuum_tables
 
-        if table and database is None and chosen.settings.databases is not None:
-            raise ConfigError("--table is a table of one database; say which: --database NAME")
+        _refuse_vague_tables(chosen, table, database)
         return vacuum_tables(chosen, table or None, dry_run=dry_run)
 
     run_operation(
@@ -420,6 +441,11 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+
+
+def _refuse_vague_tables(target: Target, tables: list[str] | None, database: str | None) -> None:
+    if tables and database is None and target.settings.databases is not None:
+        raise ConfigError("--table is a table of one database; say which: --database NAME")
 
 
 def main() -> None:

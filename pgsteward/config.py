@@ -26,14 +26,14 @@ from pydantic import (
 from pgsteward import config_checks as checks
 from pgsteward.config_errors import explain
 from pgsteward.config_retention import RetentionConfig as RetentionConfig
+from pgsteward.config_sessions import SessionTable as SessionTable
 from pgsteward.config_stores import Secret as Secret
 from pgsteward.config_stores import StoreConfig as StoreConfig
 from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
 from pgsteward.config_types import Model as Model
-from pgsteward.config_types import Number, Switch, Whole, Zone
+from pgsteward.config_types import Number, Switch, Whole
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
-from pgsteward.postgres_names import split_qualified
 
 _LONGEST_NAME = 100
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
@@ -135,35 +135,6 @@ class DrillConfig(Model):
     when: Literal["weekly", "always"] = "weekly"
     checks: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     check_timeout_s: Number = Field(300.0, gt=0)
-
-
-class SessionTable(Model):
-    """A table whose rows expire.
-
-    Attributes:
-        table: Qualified name, quoted as in SQL where needed.
-        expires: The column that says until when a row lives.
-        time_zone: Required for a ``timestamp`` column: the zone its values are in.
-        unit: Required for an integer column: seconds or milliseconds since 1970 UTC.
-    """
-
-    table: str
-    expires: Annotated[str, Field(min_length=1)]
-    time_zone: Zone | None = None
-    unit: Literal["s", "ms"] | None = None
-    batch_pages: Whole = Field(500, ge=1, le=100_000)
-
-    @field_validator("table")
-    @classmethod
-    def _qualified(cls, name: str) -> str:
-        split_qualified(name)
-        return name
-
-    @model_validator(mode="after")
-    def _one_kind_of_column(self) -> Self:
-        if self.time_zone is not None and self.unit is not None:
-            raise ValueError("give time_zone for a timestamp column or unit for an integer one, not both")
-        return self
 
 
 class IndexBloatConfig(Model):

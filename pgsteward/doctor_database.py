@@ -15,6 +15,7 @@ from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.relations import find_table
 from pgsteward.results import Note
+from pgsteward.session_checks import choose_expiry
 from pgsteward.several import narrow
 from pgsteward.sql import load
 from pgsteward.targets import Target
@@ -249,17 +250,10 @@ def _session_table(connection: Connection, settings: SessionTable) -> Check:
     except ConfigError as exc:
         return Check(check, "fail", str(exc))
     column = connection.maybe_row(load("expiry_column"), {"oid": table.oid, "column": settings.expires})
-    if column is None:
-        return Check(check, "fail", f"it has no column {settings.expires}", "correct expires")
-    kind = str(column["type_name"])
-    if kind.startswith("timestamp") and "without" in kind and settings.time_zone is None:
-        return Check(
-            check, "fail", f"{settings.expires} is a {kind}, whose zone is not known", 'add time_zone = "UTC"'
-        )
-    if kind in ("integer", "bigint") and settings.unit is None:
-        return Check(
-            check, "fail", f"{settings.expires} is a {kind}, whose unit is not known", 'add unit = "s"'
-        )
+    try:
+        expiry = choose_expiry(settings, column["type_name"] if column else None)
+    except ConfigError as exc:
+        return Check(check, "fail", str(exc))
     may = connection.row(load("delete_rights"), {"oid": table.oid})
     schema = quote_name(table.schema)
     fixes = [] if may["may_use_schema"] else [f"GRANT USAGE ON SCHEMA {schema} TO {role};"]
@@ -269,7 +263,7 @@ def _session_table(connection: Connection, settings: SessionTable) -> Check:
         fixes.append(f"ALTER ROLE {role} BYPASSRLS;")
     if fixes:
         return Check(check, "fail", f"{role} can't delete all its expired rows", " ".join(fixes))
-    return Check(check, "ok", f"expired by {settings.expires} ({kind})")
+    return Check(check, "ok", f"expired by {settings.expires} ({expiry.type_name})")
 
 
 def _restore_rights(connection: Connection) -> Check:

@@ -19,13 +19,14 @@ def clean_sessions(
     dry_run: bool = False,
     database: str | None = None,
     grounds: Mapping[str, str] | None = None,
+    yes: bool = False,
 ) -> StepResult:
     """Delete expired rows of the configured tables."""
     with shown_progress("sessions", target) as progress:
         return over(
             load_target(target),
             "sessions",
-            lambda bound: sessions.clean_sessions(bound, dry_run=dry_run, progress=progress),
+            lambda bound: sessions.clean_sessions(bound, yes=yes, dry_run=dry_run, progress=progress),
             database=database,
             grounds=grounds,
             progress=progress,

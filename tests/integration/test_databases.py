@@ -272,7 +272,7 @@ def test_tables_and_indexes_are_looked_for_where_they_are(fleet: Fleet) -> None:
         session.execute("INSERT INTO gone SELECT now() - interval '1 day' FROM generate_series(1, 7)")
     settings: dict[str, Any] = {
         "databases": ["prod", "Order Lines"],
-        "sessions": [{"table": "public.gone", "expires": "expires"}],
+        "sessions": [{"table": "public.gone", "expires": "expires", "max_share": 1.0}],
         "index_audit": {"required": ["here", "nowhere"]},
     }
     target = fleet.target(own, **settings)
