@@ -1,4 +1,4 @@
-"""VACUUM of the configured session tables."""
+"""VACUUM of what was cleaned, what is old, and what is full of dead rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tasks.vacuum import vacuum_tables
 
 @flow(name="vacuum", flow_run_name="vacuum-{target}")
 def vacuum(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
-    """VACUUM the configured session tables, so that their space can be used again and bloat can be measured.
+    """VACUUM the configured session tables, and whatever grows too old or is full of dead rows.
 
-    - **Does**: `VACUUM (INDEX_CLEANUP ON)`; never FULL.
+    - **Does**: `VACUUM`, the oldest tables first; never FULL. Names who keeps dead rows from going.
     - **Locks**: SHARE UPDATE EXCLUSIVE on one table at a time: reading and writing go on, DDL waits.
     - **Cancel**: any time.
     - **Undo**: none needed.

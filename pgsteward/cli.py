@@ -323,21 +323,19 @@ def vacuum(
     target: TargetName = None,
     table: Annotated[
         list[str] | None,
-        typer.Option(
-            "--table", metavar="SCHEMA.TABLE", help="By default the session tables. May be repeated."
-        ),
+        typer.Option("--table", metavar="SCHEMA.TABLE", help="Only this one. May be repeated."),
     ] = None,
     database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """VACUUM the session tables, or those that are named."""
+    """VACUUM the session tables, and what is old or full of dead rows; say who keeps them."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.vacuum import vacuum_tables
 
         _refuse_vague_tables(chosen, table, database)
-        return vacuum_tables(chosen, table or None, dry_run=dry_run)
+        return vacuum_tables(chosen, tables=table or None, dry_run=dry_run, progress=progress)
 
     run_operation(
         ctx, "vacuum", target, operation, as_json=json, remember=True, database=database, across="server"

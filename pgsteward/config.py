@@ -32,6 +32,7 @@ from pgsteward.config_stores import StoreConfig as StoreConfig
 from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
 from pgsteward.config_types import Model as Model
 from pgsteward.config_types import Number, Switch, Whole
+from pgsteward.config_vacuum import VacuumConfig as VacuumConfig
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
 
@@ -228,6 +229,7 @@ class TargetConfig(Model):
     store_retention: Mapping[str, RetentionConfig] = Field(default_factory=dict)
     previous_clusters: tuple[Annotated[str, AfterValidator(checks.system_identifier)], ...] = ()
     sessions: tuple[SessionTable, ...] = ()
+    vacuum: VacuumConfig = VacuumConfig()
     index_bloat: IndexBloatConfig = IndexBloatConfig()
     index_audit: IndexAuditConfig = IndexAuditConfig()
     analyze: AnalyzeConfig = AnalyzeConfig()

@@ -61,7 +61,7 @@ NIGHT: tuple[NightStep, ...] = (
     NightStep("drill", "pgsteward.restore.drills:drill_in_night", needs=("backup", "upload")),
     NightStep("prune", "pgsteward.retention:prune", needs=("backup", "upload")),
     NightStep("sessions", "pgsteward.sessions:clean_sessions", needs=("backup",)),
-    NightStep("vacuum", "pgsteward.vacuum:vacuum_tables", needs=("sessions",)),
+    NightStep("vacuum", "pgsteward.vacuum:vacuum_tables"),
     NightStep("bloat", "pgsteward.index_bloat:detect", has_dry_run=False),
     NightStep("reindex", "pgsteward.reindex:reindex", needs=("bloat",)),
     NightStep("indexes", "pgsteward.index_audit:audit", has_dry_run=False),

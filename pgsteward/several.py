@@ -77,7 +77,7 @@ def over(
     """
     if database is not None:
         return call(bind_covered(target, database))
-    if not target.has_several or (step in ("sessions", "vacuum") and not target.settings.sessions):
+    if not target.has_several or (step == "sessions" and not target.settings.sessions):
         return call(target)  # without [[sessions]] there is nothing to do, and no server is asked
     began = time.monotonic()
     found = find(target)
@@ -358,8 +358,11 @@ def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, 
     Raises:
         ConfigError: No database has a table of ``[[sessions]]``.
     """
-    if step in ("sessions", "vacuum"):
+    if step == "sessions":
         return (*_with_own_tables(bound), ())
+    if step == "vacuum":
+        cleaned = {target.database: target for target in _with_own_tables(bound)[0]}
+        return [cleaned.get(target.database) or _without_tables(target) for target in bound], {}, ()
     findings: tuple[Note, ...] = ()
     if step == "indexes":
         bound, findings = _with_own_indexes(bound)
@@ -396,6 +399,10 @@ def _with_own_tables(bound: Sequence[Target]) -> tuple[list[Target], dict[str, s
         else:
             idle[target.database] = "it has none of the tables of [[sessions]]"
     return busy, idle
+
+
+def _without_tables(target: Target) -> Target:
+    return replace(target, settings=target.settings.model_copy(update={"sessions": ()}))
 
 
 def _with_own_indexes(bound: Sequence[Target]) -> tuple[list[Target], tuple[Note, ...]]:

@@ -1,165 +1,208 @@
-"""VACUUM of the tables that were just cleaned: without it no index bloat can be measured.
+"""The VACUUM guard: what was cleaned, what grows too old, and what autovacuum does not reach.
 
-VACUUM ends with success when it had no right to work: it only warns. Every warning is a failure here, and
-success is believed when the server's own clock of the last VACUUM has moved.
+Old tables come first, long before the server itself would start on them in the middle of a day. Never FULL.
+Who keeps dead rows from going is named in the same report.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from pgsteward import results, sql
-from pgsteward.errors import LockTimeout, StewardError
+from pgsteward.backup.lock_watch import OURS
+from pgsteward.config import VacuumConfig
+from pgsteward.horizon import holders_as_json, horizon_holders, name_horizon_holders
 from pgsteward.ledger import Ledger
-from pgsteward.postgres import Connection, Row, compose, connect, identifier, operation_lock
-from pgsteward.relations import (
-    Relation,
-    find_table,
-    leaves,
-    lock_holders,
-    maintain_fix,
-    name_holder,
-    name_holders,
-)
-from pgsteward.results import Item, StepResult
+from pgsteward.postgres import Connection, Row, connect, operation_lock
+from pgsteward.progress import Progress, silent
+from pgsteward.relations import find_table, leaves, maintain_fix, name_holder
+from pgsteward.results import StepResult
 from pgsteward.targets import Target
+from pgsteward.vacuum_crew import Crew
+from pgsteward.vacuum_plan import Candidate, Due, choose_due
+from pgsteward.vacuum_run import Outcome
 
 log = logging.getLogger(__name__)
 
 STEP = "vacuum"
-_LOCK_TIMEOUT_S = 30.0
-_POLLS = 10
-_POLL_S = 0.2
-_MANY_DEAD = 0.05
-"""Share of dead rows left by VACUUM from which somebody is worth naming who keeps them."""
 
 
 def vacuum_tables(
-    target: Target, tables: Sequence[str] | None = None, *, dry_run: bool = False
+    target: Target,
+    tables: Sequence[str] | None = None,
+    *,
+    dry_run: bool = False,
+    progress: Progress = silent,
 ) -> StepResult:
-    """VACUUM tables, their indexes included, leaf by leaf.
+    """VACUUM what needs it, leaf by leaf, the oldest first.
 
     Args:
         target: Whose database.
-        tables: Qualified names; None means the tables that session cleanup is configured for.
-        dry_run: Say what would be vacuumed.
+        tables: Only these, by qualified name; None means the tables that session cleanup is configured for
+            and, with ``vacuum.guard``, all that are old or full of dead rows.
+        dry_run: Say what would be vacuumed, in its order.
+        progress: Told about tables.
 
     Raises:
         ConfigError: There is no such table; nothing was changed.
         PreconditionError: Another VACUUM run of pgsteward works on this database.
     """
-    names = [entry.table for entry in target.settings.sessions] if tables is None else list(tables)
-    if not names:
-        return results.skipped(STEP, target.name, "there is no cleaned table: no [[sessions]] is configured")
+    settings = target.settings.vacuum
+    names = [entry.table for entry in target.settings.sessions]
+    if tables is not None:
+        names, settings = list(tables), settings.model_copy(update={"guard": False})
+    if not names and not settings.guard:
+        reason = "there is no cleaned table: no [[sessions]] is configured, and vacuum.guard is off"
+        return results.skipped(STEP, target.name, reason)
     login = target.login("maintenance")
     ledger = Ledger(STEP, target.name, dry_run)
-    horizon: list[Row] = []
+    deadline = time.monotonic() + settings.max_minutes * 60
     with (
         operation_lock(login, STEP),
-        connect(login, purpose="vacuum", lock_timeout_s=_LOCK_TIMEOUT_S) as connection,
+        connect(login, purpose="vacuum plan", statement_timeout_s=300) as connection,
     ):
-        found = [find_table(connection, name) for name in dict.fromkeys(names)]
-        for leaf in [leaf for table in found for leaf in leaves(connection, table)]:
-            if leaf.kind != "r":
-                ledger.skip(leaf.qualified, "it is a foreign table")
-            elif not leaf.may_vacuum:
-                ledger.fail(leaf.qualified, f"no right to VACUUM; run: {maintain_fix(connection, leaf)}")
-            else:
-                _vacuum(connection, leaf, ledger)
-        stuck = [item for item in ledger.changed if item.facts.get("dead_rows_after", 0) > _few(item)]
+        wanted = _wanted(connection, ledger, names)
+        candidates = [Candidate.of(row) for row in connection.rows(sql.load("vacuum_candidates"))]
+        ledger.examined = len(candidates) if settings.guard else len(wanted)
+        _note_unseen(connection, ledger, candidates, settings)
+        dues = list(_possible(connection, ledger, choose_due(candidates, settings, wanted)))
+        if dry_run:
+            for due in dues:
+                ledger.change(due.relation.qualified, "would vacuum", **_forecast(due))
+        stuck = _write_down(ledger, [] if dry_run else Crew(login, settings, deadline, progress).work(dues))
+        holders = horizon_holders(connection)
         if stuck:
-            horizon = horizon_holders(connection)
-            who = (
-                "; ".join(name_horizon_holder(holder) for holder in horizon[:3])
-                or "nobody that could be named"
-            )
-            for item in stuck:
-                dead = item.facts["dead_rows_after"]
-                ledger.skip(item.object, f"{dead} dead rows can't be removed yet, they are held by: {who}")
-    done = f"{ledger.examined} {'table' if ledger.examined == 1 else 'tables'}"
+            who = name_horizon_holders(connection, holders)
+            for outcome in stuck:
+                ledger.find(outcome.due.relation.qualified, f"{outcome.stays}; held by: {who}")
+        own, others = _ages(target, connection)
+        for row in others if settings.guard else ():
+            _note_database(ledger, row)
     return ledger.result(
-        f"{done} {'would be vacuumed' if dry_run else 'vacuumed'}"
-        + (f", {len(ledger.failed)} failed" if ledger.failed else "")
-        + (f", dead rows stay in {len(stuck)}" if stuck else ""),
-        {"horizon": [{**holder, "name": name_horizon_holder(holder)} for holder in horizon]},
+        _summary(ledger, stuck, own),
+        {
+            "horizon": holders_as_json(holders),
+            "xid_age": own["xid_age"],
+            "multixact_age": own["multixact_age"],
+            "ages": [{key: row[key] for key in ("name", "xid_age", "multixact_age")} for row in others],
+        },
+        "failed" if ledger.failed and not ledger.changed else None,
     )
 
 
-def horizon_holders(connection: Connection) -> list[Row]:
-    """Return who keeps dead rows from being removed, oldest first."""
-    return connection.rows(sql.load("horizon_holders"))
+def _wanted(connection: Connection, ledger: Ledger, names: Iterable[str]) -> set[int]:
+    """Return the OIDs of what is vacuumed whatever its state."""
+    wanted: set[int] = set()
+    for table in [find_table(connection, name) for name in dict.fromkeys(names)]:
+        parts = leaves(connection, table)
+        if not parts:
+            ledger.doubt(table.qualified, "it has no partition, so there is nothing to vacuum")
+        for leaf in parts:
+            if leaf.kind == "r":
+                wanted.add(leaf.oid)
+            else:
+                ledger.skip(leaf.qualified, "it is a foreign table")
+    return wanted
 
 
-def name_horizon_holder(holder: Row) -> str:
-    """Return who keeps dead rows in one phrase, with how far back it sees."""
-    kind = holder["kind"]
-    if kind == "session":
-        return f"{name_holder(holder)}, {holder['age_xids']} transactions ago"
-    what = holder["gid"] or holder["application_name"]
-    return f"{kind} {what!r}, {holder['age_xids']} transactions ago"
-
-
-def _vacuum(connection: Connection, leaf: Relation, ledger: Ledger) -> None:
-    started = time.monotonic()
-    before = _state(connection, leaf)
-    if ledger.dry_run:
-        ledger.examined += 1
-        ledger.change(
-            leaf.qualified, "would vacuum", dead_rows=before["dead_rows"], live_rows=before["live_rows"]
-        )
-        return
-    try:
-        with connection.collect_notices() as notices:
-            connection.execute(
-                compose("VACUUM (INDEX_CLEANUP ON) {}", identifier(leaf.schema, leaf.name)),
+def _possible(connection: Connection, ledger: Ledger, dues: Iterable[Due]) -> Iterator[Due]:
+    """Leave out, by name, what can't be vacuumed by our role or would be in vain while our dump runs."""
+    dump = connection.maybe_row(sql.load("running_dump"), {"names": list(OURS)})
+    for due in dues:
+        name = due.relation.qualified
+        if not due.relation.may_vacuum:
+            fix = maintain_fix(connection, due.relation)
+            if due.candidate.is_catalog:
+                fix = f"VACUUM {name} as a superuser"
+            ledger.fail(name, f"{due.reason}; no right to VACUUM; run: {fix}")
+        elif dump is not None and not due.for_age:
+            ledger.skip(
+                name,
+                f"{due.reason}; our own dump holds a snapshot until it ends ({name_holder(dump)}):"
+                " repeat it then",
             )
-    except LockTimeout:
-        who = name_holders(lock_holders(connection, leaf.oid))
-        ledger.fail(leaf.qualified, f"stayed locked for {_LOCK_TIMEOUT_S:.0f} s by {who}")
-        return
-    except StewardError as exc:
-        if connection.closed:
-            raise
-        ledger.fail(leaf.qualified, str(exc))
-        return
-    warnings = [notice.message for notice in notices if notice.severity == "WARNING"]
-    if warnings:
-        ledger.fail(leaf.qualified, f"{'; '.join(warnings)}; run: {maintain_fix(connection, leaf)}")
-        return
-    after = _wait_for_the_record(connection, leaf, before)
-    if after["last_vacuum"] == before["last_vacuum"]:
-        why = "" if after["is_counted"] else "; track_counts is off, turn it on"
-        ledger.doubt(leaf.qualified, f"VACUUM ended well, but the server has no record of it{why}")
-        return
-    ledger.examined += 1
-    ledger.change(
-        leaf.qualified,
-        "vacuumed",
-        dead_rows_before=before["dead_rows"],
-        dead_rows_after=after["dead_rows"],
-        live_rows=after["live_rows"],
-        seconds=round(time.monotonic() - started, 3),
+        else:
+            yield due
+
+
+def _note_unseen(
+    connection: Connection, ledger: Ledger, candidates: Sequence[Candidate], settings: VacuumConfig
+) -> None:
+    """Say what can't be known, and what nobody but its owner's session can vacuum."""
+    if candidates and not candidates[0].is_counted:
+        ledger.doubt(connection.dbname, "track_counts is off: nobody counts dead rows; turn it on")
+    for each in candidates:
+        if settings.guard and each.is_temporary and each.urgency(settings.freeze_fraction) >= 1:
+            ledger.find(
+                each.relation.qualified,
+                f"a temporary table whose oldest transaction is {each.xid_age:,} transactions old; nobody"
+                " else can vacuum it: end its session",
+            )
+
+
+def _forecast(due: Due) -> dict[str, Any]:
+    candidate = due.candidate
+    return {
+        "reason": due.reason,
+        "dead_rows": candidate.dead_rows + candidate.toast_dead_rows,
+        "live_rows": round(candidate.row_count),
+        "xid_age": candidate.xid_age,
+        "multixact_age": candidate.multixact_age,
+    }
+
+
+def _write_down(ledger: Ledger, outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Write down what came of each VACUUM; return those that could not remove or freeze what they should."""
+    stuck = []
+    for outcome in outcomes:
+        name = outcome.due.relation.qualified
+        match outcome.verdict:
+            case "vacuumed":
+                ledger.change(name, "vacuumed", **outcome.facts)
+                if outcome.stays:
+                    stuck.append(outcome)
+            case "skipped":
+                ledger.skip(name, outcome.reason)
+            case "unknown":
+                ledger.doubt(name, outcome.reason)
+            case "locked" | "failed":
+                ledger.fail(name, outcome.reason)
+    return stuck
+
+
+def _ages(target: Target, connection: Connection) -> tuple[Row, list[Row]]:
+    """Return the ages of our database, and of those of its server that the target does not look after."""
+    rows = {row["name"]: row for row in connection.rows(sql.load("database_ages"))}
+    own = rows.pop(connection.dbname)
+    looked_after = target.settings.databases
+    if looked_after == "*":
+        return own, [row for row in rows.values() if not row["can_be_connected"]]
+    return own, [row for name, row in rows.items() if name not in (looked_after or ())]
+
+
+def _note_database(ledger: Ledger, row: Row) -> None:
+    """Name another database that grows too old: the whole server stops for the oldest one."""
+    how = "VACUUM it, as its owner or a superuser"
+    if not row["can_be_connected"]:
+        how = "ALTER DATABASE ... ALLOW_CONNECTIONS true, VACUUM it, and take that back"
+    for what, limit in (("xid", "freeze_max_age"), ("multixact", "multixact_freeze_max_age")):
+        if row[f"{what}_age"] > row[limit]:
+            ledger.find(
+                f"database {row['name']}",
+                f"its oldest {what} is {row[f'{what}_age']:,} old, over {row[limit]:,}, and this target does"
+                f" not look after it; {how}",
+            )
+
+
+def _summary(ledger: Ledger, stuck: Sequence[Outcome], own: Row) -> str:
+    done = f"{len(ledger.changed)} of {ledger.examined} tables"
+    return (
+        f"{done} {'would be vacuumed' if ledger.dry_run else 'vacuumed'}"
+        + (f", {len(ledger.failed)} failed" if ledger.failed else "")
+        + (f", dead rows or old transactions stay in {len(stuck)}" if stuck else "")
+        + f"; the oldest transaction is {own['xid_age']:,} transactions old"
+        + f" (autovacuum acts at {own['freeze_max_age']:,})"
     )
-    log.info("%s vacuumed, %d dead rows stay", leaf.qualified, after["dead_rows"])
-
-
-def _wait_for_the_record(connection: Connection, leaf: Relation, before: Row) -> Row:
-    """Return the table's counters once its last VACUUM has moved, or as they are after a little while."""
-    state = _state(connection, leaf)
-    for _ in range(_POLLS):
-        if state["last_vacuum"] != before["last_vacuum"]:
-            break
-        time.sleep(_POLL_S)
-        state = _state(connection, leaf)
-    return state
-
-
-def _state(connection: Connection, leaf: Relation) -> Row:
-    return connection.row(sql.load("vacuum_state"), {"oid": leaf.oid})
-
-
-def _few(item: Item) -> float:
-    """Return how many dead rows a busy table may keep without anybody being named for it."""
-    return max(_MANY_DEAD * float(item.facts["live_rows"]), 100.0)

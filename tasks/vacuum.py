@@ -1,4 +1,4 @@
-"""VACUUM of the tables that were cleaned."""
+"""VACUUM of what was cleaned, what is old, and what is full of dead rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pgsteward.results import StepResult
 from pgsteward.several import over
 from pgsteward.targets import load_target
 from tasks import maintenance_task
+from tasks.progress import shown_progress
 
 
 @maintenance_task("vacuum", timeout=timedelta(hours=6))
@@ -19,11 +20,13 @@ def vacuum_tables(
     database: str | None = None,
     grounds: Mapping[str, str] | None = None,
 ) -> StepResult:
-    """VACUUM the configured session tables, their indexes included."""
-    return over(
-        load_target(target),
-        "vacuum",
-        lambda bound: vacuum.vacuum_tables(bound, dry_run=dry_run),
-        database=database,
-        grounds=grounds,
-    )
+    """VACUUM what needs it, the oldest first."""
+    with shown_progress("vacuum", target) as progress:
+        return over(
+            load_target(target),
+            "vacuum",
+            lambda bound: vacuum.vacuum_tables(bound, dry_run=dry_run, progress=progress),
+            database=database,
+            grounds=grounds,
+            progress=progress,
+        )

@@ -1,27 +1,36 @@
--- Who keeps dead rows from being removed in this database, oldest first.
+-- Who keeps dead rows of this database from being removed, and ages from moving; the oldest first.
+-- A logical slot's catalog_xmin keeps those of catalogs only. VACUUM itself keeps nothing.
 -- Parameters: none.
--- Start times of other roles' sessions need pg_read_all_stats. Any supported PostgreSQL.
+-- Other roles' sessions and standbys are seen with pg_read_all_stats only. Any supported PostgreSQL.
   WITH held AS (
        SELECT 'session'                                          AS kind,
               a.pid,
               NULL::text                                         AS gid,
               a.usename::text                                    AS role_name,
               a.application_name,
+              a.state,
               a.xact_start                                       AS since,
+              'all'                                              AS holds,
               greatest(age(a.backend_xmin), age(a.backend_xid))  AS age_xids
          FROM pg_stat_activity AS a
         WHERE a.datname = current_database()
           AND a.backend_type <> 'autovacuum worker'
           AND a.pid <> pg_backend_pid()
+          AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)
         UNION ALL
-       SELECT 'prepared transaction', NULL, p.gid, p.owner::text, NULL, p.prepared, age(p.transaction)
+       SELECT 'prepared transaction', NULL, p.gid, p.owner::text, NULL, NULL, p.prepared, 'all',
+              age(p.transaction)
          FROM pg_prepared_xacts AS p
         WHERE p.database = current_database()
         UNION ALL
-       SELECT 'replication slot', NULL, s.slot_name::text, NULL, s.plugin::text, NULL, age(s.xmin)
+       SELECT 'replication slot', s.active_pid, s.slot_name::text, NULL, s.plugin::text,
+              CASE WHEN s.active THEN 'active' ELSE 'inactive' END, NULL,
+              CASE WHEN s.xmin IS NULL THEN 'catalogs' ELSE 'all' END,
+              greatest(age(s.xmin), age(s.catalog_xmin))
          FROM pg_replication_slots AS s
         UNION ALL
-       SELECT 'standby feedback', r.pid, NULL, r.usename::text, r.application_name, NULL, age(r.backend_xmin)
+       SELECT 'standby feedback', r.pid, NULL, r.usename::text, r.application_name, r.state, NULL, 'all',
+              age(r.backend_xmin)
          FROM pg_stat_replication AS r
        )
 SELECT h.kind,
@@ -29,7 +38,9 @@ SELECT h.kind,
        h.gid,
        h.role_name,
        h.application_name,
+       h.state,
        h.since::text                                             AS since,
+       h.holds,
        h.age_xids
   FROM held AS h
  WHERE h.age_xids IS NOT NULL

@@ -28,6 +28,7 @@ SECTIONS: dict[str, type[config.Model]] = {
     "`[targets.NAME.backup]`": config.BackupConfig,
     "`[targets.NAME.retention]`": config.RetentionConfig,
     "`[[targets.NAME.sessions]]`": config.SessionTable,
+    "`[targets.NAME.vacuum]`": config.VacuumConfig,
     "`[targets.NAME.index_bloat]`": config.IndexBloatConfig,
     "`[targets.NAME.index_audit]`": config.IndexAuditConfig,
     "`[targets.NAME.analyze]`": config.AnalyzeConfig,

@@ -1,0 +1,33 @@
+"""The settings of the VACUUM guard: ``[targets.NAME.vacuum]``."""
+
+from __future__ import annotations
+
+from pydantic import ByteSize, Field
+
+from pgsteward.config_types import Model, Number, Switch, Whole
+
+
+class VacuumConfig(Model):
+    """When a table is vacuumed, and with how much.
+
+    Attributes:
+        guard: Look at all tables; without it only those that session cleanup is configured for.
+        freeze_fraction: Of `autovacuum_freeze_max_age` from which a table is vacuumed for its age.
+        dead_fraction: Scales autovacuum's own threshold of dead rows.
+        min_visible: Share of all-visible pages below which a table that indexes read is vacuumed.
+        max_minutes: How long one run may begin VACUUMs that are not urgent.
+        statement_timeout_s: For one table.
+        lock_timeout_s: How long it waits for a table that stayed locked.
+        buffer_usage_limit: Of shared buffers, where the server has it (16 and newer).
+        parallel_tables: How many tables at the same time.
+    """
+
+    guard: Switch = True
+    freeze_fraction: Number = Field(0.8, gt=0, le=1)
+    dead_fraction: Number = Field(1.0, gt=0)
+    min_visible: Number | None = Field(None, gt=0, le=1)
+    max_minutes: Number = Field(240.0, gt=0)
+    statement_timeout_s: Number = Field(3600.0, gt=0)
+    lock_timeout_s: Number = Field(30.0, gt=0)
+    buffer_usage_limit: ByteSize = Field(default=ByteSize(16_000_000), ge=131_072)
+    parallel_tables: Whole = Field(1, ge=1, le=16)
