@@ -10,6 +10,7 @@ from pgsteward.relations import Relation
 from pgsteward.session_checks import Cleanup
 
 _SAMPLE_PAGES = 3_000
+_FAR_AHEAD = 100
 _SAMPLE_ERROR = 0.1
 """By how much a sample may be wrong: ten times its standard deviation, however the rows lie."""
 
@@ -60,6 +61,25 @@ def measure_share(connection: Connection, cleanup: Cleanup, parts: Sequence[Rela
 def count_expired(connection: Connection, cleanup: Cleanup, leaf: Relation) -> int:
     """Return how many rows of a leaf have expired."""
     return _count(connection, cleanup, [leaf]).expired
+
+
+def is_far_ahead(connection: Connection, cleanup: Cleanup) -> bool:
+    """Tell whether all numbers mean instants thousands of years ahead, as those of a smaller unit would."""
+    if cleanup.expiry.kind != "epoch":
+        return False
+    column = identifier(cleanup.expiry.column)
+    table = identifier(cleanup.table.schema, cleanup.table.name)
+    return bool(
+        connection.value(
+            compose(
+                "SELECT min({column}) > %(cutoff_number)s::int8 * {factor} FROM {table}",
+                column=column,
+                factor=literal(_FAR_AHEAD),
+                table=table,
+            ),
+            cleanup.params(),
+        )
+    )
 
 
 def _count(

@@ -28,7 +28,7 @@ from pgsteward.results import StepResult
 from pgsteward.session_checks import Cleanup, check_tables, read_cutoff
 from pgsteward.session_pace import LONGEST, Watch
 from pgsteward.session_references import Cascades, count_cascade
-from pgsteward.session_share import Share, count_expired, measure_share
+from pgsteward.session_share import Share, count_expired, is_far_ahead, measure_share
 from pgsteward.session_walk import LOCK_TIMEOUT_S, Walk
 from pgsteward.targets import Target
 
@@ -151,12 +151,17 @@ class _Run:
             return about
         try:
             share = measure_share(self.connection, cleanup, open_leaves)
+            is_odd = share.rows and not share.expired and is_far_ahead(self.connection, cleanup)
         except StewardError as exc:
             if self.connection.closed:
                 raise
             self.ledger.fail(name, f"its expired rows could not be counted: {exc}")
             return about
         about |= {"share": round(share.ratio, 4), "share_is_exact": share.is_exact}
+        if is_odd:
+            self.ledger.doubt(
+                name, "no row expires before the year 7000; its unit is too large, or expires another column"
+            )
         limit = cleanup.settings.max_share
         if share.ratio > limit and not self.yes:
             self.ledger.fail(

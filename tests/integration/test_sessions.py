@@ -140,6 +140,18 @@ def test_numbers_count_in_their_unit(
     assert {row["who"] for row in database.rows("SELECT who FROM sessions")} == {"lives", "never"}
 
 
+def test_numbers_of_another_unit_are_not_called_ok(database: Database, tmp_path: Path) -> None:
+    database.execute(
+        "CREATE TABLE sessions AS SELECT extract(epoch FROM now())::int8 * 1000 - 60000 AS expires"
+    )
+    target = make_target(database, tmp_path, sessions=({**SESSIONS[0], "unit": "s"},))
+    found = clean_sessions(target)
+    assert found.status == "partial"
+    assert "its unit is too large" in found.unknown[0].reason
+    target = make_target(database, tmp_path, sessions=({**SESSIONS[0], "unit": "ms", "max_share": 1.0},))
+    assert clean_sessions(target).as_json()["rows"] == 1
+
+
 def test_a_date_lives_until_its_day_is_over_in_its_own_time_zone(database: Database, tmp_path: Path) -> None:
     with database.connect() as connection:
         connection.execute("CREATE TABLE sessions (who text, expires date)")
