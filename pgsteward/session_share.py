@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pgsteward.postgres import Connection, Part, compose, identifier, literal, raw
 from pgsteward.relations import Relation
@@ -23,16 +23,23 @@ class Share:
         rows: In the table; an estimate where only a part was read.
         expired: Of them.
         is_exact: Every row was counted.
+        sizes: Bytes of each leaf, TOAST included, by its OID.
     """
 
     rows: int
     expired: int
     is_exact: bool
+    sizes: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
         """From 0 to 1; of an empty table 0."""
         return self.expired / self.rows if self.rows else 0.0
+
+    def bytes_of(self, rows: int) -> int:
+        """Return about how much room some of the rows take."""
+        total = sum(self.sizes.values())
+        return min(total, round(total * rows / max(self.rows, rows, 1)))
 
 
 def measure_share(connection: Connection, cleanup: Cleanup, parts: Sequence[Relation]) -> Share:
@@ -43,19 +50,20 @@ def measure_share(connection: Connection, cleanup: Cleanup, parts: Sequence[Rela
         cleanup: What counts as expired.
         parts: The leaves that will be cleaned.
     """
-    pages = int(
-        connection.value(
-            "SELECT sum(pg_relation_size(o.oid::oid)) / current_setting('block_size')::int"
-            "  FROM unnest(%(oids)s::int8[]) AS o (oid)",
-            {"oids": [leaf.oid for leaf in parts]},
-        )
-        or 0
+    found = connection.rows(
+        "SELECT o.oid,"
+        "       coalesce(pg_relation_size(o.oid::oid) / current_setting('block_size')::int, 0) AS pages,"
+        "       coalesce(pg_table_size(o.oid::oid), 0)::int8 AS bytes"
+        "  FROM unnest(%(oids)s::int8[]) AS o (oid)",
+        {"oids": [leaf.oid for leaf in parts]},
     )
+    sizes = {row["oid"]: row["bytes"] for row in found}
+    pages = sum(row["pages"] for row in found)
     if pages > 2 * _SAMPLE_PAGES:
         share = _count(connection, cleanup, parts, sample=_SAMPLE_PAGES / pages)
         if share.ratio < cleanup.settings.max_share - _SAMPLE_ERROR:
-            return share
-    return _count(connection, cleanup, parts)
+            return replace(share, sizes=sizes)
+    return replace(_count(connection, cleanup, parts), sizes=sizes)
 
 
 def count_expired(connection: Connection, cleanup: Cleanup, leaf: Relation) -> int:

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 0.1
 _CANCELLED = "57014"
+_REFUSED = ("23", "P0")
+"""Constraints (a foreign key of another table), and exceptions that triggers raise."""
+_MANY_REFUSED = 100
+"""Single rows that were refused, after which a table is given up."""
 _TRIES = 3
 _PAUSE_S = 0.3
 _GIVE_UP_AFTER = 5
@@ -41,8 +45,8 @@ _DELETE_SOME: LiteralString = (
 _UNLOCKED: LiteralString = " FOR UPDATE SKIP LOCKED"
 """Passes over rows that others have locked; many times slower, and needs the right to UPDATE."""
 
-Outcome = Literal["done", "passed", "locked", "slow"]
-"""Of a batch: all of it; all but what others have locked; nothing, for it is locked; undone, too slow."""
+Outcome = Literal["done", "passed", "locked", "undone"]
+"""Of a batch: all of it; all but what others have locked; nothing, for it is locked; undone, too wide."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,9 @@ class Tally:
         locked_rows: Rows that stay because others have locked them.
         locked_by: Whoever locked them.
         stopped: Why the walk ended before its end; empty when it didn't.
+        gave_up: That was because everything stayed locked.
+        refused_rows: Rows that can't be deleted by themselves: others need them, or a trigger says no.
+        refusal: What the server said of the last one.
     """
 
     rows: int = 0
@@ -67,6 +74,9 @@ class Tally:
     locked_rows: int = 0
     locked_by: str = ""
     stopped: str = ""
+    gave_up: bool = False
+    refused_rows: int = 0
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +153,13 @@ class Walk:
             self._reached(place)
             self.tally.stopped = self._why_stop()
             if in_a_row == _GIVE_UP_AFTER:
+                self.tally.gave_up = True
                 self.tally.stopped = f"everything stayed locked by {self.tally.locked_by}"
             if self.tally.stopped:
                 return locked
             span = Span(place, min(place + pace.width, whole.end))
             outcome = self._batch(span, pace)
-            if outcome == "slow":
+            if outcome == "undone":
                 continue
             if outcome != "done":
                 locked.append(span)
@@ -206,10 +217,17 @@ class Walk:
                 raise
             return "locked"
         except QueryFailed as exc:
-            if exc.sqlstate != _CANCELLED or time.monotonic() - began < self.limit_s or span.width == 1:
-                raise  # an operator's cancel is not our own
-            pace.shrink(span.width)
-            return "slow"
+            is_refused = exc.sqlstate is not None and exc.sqlstate.startswith(_REFUSED)
+            is_slow = exc.sqlstate == _CANCELLED and time.monotonic() - began >= self.limit_s
+            if span.width > 1 and (is_refused or is_slow):  # an operator's cancel comes sooner than ours
+                pace.shrink(span.width)
+                return "undone"
+            if not is_refused or self.tally.refused_rows == _MANY_REFUSED:
+                raise
+            self.tally.refused_rows += 1
+            self.tally.refusal = str(exc)
+            pace.adapt(span.width, 0)
+            return "done"
         took_s = time.monotonic() - began
         self.tally.rows += rows
         self.tally.batches += 1

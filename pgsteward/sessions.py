@@ -237,6 +237,7 @@ class _Run:
         try:
             walk.run()
             self.ledger.examined += 1
+            self._note_kept(walk)
         except QueryFailed as exc:
             if exc.sqlstate == _GONE:
                 self.ledger.skip(name, "it was dropped meanwhile")
@@ -248,7 +249,6 @@ class _Run:
             self.ledger.fail(name, f"stopped after {tally.rows} rows: {exc}")
         self._note_rest(walk, share)
         if tally.rows:
-            size = self._size(walk.leaf)
             self.ledger.change(
                 name,
                 "would delete" if self.ledger.dry_run else "deleted",
@@ -257,10 +257,24 @@ class _Run:
                 longest_batch_ms=round(tally.longest_s * 1000, 1),
                 paused_s=round(tally.paused_s, 1),
                 seconds=round(time.monotonic() - started, 3),
-                table_bytes=size,
-                reusable_bytes=min(size, round(size * tally.rows / max(share.rows, tally.rows))),
+                table_bytes=share.sizes[walk.leaf.oid],
+                reusable_bytes=share.bytes_of(tally.rows),
             )
         log.info("%s: %d expired rows in %d batches", name, tally.rows, tally.batches)
+
+    def _note_kept(self, walk: Walk) -> None:
+        """Name rows that the table itself keeps: by a trigger, or because others need them."""
+        name, tally = walk.leaf.qualified, walk.tally
+        if tally.refused_rows:
+            self.ledger.fail(
+                name, f"{tally.refused_rows} expired rows can't be deleted, the last one: {tally.refusal}"
+            )
+        if walk.leaf.oid in walk.cleanup.vetoes and not (self.ledger.dry_run or tally.stopped):
+            kept = count_expired(self.connection, walk.cleanup, walk.leaf)
+            kept -= tally.locked_rows + tally.refused_rows
+            if kept > 0:
+                triggers = ", ".join(walk.cleanup.triggers[name])
+                self.ledger.fail(name, f"its triggers kept {kept} expired rows: {triggers}")
 
     def _note_rest(self, walk: Walk, share: Share) -> None:
         """Name what had to stay: behind a limit it is the plan, behind somebody's lock a failure."""
@@ -270,9 +284,8 @@ class _Run:
             rest = f"{tally.stopped}; {pages - done} of {pages} pages are left for the next run"
             about = max(share.expired - tally.rows, 0)
             rest += f", about {about:,} expired rows in all" if about else ""
-            (self.ledger.fail if tally.locked_by and "locked" in tally.stopped else self.ledger.skip)(
-                name, rest
-            )
+            note = self.ledger.fail if tally.gave_up else self.ledger.skip
+            note(name, rest)
         if tally.locked_rows:
             hint = ""
             if walk.leaf.oid not in walk.cleanup.locks_rows:
@@ -283,16 +296,6 @@ class _Run:
                 f"{tally.locked_rows} expired rows stay, for they or rows beside them were locked (locks on"
                 f" the table: {tally.locked_by}); the next run takes them up{hint}",
             )
-        if walk.leaf.oid in walk.cleanup.vetoes and not (self.ledger.dry_run or tally.stopped):
-            kept = count_expired(self.connection, walk.cleanup, walk.leaf) - tally.locked_rows
-            if kept > 0:
-                self.ledger.fail(name, f"its triggers kept {kept} expired rows: {self._triggers(walk)}")
-
-    def _triggers(self, walk: Walk) -> str:
-        return ", ".join(walk.cleanup.triggers[walk.leaf.qualified])
-
-    def _size(self, leaf: Relation) -> int:
-        return int(self.connection.value("SELECT pg_table_size(%(oid)s::int8::oid)", {"oid": leaf.oid}) or 0)
 
 
 def _summary(rows: int, cascaded: int, ledger: Ledger) -> str:

@@ -108,17 +108,23 @@ def test_a_key_without_an_index_is_a_finding_before_anything_goes(database: Data
     assert not clean(database, tmp_path).findings
 
 
-def test_a_row_that_others_need_stops_its_table_by_name(database: Database, tmp_path: Path) -> None:
+def test_rows_that_others_need_stay_by_name_and_all_others_go(database: Database, tmp_path: Path) -> None:
     make_sessions(database)
     with database.connect() as connection:
         connection.execute("CREATE TABLE orders (s int, k text, FOREIGN KEY (s, k) REFERENCES sessions)")
         connection.execute("CREATE INDEX ON orders (s, k)")
-        connection.execute("INSERT INTO orders VALUES (501, 'x')")
+        connection.execute("INSERT INTO orders VALUES (501, 'x'), (503, 'x')")
     found = clean(database, tmp_path)
-    assert found.status == "failed"
+    assert found.status == "partial"
+    assert "2 expired rows can't be deleted" in found.failed[0].reason
     assert "orders" in found.failed[0].reason
+    assert found.as_json()["rows"] == 498
+
     where = "NOT EXISTS (SELECT FROM orders WHERE s = id)"
-    assert clean(database, tmp_path, where=where).as_json()["rows"] == 499
+    assert clean(database, tmp_path, where=where).status == "ok"
+    database.execute("INSERT INTO sessions SELECT i, 'x', '-infinity' FROM generate_series(2001, 2200) AS i")
+    database.execute("INSERT INTO orders SELECT i, 'x' FROM generate_series(2001, 2200) AS i")
+    assert "stopped after 0 rows" in clean(database, tmp_path).failed[0].reason
 
 
 @pytest.mark.parametrize(
