@@ -242,9 +242,10 @@ class Walk:
 
     def _execute(self, span: Span, *, around: bool) -> int:
         """Run one batch in a transaction of its own and return its rows."""
-        if self.watch is None:
-            return self._number(span)
         room = None if self.most_rows is None else self.most_rows - self.tally.rows
+        if self.watch is None:
+            found = self._number(span)
+            return found if room is None else min(found, room)
         limited = room is not None and room < span.width
         statement = compose(
             _DELETE_SOME if around or limited else _DELETE,

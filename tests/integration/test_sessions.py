@@ -288,6 +288,7 @@ def test_a_cutoff_in_the_future_and_a_table_off_the_list_are_refused(
 def test_limits_hold_exactly_and_the_rest_is_named(database: Database, tmp_path: Path) -> None:
     fill(database)
     target = make_target(database, tmp_path, sessions=({**SESSIONS[0], "max_rows": 5_001},))
+    assert clean_sessions(target, dry_run=True).as_json()["rows"] == 5_001
     found = clean_sessions(target)
     assert found.status == "ok"
     assert found.as_json()["rows"] == 5_001
