@@ -212,7 +212,9 @@ def beside_a_writer(place: Bench, rounds: int, console: Console) -> dict[str, An
                 raise SystemExit(cleaned.summary)
             beside += [ms for ms, at in busy.result() if began <= at <= ended]
             spans.append(round(ended - began, 2))
-            lost += connection.value("SELECT count(*) FROM live WHERE id NOT IN (SELECT id FROM sessions)")
+            lost += connection.value(
+                "SELECT count(*) FROM live WHERE NOT EXISTS (SELECT FROM sessions WHERE id = live.id)"
+            )
         console.print(f"writer, round {number + 1}: cleaned in {spans[-1]} s")
     return {
         "alone": percentiles(alone),
