@@ -20,11 +20,11 @@ from pgsteward.bloat_measures import Meter
 from pgsteward.bloat_order import Budget, Candidate, Memory, rank
 from pgsteward.config import IndexBloatConfig
 from pgsteward.errors import LockTimeout, QueryFailed
+from pgsteward.horizon import horizon_holders, name_horizon_holder
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.progress import Progress
 from pgsteward.relations import current_role, is_excluded, lock_holders, name_holders
-from pgsteward.vacuum import horizon_holders, name_horizon_holder
 
 QUERY_TIMEOUT_S = 60.0
 """For each question to the catalogs; a measure has what is left of ``measure_minutes``."""

@@ -89,7 +89,7 @@ def clean_sessions(
     cascaded = sum(sum(each["cascaded"].values()) for each in details)
     return ledger.result(
         _summary(rows, cascaded, ledger),
-        {"rows": rows, "cascaded_rows": cascaded, "cutoff": now.isoformat(), "tables": details},
+        {"rows": rows, "cascaded_rows": cascaded, "cutoff": now.isoformat(), "cleanups": details},
     )
 
 

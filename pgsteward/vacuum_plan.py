@@ -135,7 +135,7 @@ def _why_old(table: Candidate, fraction: float) -> str | None:
 
 def _why_dead(table: Candidate, fraction: float) -> str | None:
     """Say why autovacuum's rule is met; catalogs that are not ours are left to autovacuum."""
-    if table.is_catalog and not table.relation.may_vacuum:
+    if table.is_shared or (table.is_catalog and not table.relation.may_vacuum):
         return None
     off = "" if table.is_reached else ", and autovacuum is off here"
     if table.dead_rows > fraction * table.dead_threshold:

@@ -48,7 +48,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons"),
     "receipts": ("database", "store", "age_seconds", "what", "verdict", "backup_id", "level", "rows", "into"),
     "chains": ("database", "store", "receipts", "intact", "newest_at", "newest_sha256"),
-    "tables": ("database", "table", "expires", "type", "cutoff", "leaves", "share"),
+    "cleanups": ("database", "table", "expires", "type", "cutoff", "leaves", "share"),
     "horizon": ("database", "name", "holds", "way_out"),
 }
 """Tables of which people see these columns only; the JSON has all of them."""

@@ -60,14 +60,14 @@ def test_what_goes_by_cascade_is_counted_at_any_depth(database: Database, tmp_pa
     expected = {'public."Log, old"': 100, "public.lines": 150}
 
     dry = clean(database, tmp_path, dry_run=True).as_json()
-    assert dry["tables"][0]["cascaded"] == expected
+    assert dry["cleanups"][0]["cascaded"] == expected
 
     found = clean(database, tmp_path).as_json()
     assert found["status"] == "ok"
     assert found["rows"] == 500
-    assert found["tables"][0]["cascaded"] == {**expected, "public.devices": 25}
+    assert found["cleanups"][0]["cascaded"] == {**expected, "public.devices": 25}
     assert found["cascaded_rows"] == 275
-    assert found["tables"][0]["key"] == ["id", "k 2"]
+    assert found["cleanups"][0]["key"] == ["id", "k 2"]
     assert database.value("SELECT count(*) FROM lines") == 150
     assert database.value("SELECT count(*) FROM devices WHERE s IS NULL") == 25
 
@@ -82,12 +82,12 @@ def test_a_table_that_points_at_itself_loses_what_hangs_on_it(database: Database
         connection.execute(
             f"INSERT INTO sessions VALUES (1, {EXPIRED}, NULL), (2, {LIVE}, 1), (3, {LIVE}, NULL)"
         )
-    assert clean(database, tmp_path, dry_run=True).as_json()["tables"][0]["cascaded"] == {
+    assert clean(database, tmp_path, dry_run=True).as_json()["cleanups"][0]["cascaded"] == {
         "public.sessions": 1
     }
     found = clean(database, tmp_path).as_json()
     assert found["rows"] == 1
-    assert found["tables"][0]["cascaded"] == {"public.sessions": 1}
+    assert found["cleanups"][0]["cascaded"] == {"public.sessions": 1}
     assert database.value("SELECT array_agg(id) FROM sessions") == [3]
 
 

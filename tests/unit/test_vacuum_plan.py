@@ -60,6 +60,7 @@ def candidate(name: str = "t", oid: int = 1, *, owned: bool = True, **changes: A
         pytest.param({"visible_pages": 100}, None, id="visibility-is-an-option"),
         pytest.param({"xid_age": 500 * MILLION, "is_temporary": True}, None, id="temporary"),
         pytest.param({"dead_rows": 9000, "is_catalog": True, "owned": False}, None, id="catalog-of-others"),
+        pytest.param({"dead_rows": 9000, "is_shared": True}, None, id="catalog-of-all-databases"),
         pytest.param({"dead_rows": 9000, "owned": False}, "9,000 dead rows", id="table-of-others"),
     ],
 )
