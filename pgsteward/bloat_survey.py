@@ -172,9 +172,14 @@ class Survey:
             if self.is_full:
                 self.ledger.doubt(name, f"not looked at: {self._who_locks(heap['oid'])}")
             return False
+        if heap["method"] != "heap":
+            if self.is_full:
+                self.ledger.skip(
+                    name, f"there is no measure for tables of the access method {heap['method']}"
+                )
+            return False
         return (
             self.catalog.sizes[heap["oid"]] is not None
-            and heap["method"] == "heap"
             and not (heap["is_unlogged"] and self.catalog.is_standby)
             and not is_excluded(exclude, heap["schema"], heap["name"])
         )
