@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pgsteward.analyze import analyze_stale
 from pgsteward.backup.dump import back_up
+from pgsteward.errors import PreconditionError
+from pgsteward.matviews import refresh
+from pgsteward.results import StepResult
+from pgsteward.targets import Target
 from tests.faults.clusters import Cluster, own_cluster, standby_of
 from tests.faults.proxy import through_proxy
 from tests.faults.scene import BOTH, TABLES, Outcome, Scene, cases, fault, play, until
@@ -105,3 +110,11 @@ def test_a_standby_is_backed_up_and_what_it_does_not_have_is_named(scene: Scene)
     assert manifest.not_in_dump == ("public.scratch: an unlogged table, which is empty on a standby",)
     assert manifest.snapshot_lsn
     assert result.details["proof"]["rows"] == 90001
+
+
+@pytest.mark.parametrize("operation", [analyze_stale, refresh])
+def test_maintenance_of_a_standby_is_refused_with_where_to_go(
+    scene: Scene, operation: Callable[[Target], StepResult]
+) -> None:
+    with pytest.raises(PreconditionError, match=r"is a standby.*\[targets.NAME.maintenance\]"):
+        operation(scene.target())
