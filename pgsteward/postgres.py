@@ -32,6 +32,7 @@ from pgsteward.errors import (
     StewardError,
     TransientError,
 )
+from pgsteward.postgres_names import RESERVED
 from pgsteward.postgres_settings import READ_ONLY, SESSION, advice, in_one_line, with_catalog_first
 from pgsteward.sql import load
 
@@ -173,10 +174,11 @@ def join(separator: LiteralString, parts: Iterable[sql.Composable]) -> sql.Compo
 
 def quote_name(*parts: str) -> str:
     """Return a qualified name as people write it in SQL, for messages and tool arguments."""
-    return ".".join(
-        p if p.isidentifier() and p == p.lower() and p.isascii() else '"' + p.replace('"', '""') + '"'
-        for p in parts
-    )
+    return ".".join(p if _is_plain(p) else '"' + p.replace('"', '""') + '"' for p in parts)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isidentifier() and name == name.lower() and name.isascii() and name not in RESERVED
 
 
 def database_argument(dbname: str) -> str:

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import re
 
+# fmt: off
+RESERVED = frozenset({
+    "all", "analyse", "analyze", "and", "any", "array", "as", "asc", "asymmetric", "authorization",
+    "binary", "both", "case", "cast", "check", "collate", "collation", "column", "concurrently",
+    "constraint", "create", "cross", "current_catalog", "current_date", "current_role",
+    "current_schema", "current_time", "current_timestamp", "current_user", "default", "deferrable",
+    "desc", "distinct", "do", "else", "end", "except", "false", "fetch", "for", "foreign", "freeze",
+    "from", "full", "grant", "group", "having", "ilike", "in", "initially", "inner", "intersect",
+    "into", "is", "isnull", "join", "lateral", "leading", "left", "like", "limit", "localtime",
+    "localtimestamp", "natural", "not", "notnull", "null", "offset", "on", "only", "or", "order",
+    "outer", "overlaps", "placing", "primary", "references", "returning", "right", "select",
+    "session_user", "similar", "some", "symmetric", "system_user", "table", "tablesample", "then", "to",
+    "trailing", "true", "union", "unique", "user", "using", "variadic", "verbose", "when", "where",
+    "window", "with",
+})
+# fmt: on
+"""Words that are no name unless they are quoted."""
+
 _PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\s*')
 
 
@@ -18,18 +36,14 @@ def split_qualified(name: str, default_schema: str = "public") -> tuple[str, str
     while True:
         match = _PART.match(name, position)
         if match is None:
-            raise ValueError(
-                f'{name!r} is not a table name; write schema.table, quoted as in SQL: public."T"'
-            )
+            raise ValueError(f'{name!r} is not a name; write schema.table, quoted as in SQL: public."T"')
         quoted, plain = match.groups()
         parts.append(quoted.replace('""', '"') if quoted is not None else plain.lower())
         position = match.end()
         if position == len(name):
             break
         if name[position] != ".":
-            raise ValueError(
-                f'{name!r} is not a table name; write schema.table, quoted as in SQL: public."T"'
-            )
+            raise ValueError(f'{name!r} is not a name; write schema.table, quoted as in SQL: public."T"')
         position += 1
     if len(parts) == 1:
         return default_schema, parts[0]

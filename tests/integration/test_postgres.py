@@ -105,3 +105,10 @@ def test_a_database_closed_to_everybody_is_refused_for_good(database: Database) 
         admin.execute(postgres.compose("ALTER DATABASE {} ALLOW_CONNECTIONS false", name))
     with pytest.raises(PreconditionError, match="not currently accepting"):
         connect(database.login, purpose="test")
+
+
+def test_words_that_sql_has_for_itself_are_quoted_when_they_are_names(database: Database) -> None:
+    words = database.rows("SELECT word FROM pg_get_keywords() WHERE catcode IN ('R', 'T') ORDER BY word")
+    for row in words:
+        assert postgres.quote_name(row["word"]) == f'"{row["word"]}"'
+    assert postgres.quote_name("public", "user", "jobs") == 'public."user".jobs'
