@@ -78,8 +78,13 @@ class _Memory:
         return found
 
 
-def measure(argv: Sequence[str | Path], env: Mapping[str, str]) -> Measured:
+def measure(argv: Sequence[str | Path], env: Mapping[str, str], *, accept: Sequence[int] = (0,)) -> Measured:
     """Run a command to its end, with bytecode as an installed program has it.
+
+    Args:
+        argv: The command.
+        env: Added to the environment.
+        accept: Exit statuses that are no failure.
 
     Raises:
         SystemExit: It failed; a benchmark of what does not work is none.
@@ -108,7 +113,7 @@ def measure(argv: Sequence[str | Path], env: Mapping[str, str]) -> Measured:
         if process.poll() is None:
             process.terminate()
             process.wait()
-    if process.returncode != 0:
+    if process.returncode not in accept:
         raise SystemExit(
             f"{' '.join(map(str, argv))} ended with status {process.returncode}:\n"
             f"{stderr.decode(errors='replace')}{stdout.decode(errors='replace')}"

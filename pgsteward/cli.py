@@ -378,16 +378,30 @@ def reindex(
 
 @app.command(rich_help_panel=UPKEEP)
 def indexes(
-    ctx: typer.Context, target: TargetName = None, database: Database = None, json: Json = False
+    ctx: typer.Context,
+    target: TargetName = None,
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create",
+            show_default=False,
+            help="First create required indexes that are missing, CONCURRENTLY.",
+        ),
+    ] = False,
+    database: Database = None,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
-    """Look for required indexes that are missing and for invalid ones."""
+    """Audit indexes, constraints and migrations: missing, invalid, superfluous, unused; with the DDL."""
 
     def operation(chosen: Target, progress: Progress) -> StepResult:
         from pgsteward.index_audit import audit
 
-        return audit(chosen)
+        return audit(chosen, create=create, dry_run=dry_run, progress=progress)
 
-    run_operation(ctx, "indexes", target, operation, as_json=json, database=database, across="server")
+    run_operation(
+        ctx, "indexes", target, operation, as_json=json, remember=create, database=database, across="server"
+    )
 
 
 @app.command(rich_help_panel=UPKEEP)

@@ -24,14 +24,19 @@ from pydantic import (
 )
 
 from pgsteward import config_checks as checks
+from pgsteward.config_audit import AlembicConfig as AlembicConfig
+from pgsteward.config_audit import IndexAuditConfig as IndexAuditConfig
+from pgsteward.config_audit import ReplicaConfig as ReplicaConfig
+from pgsteward.config_audit import RequiredConstraint as RequiredConstraint
+from pgsteward.config_audit import RequiredIndex as RequiredIndex
 from pgsteward.config_errors import explain
 from pgsteward.config_retention import RetentionConfig as RetentionConfig
 from pgsteward.config_sessions import SessionTable as SessionTable
 from pgsteward.config_stores import Secret as Secret
 from pgsteward.config_stores import StoreConfig as StoreConfig
 from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
+from pgsteward.config_types import Conninfo, Number, Switch, Whole
 from pgsteward.config_types import Model as Model
-from pgsteward.config_types import Number, Switch, Whole
 from pgsteward.config_vacuum import VacuumConfig as VacuumConfig
 from pgsteward.errors import ConfigError, StewardError
 from pgsteward.places import find_config, state_folder
@@ -41,7 +46,6 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Purpose = Literal["backup", "restore", "maintenance"]
 
-Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]
 TargetConninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo_with_database)]
 Pattern = Annotated[str, AfterValidator(checks.table_pattern)]
 StateUrl = Annotated[
@@ -161,12 +165,6 @@ class IndexBloatConfig(Model):
     toast: Switch = False
     rebuild_on_estimate: Switch = False
     exclude: tuple[str, ...] = ()
-
-
-class IndexAuditConfig(Model):
-    """Indexes that the application relies on, by (qualified) name."""
-
-    required: tuple[str, ...] = ()
 
 
 class AnalyzeConfig(Model):

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import available_timezones
 
+from pgsteward.postgres_names import split_qualified
 from pgsteward.spans import Span
 
 _PAIR = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)\s*", re.DOTALL)
@@ -324,6 +325,28 @@ def client_dir(path: Path) -> Path:
     if not path.is_absolute():
         raise ValueError('write an absolute path: "/opt/postgresql/bin"')
     return path
+
+
+def script_location(text: str) -> str:
+    """Return where Alembic's scripts lie: an absolute path, or ``package:folder`` as Alembic has it.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    package, colon, _ = text.partition(":")
+    if colon and all(part.isidentifier() for part in package.split(".")):
+        return text
+    return str(client_dir(Path(text)))
+
+
+def qualified_name(text: str) -> str:
+    """Return a (qualified) name as SQL has it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    split_qualified(text)
+    return text
 
 
 def expanded(path: Path) -> Path:

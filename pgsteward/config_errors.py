@@ -68,7 +68,7 @@ def _instead(error: ErrorDetails, path: Sequence[str | int], root: type[BaseMode
         where = ".".join(map(str, path))
         return (
             f"write [[{where}]], in double brackets"
-            if name == "sessions"
+            if name in ("sessions", "constraints")
             else f'write a list: {name} = ["..."]'
         )
     if kind == "literal_error":

@@ -21,3 +21,4 @@ Switch = Annotated[bool, Field(strict=True)]
 Zone = Annotated[str, AfterValidator(checks.time_zone)]
 Duration = Annotated[str, AfterValidator(checks.span)]
 """A span as restic writes it: ``2y5m7d3h``."""
+Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]

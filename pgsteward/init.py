@@ -300,6 +300,11 @@ keep_proven = 3                               # nor fewer that a restore has pro
 min_ratio = 0.4
 min_reclaimable = "50MB"
 
-# [targets.{name}.index_audit]
-# required = ["public.jobs_company_id_idx"]
+# [targets.{name}.index_audit]                 # what the application relies on; docs/maintenance.md
+# required = ["users_email_key", {{ table = "jobs", columns = ["status", "location_type"] }}]
+# [[targets.{name}.index_audit.constraints]]
+# table = "public.jobs"
+# check = "salary_min IS NULL OR salary_max IS NULL OR salary_min <= salary_max"
+# [targets.{name}.index_audit.alembic]
+# script_location = "/srv/app/alembic"
 """

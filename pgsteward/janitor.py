@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgsteward import postgres, results
+from pgsteward.audit.create import drop_leftovers as drop_unfinished_indexes
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
@@ -184,16 +185,17 @@ def _clean_server(target: Target, dry_run: bool, tally: _Tally) -> None:
             tally.changed += dropped.changed
             tally.skipped += dropped.skipped
             tally.failed += dropped.failed
-    try:
-        items, notes = drop_leftover_indexes(target, dry_run=dry_run)
-    except StewardError as exc:
-        tally.unknown.append(Note("invalid indexes", str(exc)))
-    else:
-        tally.examined += 1
-        tally.changed += items
-        for note in notes:
-            foreign = "not known to be ours" in note.reason
-            (tally.skipped if foreign else tally.unknown).append(note)
+    for drop_indexes in (drop_leftover_indexes, drop_unfinished_indexes):
+        try:
+            items, notes = drop_indexes(target, dry_run=dry_run)
+        except StewardError as exc:
+            tally.unknown.append(Note("invalid indexes", str(exc)))
+        else:
+            tally.examined += 1
+            tally.changed += items
+            for note in notes:
+                foreign = "not known to be ours" in note.reason
+                (tally.skipped if foreign else tally.unknown).append(note)
 
 
 def _drop_unfinished(target: Target, *, dry_run: bool) -> Dropped:

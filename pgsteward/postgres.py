@@ -157,6 +157,11 @@ def type_of(text: str) -> sql.SQL:
     return sql.SQL(text)
 
 
+def as_written(text: str) -> sql.SQL:
+    """Take an expression of the configuration, or one that PostgreSQL has written, as it stands."""
+    return sql.SQL(text)
+
+
 def compose(template: LiteralString, *args: sql.Composable, **parts: sql.Composable) -> sql.Composed:
     """Put quoted parts into a statement; the template is a literal of the source code."""
     return sql.SQL(template).format(*args, **parts)
@@ -401,6 +406,12 @@ class Connection:
     def transaction(self) -> Iterator[None]:
         """Run a block in one transaction: committed at its end, rolled back by an exception."""
         with self._running(), self._connection.transaction():
+            yield
+
+    @contextlib.contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Run a block in one transaction that is rolled back at its end."""
+        with self._running(), self._connection.transaction(force_rollback=True):
             yield
 
     @contextlib.contextmanager

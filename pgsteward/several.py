@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from pgsteward import capacity, results, sql
 from pgsteward.backup.plan import SESSIONS_BESIDE
+from pgsteward.config_audit import label_of
 from pgsteward.databases import Found, bind, bind_covered, find, stored
 from pgsteward.errors import ConfigError, StewardError
-from pgsteward.index_audit import required_there
+from pgsteward.index_audit import requirements_there
 from pgsteward.postgres import connect
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import find_relation
@@ -42,9 +43,11 @@ _LOOKS_AT: Mapping[str, str] = {
 
 _JOINED = frozenset(
     {"backups", "chains", "decisions", "indexes", "bloated", "order", "lock_waiters", "receipts"}
+    | {"problems", "constraints", "usage", "sizes"}
 )
 """Lists of objects, which are joined also where they are empty: a reader finds them in one place."""
 
+T = TypeVar("T")
 Call = Callable[[Target], StepResult]
 Parts = list[tuple[str, StepResult]]
 
@@ -371,7 +374,7 @@ def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, 
     idle: dict[str, str] = {}
     for target in bound:
         there = None if what is None else _ask(target, _contents)
-        if what is None or there is None or what in there:
+        if what is None or there is None or what in there or (step == "indexes" and _is_told(target)):
             busy.append(target)
         else:
             idle[target.database] = f"there are no {what} in this database"
@@ -405,21 +408,38 @@ def _without_tables(target: Target) -> Target:
     return replace(target, settings=target.settings.model_copy(update={"sessions": ()}))
 
 
+def _is_told(target: Target) -> bool:
+    """Tell whether an audit has something to look for, also where there is no index."""
+    audit = target.settings.index_audit
+    return bool(audit.required or audit.constraints or audit.alembic)
+
+
 def _with_own_indexes(bound: Sequence[Target]) -> tuple[list[Target], tuple[Note, ...]]:
-    wanted = [name for target in bound[:1] for name in target.settings.index_audit.required]
-    has = {target.database: _ask(target, required_there) for target in bound}
+    """Leave to each database the requirements that concern it; what concerns none is missing in every one."""
+    if not bound:
+        return [], ()
+    wanted = bound[0].settings.index_audit
+    has = {target.database: _ask(target, requirements_there) for target in bound}
     narrowed: list[Target] = []
     for target in bound:
-        indexes = has[target.database]
-        own = tuple(name for name in wanted if indexes is None or name in indexes)
-        audit = target.settings.index_audit.model_copy(update={"required": own})
+        there = has[target.database]
+        own = {
+            "required": tuple(each for each in wanted.required if there is None or each in there),
+            "constraints": tuple(each for each in wanted.constraints if there is None or each in there),
+            "alembic": wanted.alembic if there is None or wanted.alembic in there else None,
+        }
+        audit = target.settings.index_audit.model_copy(update=own)
         narrowed.append(replace(target, settings=target.settings.model_copy(update={"index_audit": audit})))
     missing = "this required index is missing in every database; the application's migration creates it"
-    nowhere = _in_none(wanted, has.values()) if bound else []
-    return narrowed, tuple(Note(name, missing) for name in nowhere)
+    unheard = "its table is in none of the databases; correct the name"
+    notes = [Note(label_of(each), missing) for each in _in_none(wanted.required, has.values())]
+    notes += [Note(each.label, unheard) for each in _in_none(wanted.constraints, has.values())]
+    if wanted.alembic and _in_none([wanted.alembic], has.values()):
+        notes.append(Note(wanted.alembic.script_location, "no database has its version table"))
+    return narrowed, tuple(notes)
 
 
-def _ask(target: Target, question: Callable[[Target], set[str]]) -> set[str] | None:
+def _ask(target: Target, question: Callable[[Target], set[T]]) -> set[T] | None:
     try:
         return question(target)
     except StewardError as exc:
@@ -438,6 +458,6 @@ def _tables_there(target: Target, wanted: Sequence[str]) -> set[str]:
         return {name for name in wanted if find_relation(session, name) is not None}
 
 
-def _in_none(wanted: Sequence[str], sets: Iterable[set[str] | None]) -> list[str]:
-    there = set().union(*(found for found in sets if found is not None))
-    return [name for name in dict.fromkeys(wanted) if name not in there]
+def _in_none(wanted: Sequence[T], sets: Iterable[Collection[object] | None]) -> list[T]:
+    there = {each for found in sets if found is not None for each in found}
+    return [each for each in dict.fromkeys(wanted) if each not in there]

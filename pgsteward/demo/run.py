@@ -8,11 +8,12 @@ report, and stops everything; `keep` leaves it running until Ctrl-C instead.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -73,8 +74,13 @@ expires = "expires"
 [targets.app.index_bloat]
 min_ratio = 0.4
 min_reclaimable = "1MB"                    # the sample is small
-[targets.app.index_audit]
-required = [{required}]
+[targets.app.index_audit.alembic]
+script_location = "pgsteward.demo.sample:migrations"
+{required}
+[[targets.app.index_audit.constraints]]
+table = "jobs"
+name = "check_job_salary_range"
+check = "salary_min IS NULL OR salary_max IS NULL OR salary_min <= salary_max"
 [targets.app.analyze]
 [targets.app.matviews]
 """
@@ -219,9 +225,16 @@ def _write_config(home: Path, server: EmbeddedPostgres, s3: LocalS3) -> None:
             steward=f"host={server.host} port={server.port} dbname=intowork user=steward",
             superuser=server.conninfo("intowork"),
             clients=server.bin_dir,
-            required=", ".join(f'"{name}"' for name in sample.REQUIRED_INDEXES),
+            required="\n".join(_required(name, entry) for name, entry in sample.REQUIRED_INDEXES.items()),
         )
     )
+
+
+def _required(name: str, entry: Mapping[str, object]) -> str:
+    """Return one required index as TOML, which writes such values as JSON does."""
+    keys = {"name": name, **entry}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    return "\n".join(["[[targets.app.index_audit.required]]", *lines])
 
 
 def _stay(

@@ -40,13 +40,20 @@ _HIDDEN = frozenset(
         "left",
         "merge",
         "merge_script",
+        "problems",
+        "usage",
+        "found_as",
     }
 )
 """Details that say again what stands elsewhere on the page."""
 
+_FEWER: Mapping[str, int] = {"sizes": 10}
+"""Rows of lists whose end is of no interest; the JSON has all of them."""
+
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons"),
     "receipts": ("database", "store", "age_seconds", "what", "verdict", "backup_id", "level", "rows", "into"),
+    "constraints": ("database", "constraint", "table", "state", "violations"),
     "chains": ("database", "store", "receipts", "intact", "newest_at", "newest_sha256"),
     "cleanups": ("database", "table", "expires", "type", "cutoff", "leaves", "share"),
     "horizon": ("database", "name", "holds", "way_out"),
@@ -351,7 +358,7 @@ def _details(
             found = dict.fromkeys(name for row in rows for name in row)
             keys = [name for name in _COLUMNS.get(key, found) if name in found]
             cells = [tuple(row.get(name) for name in keys) for row in rows]
-            table = _table(keys, cells, label(key), most)
+            table = _table(keys, cells, label(key), min(most, _FEWER.get(key, most)))
             if key == "lock_waiters":  # these seconds are not what something took
                 table = replace(table, columns=(*table.columns[:-1], "waited"))
             tables.append(table)

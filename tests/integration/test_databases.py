@@ -273,7 +273,10 @@ def test_tables_and_indexes_are_looked_for_where_they_are(fleet: Fleet) -> None:
     settings: dict[str, Any] = {
         "databases": ["prod", "Order Lines"],
         "sessions": [{"table": "public.gone", "expires": "expires", "max_share": 1.0}],
-        "index_audit": {"required": ["here", "nowhere"]},
+        "index_audit": {
+            "required": ["here", "nowhere", {"table": "gone", "columns": ["expires"]}],
+            "constraints": [{"table": "elsewhere", "check": "true"}],
+        },
     }
     target = fleet.target(own, **settings)
     result = several.over(target, "sessions", clean_sessions)
@@ -283,7 +286,7 @@ def test_tables_and_indexes_are_looked_for_where_they_are(fleet: Fleet) -> None:
     assert [item.object for item in result.changed] == ["prod: public.gone"]
     result = several.over(target, "indexes", audit)
     assert result.only_findings
-    assert [note.object for note in result.findings] == ["nowhere"]
+    assert [note.object for note in result.findings] == ["nowhere", "elsewhere CHECK (true)"]
     assert Note("Order Lines", "there are no indexes in this database") in result.skipped
     with_typo = fleet.target(own, **{**settings, "sessions": [{"table": "public.gnoe", "expires": "e"}]})
     with pytest.raises(

@@ -31,6 +31,10 @@ SECTIONS: dict[str, type[config.Model]] = {
     "`[targets.NAME.vacuum]`": config.VacuumConfig,
     "`[targets.NAME.index_bloat]`": config.IndexBloatConfig,
     "`[targets.NAME.index_audit]`": config.IndexAuditConfig,
+    "Each of `required`": config.RequiredIndex,
+    "Each of `replicas`": config.ReplicaConfig,
+    "`[[targets.NAME.index_audit.constraints]]`": config.RequiredConstraint,
+    "`[targets.NAME.index_audit.alembic]`": config.AlembicConfig,
     "`[targets.NAME.analyze]`": config.AnalyzeConfig,
     "`[targets.NAME.matviews]`": config.MatviewsConfig,
 }

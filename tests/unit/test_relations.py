@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pgsteward.index_audit import Found, find_required
 from pgsteward.postgres_names import split_qualified
 from pgsteward.relations import is_excluded, name_holder, name_holders
 
@@ -60,10 +59,3 @@ def test_holders_are_named_as_an_operator_looks_for_them() -> None:
     assert name_holders([session, session]) == name_holder(session)
     assert name_holders([holder(pid=pid) for pid in range(5)]).endswith("and 2 more")
     assert name_holders([]) == "nobody that could be named"
-
-
-def test_a_required_index_without_a_schema_is_found_in_any() -> None:
-    found = [Found("app", "By Kind", False, True), Found("other", "by_day", False, True)]
-    assert find_required('"By Kind"', found) == found[:1]
-    assert find_required("BY_DAY", found) == found[1:]
-    assert find_required("app.by_day", found) == []

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TABLES = ("users", "accounts", "sessions", "companies", "candidates", "jobs", "job_applications")
 
-REQUIRED_INDEXES = (
-    "unique_candidate_job_application",
-    "unique_user_provider_account",
-    "idx_jobs_status_location_type",
-    "idx_jobs_status_job_type",
-    "idx_job_applications_candidate_id_status",
-    "idx_job_applications_job_id_status",
-)
-"""The indexes that IntoWork's operations guide calls critical."""
+REQUIRED_INDEXES: Mapping[str, Mapping[str, object]] = {
+    "unique_candidate_job_application": {
+        "table": "job_applications",
+        "columns": ["candidate_id", "job_id"],
+        "where": "status != 'rejected'",
+        "unique": True,
+    },
+    "unique_user_provider_account": {
+        "table": "accounts",
+        "columns": ["user_id", "provider", "provider_account_id"],
+        "unique": True,
+    },
+    "idx_jobs_status_location_type": {
+        "table": "jobs",
+        "columns": ["status", "location_type"],
+        "where": "status = 'PUBLISHED'",
+    },
+    "idx_jobs_status_job_type": {"table": "jobs", "columns": ["status", "job_type"]},
+    "idx_job_applications_candidate_id_status": {
+        "table": "job_applications",
+        "columns": ["candidate_id", "status"],
+    },
+    "idx_job_applications_job_id_status": {"table": "job_applications", "columns": ["job_id", "status"]},
+}
+"""The indexes that IntoWork's operations guide calls critical, as an audit is told of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,155 @@
+"""`indexes --create`: made concurrently, refused where that is not safe, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgsteward.audit.ddl import MARK
+from pgsteward.errors import PreconditionError
+from pgsteward.index_audit import audit
+from pgsteward.janitor import clean_up
+from pgsteward.postgres import operation_lock
+from pgsteward.results import StepResult
+from tests.integration.backup_targets import make_target
+from tests.integration.maintenance import facts_of, invalid_indexes, temporary_role
+from tests.servers import Database
+
+STATUS = {"name": "by_status", "table": "jobs", "columns": ["status"], "where": "status <> 'x'"}
+SLUG = {"name": '"by slug"', "table": "jobs", "columns": ["slug"], "unique": True}
+
+
+@pytest.fixture
+def board(database: Database) -> Database:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE jobs (id int PRIMARY KEY, status text, slug int)")
+        connection.execute("INSERT INTO jobs SELECT i, 'new', i / 2 FROM generate_series(1, 2000) AS i")
+    return database
+
+
+def create(
+    board: Database, tmp_path: Path, *required: Any, dry_run: bool = False, **settings: Any
+) -> StepResult:
+    target = make_target(board, tmp_path, index_audit={"required": list(required), **settings})
+    return audit(target, create=True, dry_run=dry_run)
+
+
+def test_what_is_missing_is_made_and_what_is_not_safe_is_refused_by_name(
+    board: Database, tmp_path: Path
+) -> None:
+    wanted = [STATUS, SLUG, "nowhere"]
+    dry = create(board, tmp_path, *wanted, dry_run=True)
+    assert dry.dry_run
+    (would,) = dry.changed
+    assert (would.object, would.action) == ("by_status", "would create")
+    assert board.value("SELECT count(*) FROM pg_indexes WHERE indexname = 'by_status'") == 0
+    done = create(board, tmp_path, *wanted)
+    assert facts_of(done.as_json(), "by_status")["action"] == "created"
+    assert done.details["found"] == ["by_status"]
+    reasons = {note.object: note.reason for note in done.skipped}
+    assert "1,998 rows share their values" in reasons['"by slug"']
+    assert "not declared with its table and columns" in reasons["nowhere"]
+    assert done.only_findings
+    board.execute("DELETE FROM jobs WHERE id %% 2 = 1", {})
+    assert create(board, tmp_path, *wanted).details["found"] == ["by_status", '"by slug"']
+    assert create(board, tmp_path, STATUS, SLUG).status == "ok"
+
+
+def test_a_partitioned_table_gets_it_part_by_part_and_goes_on_where_it_was_left(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE log (id int, day int) PARTITION BY LIST (day)")
+        connection.execute("CREATE TABLE log_1 PARTITION OF log FOR VALUES IN (1)")
+        connection.execute("CREATE TABLE log_2 PARTITION OF log FOR VALUES IN (2)")
+        connection.execute("CREATE INDEX log_id ON ONLY log (id)")
+    entry = {"name": "log_id", "table": "log", "columns": ["id"]}
+    done = create(database, tmp_path, entry)
+    assert done.details["found"] == ["log_id"], done
+    assert len(facts_of(done.as_json(), "log_id")["statements"]) == 4
+    assert invalid_indexes(database) == []
+
+
+def test_a_role_that_does_not_own_the_table_is_told_what_is_missing(board: Database, tmp_path: Path) -> None:
+    with temporary_role(board, "pg_read_all_data") as login:
+        target = make_target(board, tmp_path, login=login, index_audit={"required": [STATUS]})
+        done = audit(target, create=True)
+    (skipped,) = [note for note in done.skipped if note.object == "by_status"]
+    assert "only the owner of public.jobs may; run: GRANT postgres TO" in skipped.reason
+
+
+def test_who_would_hold_it_up_is_named_and_nothing_is_begun(board: Database, tmp_path: Path) -> None:
+    with board.connect(autocommit=False, purpose="long report") as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM jobs")
+        done = create(board, tmp_path, STATUS, max_wait_s=0.5)
+        holder.execute("ROLLBACK")
+    (failed,) = done.failed
+    assert "pgsteward long report" in failed.reason
+    assert invalid_indexes(board) == []
+    assert done.details["missing"] == ["by_status"]
+
+
+def test_a_build_that_somebody_holds_up_later_is_cancelled_and_cleaned_up(
+    board: Database, tmp_path: Path
+) -> None:
+    board.execute("INSERT INTO jobs SELECT i, md5(i::text), i FROM generate_series(2001, 400000) AS i")
+    stop = threading.Event()
+
+    def hold() -> None:
+        """Wait for the build, then write and keep the transaction open."""
+        while not stop.is_set() and not invalid_indexes(board):
+            time.sleep(0.005)
+        with contextlib.closing(board.connect(autocommit=False)) as holder:
+            holder.execute("SET lock_timeout = 0")
+            holder.execute("INSERT INTO jobs VALUES (-1, 'held')")
+            stop.wait(60)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        done = create(board, tmp_path, STATUS, max_wait_s=1.0)
+    finally:
+        stop.set()
+        holding.join(60)
+    if done.failed:  # the build may have been faster
+        assert "cancelled after waiting" in done.failed[0].reason
+    left = create(board, tmp_path, STATUS)
+    assert left.details["found"] == ["by_status"]
+    assert invalid_indexes(board) == []
+
+
+def test_what_a_killed_run_left_goes_with_the_next_one_but_nothing_else(
+    board: Database, tmp_path: Path
+) -> None:
+    for name in (f"{MARK}00c0ffee", "somebody_elses"):
+        board.execute(f"CREATE INDEX {name} ON jobs (slug, id)".encode())
+        board.execute(
+            f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass".encode()
+        )
+    dry = create(board, tmp_path, dry_run=True)
+    assert [(item.object, item.action) for item in dry.changed] == [(f"public.{MARK}00c0ffee", "would drop")]
+    target = make_target(board, tmp_path, index_audit={})
+    with operation_lock(target.login("maintenance"), "index create"):  # of a run that lives
+        with pytest.raises(PreconditionError, match="another index create run"):
+            audit(target, create=True)
+        clean_up(target)
+        assert len(invalid_indexes(board)) == 2
+    cleaned = clean_up(target)
+    assert f"public.{MARK}00c0ffee" in [item.object for item in cleaned.changed]
+    assert invalid_indexes(board) == ["somebody_elses"]
+
+
+def test_a_failing_build_leaves_nothing(board: Database, tmp_path: Path) -> None:
+    board.execute("CREATE FUNCTION odd(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 - 500)'")
+    entry = {"name": "by_odd", "table": "jobs", "columns": ["odd(slug)"]}
+    done = create(board, tmp_path, entry, STATUS)
+    (failed,) = done.failed
+    assert "division by zero" in failed.reason
+    assert done.details["found"] == ["by_status"]
+    assert invalid_indexes(board) == []
