@@ -86,6 +86,14 @@ class Look:
     gain_bytes: int = 0
     bytes_per_row: float | None = None
 
+    @classmethod
+    def of(cls, kept: Any) -> Look | None:
+        """Return what was kept of a look; None for what another version has written."""
+        try:
+            return cls(**kept)
+        except TypeError:
+            return None
+
 
 class Memory:
     """The last looks of a database. Losing them loses the order, and the history of what only it measures."""
@@ -97,7 +105,8 @@ class Memory:
             target: Bound to one database.
         """
         self._target = target
-        self._looks = {name: Look(**each) for name, each in recall(target, _TOPIC).items()}
+        kept = ((name, Look.of(each)) for name, each in recall(target, _TOPIC).items())
+        self._looks = {name: look for name, look in kept if look is not None}
         self._new: dict[str, Look] = {}
         self._now = datetime.now(UTC).isoformat()
 

@@ -9,6 +9,7 @@ import pytest
 
 from pgsteward.bloat_order import Budget, Candidate, Memory, rank
 from pgsteward.config import Config
+from pgsteward.state import keep
 from pgsteward.targets import Target
 
 MONDAY, TUESDAY = datetime(2026, 11, 23, 2, tzinfo=UTC), datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -102,3 +103,10 @@ def test_a_look_is_remembered_until_its_object_is_gone(target: Target) -> None:
     third = Memory(target)
     assert third.looked_at("public.a") is None
     assert third.looked_at("public.b") == seen
+
+
+def test_what_another_version_has_kept_is_no_look(target: Target) -> None:
+    keep(target, "bloat", {"public.a": {"filenode": 1, "seen": "yesterday"}, "public.b": 7})
+    memory = Memory(target)
+    assert memory.looked_at("public.a") is None
+    assert memory.looked_at("public.b") is None
