@@ -56,6 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=10, help="backup-restore-compare rounds under load (tests/rounds)"
     )
     group.addoption(
+        "--kills", type=int, default=4, help="SIGKILLs of a running restore (tests/faults_restore)"
+    )
+    group.addoption(
         "--stores",
         choices=("local", "all"),
         default="local",

@@ -55,6 +55,10 @@ class Server:
                 compose("CREATE DATABASE {} TEMPLATE {}", identifier(dbname), identifier(template))
             )
 
+    def rename(self, dbname: str, to: str) -> None:
+        with self.connect() as connection:
+            connection.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(dbname), identifier(to)))
+
     def drop(self, dbname: str) -> None:
         with self.connect() as connection:
             connection.execute(compose("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(dbname)))

@@ -42,6 +42,7 @@ from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 WORKERS = 4
+_ELSEWHERE = "take another backup or another store"
 GRACE_S = 2.0
 """How long a reader may take to notice that it is not wanted any more."""
 
@@ -157,10 +158,11 @@ def check_presence(store: Store, prefix: str, manifest: Manifest) -> None:
     for file in manifest.files:
         size = there.pop(file.path, None)
         if size is None:
-            raise DamagedBackup(f"{_name(store, manifest, file.path)} is missing")
+            raise DamagedBackup(f"{_name(store, manifest, file.path)} is missing; {_ELSEWHERE}")
         if size != file.size_bytes:
             raise DamagedBackup(
-                f"{_name(store, manifest, file.path)} has {size} bytes, the manifest says {file.size_bytes}"
+                f"{_name(store, manifest, file.path)} has {size} bytes, the manifest says {file.size_bytes};"
+                f" {_ELSEWHERE}"
             )
     extra = next((path for path in there if path.startswith(f"{DUMP}/")), None)
     if extra is not None:
@@ -379,7 +381,7 @@ def _reading(store: Store, prefix: str, manifest: Manifest, path: str) -> Genera
     try:
         yield from store.read(prefix + path)
     except FileNotFoundError:
-        raise DamagedBackup(f"{_name(store, manifest, path)} is missing") from None
+        raise DamagedBackup(f"{_name(store, manifest, path)} is missing; {_ELSEWHERE}") from None
 
 
 def _checked(
@@ -404,7 +406,7 @@ def _checked(
         raise DamagedBackup(
             f"{_name(store, manifest, file.path)} is not what was written: {size} bytes with SHA-256"
             f" {digest.hexdigest()[:16]}..., the manifest says {file.size_bytes} and {file.sha256[:16]}...;"
-            " take another backup or another store"
+            f" {_ELSEWHERE}"
         )
 
 
@@ -425,7 +427,10 @@ def _write(descriptor: int, chunk: bytes, folder: Path) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
     except OSError as exc:
-        raise PreconditionError(f"the spool folder {folder} can't take the backup: {exc.strerror}") from exc
+        raise PreconditionError(
+            f"the spool folder {folder} can't take the backup: {exc.strerror}; make room there, or set"
+            " XDG_STATE_HOME to a folder on another disk"
+        ) from exc
 
 
 def _name(store: Store, manifest: Manifest, path: str) -> str:

@@ -22,6 +22,7 @@ from pgsteward.pgtools import start_tool, tool_env
 from pgsteward.postgres import Connection, compose, connect, identifier, join, quote_name
 from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import plural
+from pgsteward.restore import load_errors
 from pgsteward.restore.outcome import STEP, Order, Ready
 from pgsteward.restore.verdict import Finding, Listener, Verdict, shows_damage
 from pgsteward.results import Note
@@ -56,6 +57,7 @@ def load(order: Order, ready: Ready, name: str, *, with_matviews: bool = True) -
 
     Raises:
         VerificationFailed: Data or an object is missing.
+        DatabaseUnavailable: Its sessions were ended or cut.
         ToolFailed: pg_restore itself broke down.
     """
     entries = _entries(order, ready)
@@ -173,14 +175,18 @@ def _try_again(
 
 
 def _refuse(order: Order, verdict: Verdict) -> Verdict:
+    if lost := load_errors.session_lost(verdict):
+        raise lost
     if verdict.fatal:
         fatal = sorted(verdict.fatal, key=lambda each: not shows_damage(each.reason))  # that is heard first
         first = "; ".join(map(str, fatal[:5]))
         more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
+        todo = load_errors.advice(first) or (
+            "; by hand, the rest can be loaded as RESTORE.md says, without --exit-on-error"
+        )
         raise VerificationFailed(
             f"backup {order.manifest.backup_id} could not be restored as a whole,"
-            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}; by hand, the rest can"
-            " be loaded as RESTORE.md says, without --exit-on-error"
+            f" {plural(len(verdict.fatal), 'object')} failed: {first}{more}{todo}"
         )
     return verdict
 
@@ -223,10 +229,11 @@ def _run(
         with start_tool(argv, env=tool_env(order.admin, STEP), on_stderr=heard.hear) as tool:
             try:
                 tool.wait(show)
-            except ToolFailed:
+            except ToolFailed as exc:
                 verdict = heard.verdict()
                 if tool.poll() != 1 or not verdict.finished:
-                    raise
+                    log.info("%s", exc)  # the error has the gist of it
+                    raise load_errors.as_error(exc, verdict) from exc
             else:
                 verdict = heard.verdict()
     return verdict

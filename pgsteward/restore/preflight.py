@@ -36,6 +36,16 @@ _BYTES = re.compile(r"(?:C|POSIX)(?:\.|$)", re.IGNORECASE)
 _TABLESPACE = re.compile(rb"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
+_WAYS_OUT = {
+    "replication slot": "drop it, if nobody reads from it any more: SELECT pg_drop_replication_slot(...)",
+    "subscription": "it would go on in what is put aside: drop it first, or restore beside (--into)",
+    "prepared transaction": "COMMIT PREPARED or ROLLBACK PREPARED it, in that database",
+    "session of a superuser": "end it, or restore as a superuser",
+    "session that this role may not end": "end it, or GRANT pg_signal_backend to this role",
+    "running work of pgsteward": "wait for it to end",
+}
+"""What to do about each kind of obstacle that replace_obstacles.sql knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -214,15 +224,19 @@ def examine_rows(
     return checks
 
 
-def refuse(checks: Sequence[Check]) -> None:
+def refuse(checks: Sequence[Check], what: str = "the restore can't start") -> None:
     """Raise when one of the checks says no.
+
+    Args:
+        checks: What was looked at.
+        what: What is refused, in words.
 
     Raises:
         NoGo: Lists every no-go with its remedy.
     """
     no = [check for check in checks if check.go == "no-go"]
     if no:
-        said = f"the restore can't start, and nothing was changed. {'; '.join(map(str, no))}"
+        said = f"{what}, and nothing was changed. {'; '.join(map(str, no))}"
         raise NoGo(said, as_json(checks))
 
 
@@ -366,7 +380,12 @@ def replaceable(session: Connection, database: str) -> list[Check]:
     if own is None:
         return [Check("replacing", "no-go", f"there is no database {database} any more")]
     checks = [
-        Check("obstacle", "no-go", f"{row['kind']} {row['name']} is in the way of replacing {database}")
+        Check(
+            "obstacle",
+            "no-go",
+            f"{row['kind']} {row['name']} is in the way of replacing {database}",
+            _WAYS_OUT[row["kind"]],
+        )
         for row in session.rows(sql.load("replace_obstacles"), {"database": database})
     ]
     if not own["may_own"]:

@@ -207,7 +207,7 @@ def put_back(session: Connection, admin: Login, chosen: Copy, aside: str | None)
         )
         session.execute(_comment(database, chosen.comment))
 
-    swap.swap(admin, session, database, work, also=chosen.name)
+    swap.swap(admin, session, [chosen.name, database], database, work)
 
 
 def put_aside(session: Connection, database: str, aside: str) -> None:

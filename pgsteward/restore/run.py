@@ -27,7 +27,13 @@ from pgsteward.backup.proof import (
 )
 from pgsteward.backup.receipts import What
 from pgsteward.backup.stream_dump import ArchiveHead
-from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, VerificationFailed
+from pgsteward.errors import (
+    DamagedBackup,
+    DatabaseUnavailable,
+    PreconditionError,
+    StewardError,
+    VerificationFailed,
+)
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
@@ -322,24 +328,24 @@ def _restore(
         )
     whole = False
     try:
-        make_schemas(order, ready, name)
-        verdict, not_analyzed = analyze(order, name, load(order, ready, name))
-        with phases.phase("compare"):
-            compared = compare_restored(order, name, verdict)
-        verdict = load_triggers(order, ready, name, verdict)
-        if order.scope.schema_only:
-            compared = _with_schema(order, ready, session, name, compared)
-        receipt = leave_receipt(order, session, compared, verdict)
-        if compared.differences:
-            raise VerificationFailed(not_equal(order, compared))
-        lock.execute("SELECT 1")  # raises when the lock is gone: somebody may think that we are dead
+        with _before_the_swap(order):
+            make_schemas(order, ready, name)
+            verdict, not_analyzed = analyze(order, name, load(order, ready, name))
+            with phases.phase("compare"):
+                compared = compare_restored(order, name, verdict)
+            verdict = load_triggers(order, ready, name, verdict)
+            if order.scope.schema_only:
+                compared = _with_schema(order, ready, session, name, compared)
+            receipt = leave_receipt(order, session, compared, verdict)
+            if compared.differences:
+                raise VerificationFailed(not_equal(order, compared))
+            lock.execute("SELECT 1")  # raises when the lock is gone: somebody may think that we are dead
         with phases.phase("swap"):
             details = _publish(order, session, name, properties)
         whole = True
     finally:
         if not whole and not keep_failed:
-            with contextlib.suppress(StewardError):  # else the janitor drops it: its mark says whose it is
-                scratch.drop(session, name)
+            scratch.discard(session, name)
     extras = {**details, **receipt, "not_analyzed": not_analyzed}
     return done(order, ready, verdict, compared, extras, time.monotonic() - began, made)
 
@@ -357,13 +363,24 @@ def _with_schema(
             make_schemas(order, ready, second)
             compare_schemas(order, ready, name, second, wrong, unknown)
         finally:
-            with contextlib.suppress(StewardError):
-                scratch.drop(session, second)
+            scratch.discard(session, second)
     return dataclasses.replace(
         compared,
         differences=(*compared.differences, *(Difference(note.object, note.reason) for note in wrong)),
         not_examined=(*compared.not_examined, *((note.object, note.reason) for note in unknown)),
     )
+
+
+@contextlib.contextmanager
+def _before_the_swap(order: Order) -> Iterator[None]:
+    """Say of a session that was lost meanwhile what that means, which it can't know itself."""
+    try:
+        yield
+    except DatabaseUnavailable as exc:
+        what = f"{order.into} is as it was" if order.replaces else f"there is no {order.into}"
+        raise DatabaseUnavailable(
+            f"{exc}; a session was ended or cut (the server's log says more), and {what}: restore again"
+        ) from exc
 
 
 def options_of(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
@@ -422,7 +439,8 @@ def _publish(
         undone = scratch.fit_name(order.into, f"_undone_{order.stamp}")
         order.progress(f"replacing {order.into}")
         # Looked at again: hours may have passed since the preflight.
-        preflight.refuse(preflight.replaceable(session, order.into))
+        what = f"the restored database is equal, and can't take the place of {order.into}"
+        preflight.refuse(preflight.replaceable(session, order.into), what)
         comment = properties["comment"] if properties is not None else None
         swap.replace_database(
             order.admin, session, name, order.into, lambda: replaced.put_aside(session, order.into, before)
@@ -431,5 +449,5 @@ def _publish(
         return {"replaced": before, "undo": undo, "open_to_public": None}
     is_open = properties is None or bool(properties["open_to_public"])
     comment = f"Restored by pgsteward from backup {order.manifest.backup_id} of {order.target.database}"
-    swap.publish(session, name, order.into, open_to_public=is_open, comment=comment)
+    swap.publish(order.admin, session, name, order.into, open_to_public=is_open, comment=comment)
     return {"replaced": None, "undo": None, "open_to_public": is_open}

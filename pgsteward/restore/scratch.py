@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pgsteward import sql
-from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
+from pgsteward.errors import DatabaseUnavailable, LockTimeout, PreconditionError, QueryFailed, StewardError
 from pgsteward.postgres import (
     LOCK_SPACE,
     Connection,
@@ -185,6 +185,21 @@ def drop(session: Connection, name: str) -> None:
     if not name.startswith(PREFIX):
         raise PreconditionError(f"{name!r} is not a database of a restore; it is not dropped")
     session.execute(compose("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name)))
+
+
+def discard(session: Connection, name: str) -> None:
+    """Drop a scratch database that is not wanted any more, over another session where this one was lost.
+
+    What can't be dropped now is named, and the janitor's: its mark says whose it is.
+    """
+    try:
+        try:
+            drop(session, name)
+        except DatabaseUnavailable:
+            with connect(session.login, purpose=OPERATION, lock_timeout_s=30) as another:
+                drop(another, name)
+    except StewardError as exc:
+        log.warning("The scratch database %s is left for the janitor: %s", name, exc)
 
 
 def leftovers(login: Login) -> list[Leftover]:

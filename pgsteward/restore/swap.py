@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from pgsteward import sql
-from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
+from pgsteward.errors import DatabaseUnavailable, LockTimeout, PreconditionError, QueryFailed, StewardError
 from pgsteward.postgres import (
     Connection,
     Login,
@@ -31,6 +32,9 @@ from pgsteward.restore.scratch import OPERATION
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
+_BUSY = "55006"
+_SETTLED_S = 30.0
+"""How long the server may take to tell how a transaction ended whose session was lost."""
 _PRIVILEGES = {name: raw(name) for name in ("CONNECT", "CREATE", "TEMPORARY")}
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^",]+)')
 _LISTS = frozenset(
@@ -46,18 +50,32 @@ _LISTS = frozenset(
 """Settings whose value is a list of names: one literal would be one name with commas in it."""
 
 
-def publish(session: Connection, scratch: str, into: str, *, open_to_public: bool, comment: str) -> None:
+def publish(
+    admin: Login, session: Connection, scratch: str, into: str, *, open_to_public: bool, comment: str
+) -> None:
     """Give a whole scratch database its name and take the mark away.
+
+    Args:
+        admin: To the admin database, for the second session.
+        session: To the admin database.
+        scratch: The restored database.
+        into: Its name from now on.
+        open_to_public: Let everybody connect.
+        comment: In place of the mark.
 
     Raises:
         PreconditionError: Somebody took the name meanwhile.
+        LockTimeout: Somebody is connected to it who can't be thrown out.
     """
+
+    def work() -> None:
+        if open_to_public:
+            session.execute(compose("GRANT CONNECT ON DATABASE {} TO PUBLIC", identifier(scratch)))
+        session.execute(compose("COMMENT ON DATABASE {} IS {}", identifier(scratch), literal(comment)))
+        session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(scratch), identifier(into)))
+
     try:
-        with session.transaction():
-            if open_to_public:
-                session.execute(compose("GRANT CONNECT ON DATABASE {} TO PUBLIC", identifier(scratch)))
-            session.execute(compose("COMMENT ON DATABASE {} IS {}", identifier(scratch), literal(comment)))
-            session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(scratch), identifier(into)))
+        swap(admin, session, [scratch], into, work)
     except QueryFailed as exc:
         if exc.sqlstate == "42P04":
             raise PreconditionError(
@@ -90,45 +108,87 @@ def replace_database(
         copy_properties(session, properties, scratch)
         session.execute(compose("ALTER DATABASE {} RENAME TO {}", identifier(scratch), identifier(database)))
 
-    swap(admin, session, database, work)
+    swap(admin, session, [scratch, database], database, work)
 
 
 def swap(
-    admin: Login, session: Connection, database: str, work: Callable[[], None], also: str | None = None
+    admin: Login, session: Connection, databases: list[str], name: str, work: Callable[[], None]
 ) -> None:
     """Run what renames databases, in one transaction, while their sessions are ended by a second session.
 
-    New connections wait while the transaction holds the names.
+    New connections wait while the transaction holds the names. Where the session is lost, the server is asked
+    how the transaction ended.
 
     Args:
         admin: To the admin database, for the second session.
         session: To the admin database.
-        database: Whose sessions are ended.
+        databases: Whose sessions are ended; the first is the one that gets the name.
+        name: The one that it gets.
         work: The renames.
-        also: Another database whose sessions are ended.
 
     Raises:
-        LockTimeout: Its sessions come back faster than they can be ended.
+        LockTimeout: The sessions come back faster than they can be ended, or can't be ended.
+        DatabaseUnavailable: The session was lost; the text says whether the names are as they were.
     """
+    oid = _oid(session, databases[0])
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with ExitStack() as stack:
-                for name in (database, *([also] if also else [])):
-                    stack.enter_context(_ending_sessions(admin, name))
-                with session.transaction():
-                    work()
+            with _ending_sessions(admin, databases), session.transaction():
+                work()
+        except DatabaseUnavailable as exc:
+            if _was_done(admin, session.backend_pid, oid, name, exc):
+                log.warning("The connection was lost after %s had got its database: %s", name, exc)
+                return
+            raise DatabaseUnavailable(f"{exc}; the names of all databases are as they were") from exc
         except (QueryFailed, LockTimeout) as exc:
-            busy = isinstance(exc, LockTimeout) or exc.sqlstate == "55006"
+            busy = isinstance(exc, LockTimeout) or exc.sqlstate == _BUSY
             if not busy:
                 raise
             if attempt == ATTEMPTS:
                 raise LockTimeout(
-                    f"{database!r} could not be replaced and is as it was:"
-                    f" its sessions can't be ended ({exc})"
+                    f"no database could be given the name {name!r}, and all are as they were:"
+                    f" {_who_is_there(session, databases)} can't be ended ({exc}); end them first, or restore"
+                    " as a superuser"
                 ) from exc
-            log.warning("Attempt %s to replace %s: %s", attempt, database, exc)
+            log.warning("Attempt %s to give a database the name %s: %s", attempt, name, exc)
         else:
             return
+
+
+def _oid(session: Connection, database: str) -> int | None:
+    row = session.maybe_row(
+        "SELECT oid::int8 AS oid FROM pg_database WHERE datname = %(name)s", {"name": database}
+    )
+    return None if row is None else int(row["oid"])
+
+
+def _was_done(admin: Login, lost_pid: int, oid: int | None, name: str, exc: StewardError) -> bool:
+    """Tell whether the transaction of a session that was lost was committed, once the server is done with it.
+
+    Raises:
+        DatabaseUnavailable: The server does not tell.
+    """
+    deadline = time.monotonic() + _SETTLED_S
+    while time.monotonic() < deadline:
+        try:
+            with connect(admin, purpose=OPERATION) as session:
+                if session.value(sql.load("session_lives"), {"pid": lost_pid}) is False:
+                    return oid is not None and _oid(session, name) == oid
+        except DatabaseUnavailable:
+            pass
+        time.sleep(0.2)
+    raise DatabaseUnavailable(
+        f"{exc}; the server does not tell whether the restored database has got the name {name!r}:"
+        " look at the names and comments of its databases (psql: \\l+) when it answers again"
+    ) from exc
+
+
+def _who_is_there(session: Connection, databases: list[str]) -> str:
+    rows = session.rows(sql.load("database_sessions"), {"databases": databases})
+    return (
+        ", ".join(f"pid {row['pid']} of {row['role_name']} ({row['application']})" for row in rows)
+        or "sessions that come back all the time"
+    )
 
 
 def copy_properties(session: Connection, properties: Row, to: str) -> None:
@@ -186,16 +246,16 @@ def undo_sql(database: str, before: str, undone: str, comment: str | None) -> st
 
 
 @contextmanager
-def _ending_sessions(admin: Login, database: str) -> Iterator[None]:
-    """End the sessions of a database again and again, from a session of its own, until the block is left."""
+def _ending_sessions(admin: Login, databases: list[str]) -> Iterator[None]:
+    """End the sessions of databases again and again, from a session of its own, until the block is left."""
     over = threading.Event()
 
     def end(session: Connection) -> None:
         while not over.is_set():
             try:
-                session.execute(sql.load("end_sessions"), {"database": database})
+                session.execute(sql.load("end_sessions"), {"databases": databases})
             except StewardError as exc:
-                log.warning("Sessions of %s could not be ended: %s", database, exc)
+                log.warning("Sessions of %s could not be ended: %s", " and ".join(databases), exc)
                 return
             over.wait(0.02)
 

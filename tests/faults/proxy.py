@@ -22,10 +22,11 @@ class Hold:
     """Where a session is held.
 
     Attributes:
-        name: Its ``application_name``.
+        name: Its ``application_name``; where any may be held, the one that was.
         asked: Held before a message with this in it reaches the server.
         answered: Rather, after so many bytes of the answer to it.
         passing: So many such messages are let through before.
+        after: Only once a message with this in it has passed.
         held: Set when it is.
         go_on: To be set to let it go on.
     """
@@ -34,6 +35,7 @@ class Hold:
     asked: bytes
     answered: int | None = None
     passing: int = 0
+    after: bytes = b""
     held: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -55,24 +57,40 @@ class _Session:
 
 
 class Proxy:
-    """Passes bytes on between sessions and one server."""
+    """Passes bytes on between sessions and one server.
+
+    Attributes:
+        login: The server's, by way of the proxy.
+        port: Where it listens.
+        messages: So many pieces went to the server: mostly one a message.
+    """
 
     def __init__(self, login: Login) -> None:
         parts = conninfo_to_dict(login.conninfo)
         self._server = (str(parts["host"]), int(str(parts["port"])))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._holds: list[Hold] = []
+        self._numbered: dict[int, Hold] = {}
+        self._counting = threading.Lock()
         self._ends: list[socket.socket] = []
         self._cut: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        port = self._listener.getsockname()[1]
-        self.login = Login(make_conninfo(login.conninfo, host="127.0.0.1", port=port), login.password)
+        self.messages = 0
+        self.port: int = self._listener.getsockname()[1]
+        self.login = Login(make_conninfo(login.conninfo, host="127.0.0.1", port=self.port), login.password)
         self._start(self._accept)
 
-    def hold(self, name: str, *, asked: bytes, answered: int | None = None, passing: int = 0) -> Hold:
+    def hold(
+        self, name: str, *, asked: bytes, answered: int | None = None, passing: int = 0, after: bytes = b""
+    ) -> Hold:
         """Hold every session of this name at a point; see `Hold`."""
-        hold = Hold(name, asked, answered, passing)
+        hold = Hold(name, asked, answered, passing, after)
         self._holds.append(hold)
+        return hold
+
+    def hold_at(self, number: int) -> Hold:
+        """Hold whichever session sends the message of this number to the server; see `messages`."""
+        hold = self._numbered[number] = Hold("", b"")
         return hold
 
     def cut(self) -> None:
@@ -81,7 +99,7 @@ class Proxy:
         self._cut.update(ends)
         for end in ends:
             _reset(end)
-        for hold in self._holds:
+        for hold in (*self._holds, *self._numbered.values()):
             hold.go_on.set()
 
     def close(self) -> None:
@@ -134,13 +152,23 @@ class Proxy:
                     _, found, rest = greeting.partition(b"application_name\0")
                     session.name = rest.partition(b"\0")[0].decode() if found else None
                 for hold in self._holds:
-                    if session.name == hold.name and hold.asked in data:
+                    if session.name != hold.name:
+                        continue
+                    if hold.after:
+                        hold.after = b"" if hold.after in data else hold.after
+                    elif hold.asked in data:
                         if hold.passing > 0:
                             hold.passing -= 1
                         elif hold.answered is None:
                             hold.stop()
                         else:
                             session.due = (session.passed + hold.answered, hold)
+                with self._counting:
+                    self.messages += 1
+                    numbered = self._numbered.pop(self.messages, None)
+                if numbered is not None:
+                    numbered.name = session.name or "a greeting"
+                    numbered.stop()
                 server.sendall(data)
         if session.held:  # the server could not send what nobody reads, and would never notice
             _reset(server)
