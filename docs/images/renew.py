@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,7 @@ FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 def main(base: str) -> None:
     """Take all pictures."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.route(
-            "**/*amplitude.com/**", lambda route: route.abort()
-        )  # the UI asks for it though analytics are off
+    with browser_page() as page:
         first = newest_artifact(page, base, "night-app")
         page.set_viewport_size({"width": 1440, "height": 1500})
         show(page, f"{base}artifacts/artifact/{first['id']}", "report")
@@ -50,6 +46,19 @@ def main(base: str) -> None:
         page.set_viewport_size({"width": 1440, "height": 1300})
         restored = newest_artifact(page, base, "restore-app")
         show(page, f"{base}artifacts/artifact/{restored['id']}", "restore-report")
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """Open a page in a browser of its own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.route(
+            "**/*amplitude.com/**", lambda route: route.abort()
+        )  # the UI asks for it though analytics are off
+        yield page
         browser.close()
 
 
@@ -65,20 +74,30 @@ def open_form(page: Page, base: str, deployment: str) -> None:
 
 def submit_and_watch(page: Page, base: str) -> None:
     """Submit the form and stay on the run's page until the run has ended well."""
+    wait_for_state(page, base, submit(page, base), "COMPLETED")
+    settle(page, 4)
+
+
+def submit(page: Page, base: str) -> str:
+    """Submit the form, open the run's page and return the run's id."""
     page.get_by_role("button", name="Submit").click()
     settle(page)
     runs = ask(page, base, "flow_runs/filter", {"limit": 200})
     newest = max((run for run in runs if not run["auto_scheduled"]), key=lambda run: str(run["created"]))
     page.goto(f"{base}runs/flow-run/{newest['id']}")
+    return str(newest["id"])
+
+
+def wait_for_state(page: Page, base: str, run_id: str, wanted: str) -> None:
+    """Wait until a run is in a state; it ends everything when the run ends in another."""
     for _ in range(180):
-        state = page.request.get(f"{api(base)}flow_runs/{newest['id']}").json()["state"]
-        if state["type"] in FINAL:
+        state = page.request.get(f"{api(base)}flow_runs/{run_id}").json()["state"]
+        if state["type"] in {*FINAL, wanted}:
             break
         time.sleep(1)
-    print(f"{newest['name']}: {state['name']}: {state['message']}")
-    if state["type"] != "COMPLETED":
+    print(f"{state['name']}: {state['message']}")
+    if state["type"] != wanted:
         raise SystemExit(1)
-    settle(page, 4)
 
 
 def newest_artifact(page: Page, base: str, key: str) -> dict[str, Any]:
