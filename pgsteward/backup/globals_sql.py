@@ -7,6 +7,7 @@ from pathlib import Path
 
 import zstandard
 
+from pgsteward.errors import VerificationFailed
 from pgsteward.pgtools import Client, run_tool, tool_env
 from pgsteward.postgres import Login, database_argument
 
@@ -49,5 +50,12 @@ def compress(script: bytes) -> bytes:
 
 
 def decompress(data: bytes) -> bytes:
-    """Return the script in a frame that `compress` wrote."""
-    return zstandard.ZstdDecompressor().decompress(data)
+    """Return the script in a frame that `compress` wrote.
+
+    Raises:
+        VerificationFailed: It is none.
+    """
+    try:
+        return zstandard.ZstdDecompressor().decompress(data)
+    except zstandard.ZstdError as exc:
+        raise VerificationFailed(f"it is no script in a frame of zstd: {exc}") from exc

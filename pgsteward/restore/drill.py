@@ -28,15 +28,14 @@ from pgsteward.errors import (
     ToolFailed,
     VerificationFailed,
 )
-from pgsteward.postgres import Connection, compose, connect, identifier
+from pgsteward.postgres import Connection, connect
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, humanize_seconds, plural
-from pgsteward.restore import fetch, scratch
+from pgsteward.restore import drill_roles, fetch, scratch
 from pgsteward.restore.drill_checks import (
     check_indexes,
     compare_schemas,
     foreign_matviews,
-    roles_without_script,
     run_checks,
 )
 from pgsteward.restore.forecast import Forecast, Point, look_ahead
@@ -211,23 +210,21 @@ def _try(
         found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"
         with phases.phase("preflight"):
             order, ready = prepare(order, session, stack)
+        found.skipped += [
+            Note(check.name, f"{check.says}; {check.fix}" if check.fix else check.says)
+            for check in ready.checks
+            if check.go == "warning" and check.name != "roles"  # those are made here
+        ]
         fetch_files(order, ready)
+        found.findings += drill_roles.try_script(session, ready, run=not on_server)
         if not on_server:
-            _make_roles(session, ready)
-        found.findings += roles_without_script(ready)
+            drill_roles.make_rest(session, ready)
         with phases.phase("create"):
             name = _create(session, order, ready, run_id, stack)
         if not on_server:  # a role's name is kept in the bytes of the database that it was made from
             with connect(admin.to(name), purpose=STEP) as inside:
-                _make_roles(inside, ready)
+                drill_roles.make_rest(inside, ready)
         _look_at(order, ready, session, name, found, stack, on_server)
-
-
-def _make_roles(session: Connection, ready: Ready) -> None:
-    """Make the owners and grantees that the archive names, who may do nothing."""
-    there = {row["name"] for row in session.rows("SELECT rolname::text AS name FROM pg_roles")}
-    for role in sorted(ready.archive.roles - there):
-        session.execute(compose("CREATE ROLE {} NOLOGIN", identifier(role)))
 
 
 def _create(session: Connection, order: Order, ready: Ready, run_id: str, stack: ExitStack) -> str:

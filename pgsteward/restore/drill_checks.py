@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pgsteward import sql
 from pgsteward.backup import archive
-from pgsteward.backup.globals_sql import GLOBALS, decompress
 from pgsteward.errors import LockTimeout, QueryFailed, StewardError
 from pgsteward.pgtools import run_tool, tool_env
 from pgsteward.postgres import Login, connect, quote_name
@@ -19,7 +17,6 @@ from pgsteward.restore.outcome import Order, Ready
 from pgsteward.results import Note
 
 PURPOSE = "drill"
-_ROLE = re.compile(r'^CREATE ROLE ("(?:[^"]|"")+"|[^\s;]+);', re.MULTILINE)
 _SHOWN = 5
 _DAMAGE = frozenset({"XX001", "XX002"})
 """data_corrupted, index_corrupted; any other error of amcheck is none of the index."""
@@ -30,18 +27,6 @@ def foreign_matviews(login: Login) -> list[str]:
     with connect(login, purpose=PURPOSE) as session:
         rows = session.rows(sql.load("drill_foreign_matviews"))
     return [quote_name(row["schema_name"], row["name"]) for row in rows]
-
-
-def roles_without_script(ready: Ready) -> list[Note]:
-    """Name the owners and grantees that the backup's own script of roles does not make."""
-    path = ready.folder / GLOBALS
-    if not path.is_file():
-        return [Note(GLOBALS, "is not in the backup: on a fresh server its roles must be made by hand")]
-    script = decompress(path.read_bytes()).decode(errors="replace")
-    made = {name[1:-1].replace('""', '"') if name.startswith('"') else name for name in _ROLE.findall(script)}
-    missing = sorted(role for role in ready.archive.roles - made if not role.startswith("pg_"))
-    why = f"owns or may use objects of the backup, and {GLOBALS} does not make it: make it before a restore"
-    return [Note(f"role {quote_name(role)}", why) for role in missing]
 
 
 def check_indexes(

@@ -15,7 +15,7 @@ from pathlib import Path
 from pgsteward.backup import archive
 from pgsteward.backup.globals_sql import GLOBALS, decompress
 from pgsteward.backup.manifest import SUFFIX, Manifest, StoredFile
-from pgsteward.errors import PreconditionError, QueryFailed
+from pgsteward.errors import PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.postgres import Connection, compose, identifier, quote_name
 from pgsteward.results import Item, Note
 
@@ -110,8 +110,15 @@ def stored_script(manifest: Manifest) -> StoredFile:
 
 
 def read_script(folder: Path, session: Connection) -> Script:
-    """Return what the script in the folder of a backup says; its bytes have been checked."""
-    script = decompress((folder / GLOBALS).read_bytes())
+    """Return what the script in the folder of a backup says; its bytes have been checked.
+
+    Raises:
+        VerificationFailed: It is none, whatever its bytes.
+    """
+    try:
+        script = decompress((folder / GLOBALS).read_bytes())
+    except VerificationFailed as exc:
+        raise VerificationFailed(f"{GLOBALS} can't be read: {exc}") from exc
     said = _ENCODING.search(script)
     encoding = said[1].decode() if said else "UTF8"
     return parse(archive.decoder(session, encoding)(script))

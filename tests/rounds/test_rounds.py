@@ -7,11 +7,10 @@ database before it is compared, which must be named. `docs/backups.md` has the f
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,7 +29,7 @@ from pgsteward.storage import Store
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, own_sessions
 from tests.rounds.damage import KINDS, Damage, flip_byte
-from tests.rounds.writer import Writers, fill, whole
+from tests.rounds.writer import Writers, whole
 from tests.servers import Bucket, Database, Server
 
 STORED_BYTE = "one byte of the stored object"
@@ -57,13 +56,8 @@ class Tally:
         )
 
 
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
 @pytest.fixture
-def forms(database: Database, bucket: Bucket, tmp_path: Path) -> list[Target]:
+def forms(busy_database: Database, bucket: Bucket, tmp_path: Path) -> list[Target]:
     """The same database as several targets: the ways in which a backup may lie in a store."""
     secret = x25519.Identity.generate()
     key = tmp_path / "key.txt"
@@ -84,15 +78,11 @@ def forms(database: Database, bucket: Bucket, tmp_path: Path) -> list[Target]:
         folder.mkdir()
         identity = {"identity": {"file": str(key)}}
         targets.append(
-            make_target(database, folder, bucket=bucket, stores=stores, backup=settings, restore=identity)
+            make_target(
+                busy_database, folder, bucket=bucket, stores=stores, backup=settings, restore=identity
+            )
         )
     return targets
-
-
-@pytest.fixture
-def seed(pytestconfig: pytest.Config) -> int:
-    given: int | None = pytestconfig.getoption("--seed")
-    return random.randrange(1_000_000) if given is None else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +199,15 @@ def _databases(server: Server, pattern: str) -> list[str]:
 
 
 def test_no_change_is_missed_and_nothing_else_is_reported(
-    database: Database,
+    busy_database: Database,
     forms: list[Target],
     seed: int,
     pytestconfig: pytest.Config,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    database.execute((Path(__file__).parent / "database.sql").read_bytes())
-    fill(database, seed)
-    tally = Tally()
+    database, tally = busy_database, Tally()
     chosen = Random(f"{seed} rounds")
-    kinds = _kinds(chosen)
+    kinds = endless(KINDS, chosen)
     began = time.monotonic()
     try:
         with Writers(database, seed).running() as writers:
@@ -240,9 +228,9 @@ def test_no_change_is_missed_and_nothing_else_is_reported(
     assert own_sessions(database.server) == []
 
 
-def _kinds(chosen: Random) -> Iterator[str]:
+def endless(kinds: Collection[str], chosen: Random) -> Iterator[str]:
     """Return every kind of damage equally often, without end."""
     while True:
-        mixed = list(KINDS)
+        mixed = list(kinds)
         chosen.shuffle(mixed)
         yield from mixed
