@@ -234,8 +234,7 @@ def _restored(wanted: _Wanted, session: Connection) -> Iterator[tuple[str, Compa
             raise VerificationFailed(not_equal(order, compared))
         yield name, compared
     finally:
-        with contextlib.suppress(StewardError):  # else the janitor drops it: its mark says whose it is
-            scratch.drop(session, name)
+        scratch.discard(session, name)
 
 
 def _planned(wanted: _Wanted, seconds: float) -> StepResult:
