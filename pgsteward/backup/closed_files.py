@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
+_CLOSE_WRITE, _MOVED_TO, _CREATE, _OVERFLOW = 0x8, 0x80, 0x100, 0x4000
 _IS_FOLDER = 0x40000000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _HEAD = struct.Struct("iIII")
@@ -20,9 +20,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ClosedFiles:
-    """Tells each file of one folder once, after it was closed; the folder itself may be made later.
+    """Tells each file of one folder each time after it was closed; the folder itself may be made later.
 
     What was closed before it was watched is not told: whoever needs all files looks again at the end.
+
+    Attributes:
+        has_missed_some: The kernel could not remember all that was closed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,15 +37,16 @@ class ClosedFiles:
         Raises:
             OSError: This machine can't watch folders, or no more of them.
         """
+        self.has_missed_some = False
         self._folder = folder
-        self._told: set[str] = set()
         self._inside: int | None = None
         self._descriptor = _checked(_libc.inotify_init1(_NONBLOCK | _CLOEXEC), "watch folders")
+        self._awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._above = self._watch(folder.parent, _CREATE | _MOVED_TO)
             self._look_inside()
         except BaseException:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -51,27 +55,43 @@ class ClosedFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self.close()
 
-    def wait(self, timeout_s: float) -> list[Path]:
-        """Return what was closed meanwhile, in order; empty after the timeout."""
-        if not select.select([self._descriptor], [], [], timeout_s)[0]:
-            return []
-        try:
-            data = os.read(self._descriptor, _BUFFER_BYTES)
-        except BlockingIOError:
-            return []
+    def close(self) -> None:
+        """Watch no longer."""
+        os.close(self._descriptor)
+        os.close(self._awake)
+
+    def wake(self) -> None:
+        """End the wait of another thread, and each one that comes after it."""
+        os.eventfd_write(self._awake, 1)
+
+    def wait(self, timeout_s: float | None = None) -> list[Path]:
+        """Return what was closed meanwhile, in order; empty after the timeout, or when it is woken."""
+        ready = select.select([self._descriptor, self._awake], [], [], timeout_s)[0]
+        return self._read() if self._descriptor in ready else []
+
+    def take(self) -> list[Path]:
+        """Return everything that was closed until now, in order."""
+        found: list[Path] = []
+        while select.select([self._descriptor], [], [], 0)[0]:
+            found += self._read()
+        return found
+
+    def _read(self) -> list[Path]:
+        data = os.read(self._descriptor, _BUFFER_BYTES)
         found = []
         at = 0
         while at < len(data):
             watch, mask, _cookie, length = _HEAD.unpack_from(data, at)
             name = data[at + _HEAD.size : at + _HEAD.size + length].rstrip(b"\0").decode(errors="replace")
             at += _HEAD.size + length
-            if watch == self._above:
+            if mask & _OVERFLOW:
+                self.has_missed_some = True
+            elif watch == self._above:
                 if name == self._folder.name:
                     self._look_inside()
-            elif not mask & _IS_FOLDER and not name.startswith(".") and name not in self._told:
-                self._told.add(name)
+            elif not mask & _IS_FOLDER and not name.startswith("."):
                 found.append(self._folder / name)
         return found
 

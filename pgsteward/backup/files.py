@@ -6,27 +6,20 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from pgsteward.backup.catalog import problem_of
 from pgsteward.backup.encryption import Recipients, Writer
+from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.backup.manifest import SUFFIX, StoredFile
 from pgsteward.errors import VerificationFailed
 from pgsteward.progress import Progress
 from pgsteward.storage import Store
 
-_AT_ONCE_BYTES = 1 << 20
-_HASHED_TOGETHER = min(4, os.cpu_count() or 1)
-
 
 def _always() -> None:
     """Whoever asks is still wanted."""
-
-
-def _raised(error: OSError) -> None:
-    raise error
 
 
 class BackupFiles:
@@ -34,7 +27,7 @@ class BackupFiles:
 
     Attributes:
         recipients: Whom everything but `put_clear` is encrypted to; None stores it as it is.
-        hashing_s: How long `hash_folder` took.
+        hashing_s: How long `adopt` took.
     """
 
     def __init__(self, store: Store, prefix: str, recipients: Recipients | None) -> None:
@@ -80,41 +73,27 @@ class BackupFiles:
         file = StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest())
         self._keep(file, confirmed=sink.confirmed and self._store.trusts_checksums)
 
-    def hash_folder(self, folder: Path, below: str, still_wanted: Callable[[], None] = _always) -> None:
+    def adopt(self, folder: Path, hashes: FolderHashes, still_wanted: Callable[[], None] = _always) -> None:
         """Take in what pg_dump has written into the store by itself: each file is read once.
 
         pg_dump has synced every file when it ends with status 0 (unless it is told ``--no-sync``).
 
         Args:
             folder: Of the backup.
-            below: Where in it.
+            hashes: Of what pg_dump has written there.
             still_wanted: Called now and then; what it raises ends the work.
         """
         began = time.monotonic()
-        walk = os.walk(folder / below, onerror=_raised)
-        found = [f"{above}/{name}" for above, _, names in walk for name in names]
-        sizes = {path: os.stat(path).st_size for path in found}  # noqa: PTH116 - of 20,000 files
-        large = sorted(
-            (path for path in found if sizes[path] > _AT_ONCE_BYTES), key=lambda path: -sizes[path]
-        )
-        with ThreadPoolExecutor(_HASHED_TOGETHER, "hash") as pool:
-            hashed = pool.map(lambda path: _hash_of(path, still_wanted), large)
-            for path in found:
-                if sizes[path] <= _AT_ONCE_BYTES:
-                    self._hashed(folder, path, _hash_of(path, still_wanted))
-            for path, of_it in zip(large, hashed, strict=True):
-                self._hashed(folder, path, of_it)
-        for place in (folder / below, folder):
+        for path, (size, sha256) in hashes.finish(still_wanted).items():
+            name = path.removeprefix(f"{folder}/")
+            self._stored[name] = StoredFile(path=name, size_bytes=size, sha256=sha256)
+        for place in (hashes.folder, folder):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         self.hashing_s = time.monotonic() - began
-
-    def _hashed(self, folder: Path, path: str, of_it: tuple[int, str]) -> None:
-        name = path.removeprefix(f"{folder}/")
-        self._stored[name] = StoredFile(path=name, size_bytes=of_it[0], sha256=of_it[1])
 
     def read_again(self, progress: Progress) -> None:
         """Read what went to a remote store again; a folder of this machine was synced, not sent.
@@ -134,19 +113,6 @@ class BackupFiles:
         self._stored[file.path] = file
         if not confirmed:
             self._to_read_again.append(file)
-
-
-def _hash_of(path: str, still_wanted: Callable[[], None]) -> tuple[int, str]:
-    """Return size and SHA-256 of what a file holds; a small one is read at once, without a buffer."""
-    still_wanted()
-    with Path(path).open("rb", buffering=0) as file:
-        digest = hashlib.sha256(file.read(_AT_ONCE_BYTES))
-        if file.tell() < os.fstat(file.fileno()).st_size:
-            room = memoryview(bytearray(_AT_ONCE_BYTES))
-            while size := file.readinto(room):
-                digest.update(room[:size])
-                still_wanted()
-        return file.tell(), digest.hexdigest()
 
 
 class _Hashing:

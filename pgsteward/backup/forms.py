@@ -13,6 +13,7 @@ from typing import Literal
 from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.encryption import Recipients
 from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.backup.home import folder_of
 from pgsteward.backup.manifest import DUMP, STREAM, Encryption
 from pgsteward.backup.plan import Plan
@@ -77,11 +78,12 @@ def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress
             return dumped
     if files.recipients is None:
         folder = folder_of(plan.home, prefix)
+        with FolderHashes(folder / DUMP) as hashes:
 
-        def hash_it(still_wanted: Callable[[], None]) -> None:
-            files.hash_folder(folder, DUMP, still_wanted)
+            def adopt(still_wanted: Callable[[], None]) -> None:
+                files.adopt(folder, hashes, still_wanted)
 
-        return _dump(plan, FolderDestination(folder / DUMP), progress, hash_it)
+            return _dump(plan, FolderDestination(folder / DUMP), progress, adopt)
     run_id = prefix.rstrip("/").rpartition("/")[2]
     with private_folder(clear_root(plan.target.settings.backup), run_id) as spool:
         dumped = _dump(plan, FolderDestination(spool / DUMP), progress)

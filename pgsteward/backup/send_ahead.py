@@ -111,8 +111,9 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
         raise
     finally:
         stop.set()
+        watch.wake()
         watcher.join()
-        watch.__exit__(None, None, None)
+        watch.close()
     for lane in lanes:
         for thread in lane.threads:
             thread.join()
@@ -146,10 +147,13 @@ def _mark(lane: _Lane, key: str, owner: bytes, stop: threading.Event) -> None:
 
 
 def _watch(watch: ClosedFiles, lanes: list[_Lane], stop: threading.Event) -> None:
+    told: set[Path] = set()
     while not stop.is_set():
-        for path in watch.wait(_POLL_S):
-            for lane in lanes:
-                lane.waiting.put(path)
+        for path in watch.wait():
+            if path not in told:  # what is written once more is sent by the upload
+                told.add(path)
+                for lane in lanes:
+                    lane.waiting.put(path)
 
 
 def _send(lane: _Lane, folder: Path, prefix: str, stop: threading.Event, sent: Sent) -> None:

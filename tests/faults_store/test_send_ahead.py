@@ -212,7 +212,7 @@ def test_a_worker_killed_in_the_middle_of_an_upload_changes_no_catalog(
     assert back_up_everywhere(target).status == "ok"
 
 
-def test_a_file_that_is_closed_is_told_once_also_in_a_folder_made_later(tmp_path: Path) -> None:
+def test_a_file_is_told_when_it_is_closed_also_in_a_folder_made_later(tmp_path: Path) -> None:
     with ClosedFiles(tmp_path / "dump") as closed:
         assert closed.wait(0.01) == []
         (tmp_path / "dump").mkdir()
@@ -223,6 +223,7 @@ def test_a_file_that_is_closed_is_told_once_also_in_a_folder_made_later(tmp_path
             assert closed.wait(0.05) == []
         assert closed.wait(5) == [tmp_path / "dump" / "a"]
         (tmp_path / "dump" / "a").open("r+").close()
+        assert closed.take() == [tmp_path / "dump" / "a"]
         (tmp_path / "dump" / ".b.partial").write_text("x")
         (tmp_path / "dump" / ".b.partial").rename(tmp_path / "dump" / "b")
         told: list[Path] = []

@@ -14,6 +14,7 @@ from pgsteward.backup import lock_watch
 from pgsteward.backup.beside import Beside
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.backup.lock_watch import LockWatch
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import connect
@@ -58,13 +59,13 @@ def test_a_backup_without_its_contents_is_not_published(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute("CREATE TABLE t (id int)")
-    real = BackupFiles._hashed
+    real = FolderHashes.finish
 
-    def forgetful(files: BackupFiles, folder: Path, path: str, of_it: tuple[int, str]) -> None:
-        if not path.endswith("toc.dat"):
-            real(files, folder, path, of_it)
+    def forgetful(hashes: FolderHashes, *args: Any) -> dict[str, tuple[int, str]]:
+        found = real(hashes, *args)
+        return {path: hashed for path, hashed in found.items() if not path.endswith("toc.dat")}
 
-    monkeypatch.setattr(BackupFiles, "_hashed", forgetful)
+    monkeypatch.setattr(FolderHashes, "finish", forgetful)
     target = make_target(database, tmp_path)
     with pytest.raises(VerificationFailed, match=r"dump/toc.dat is not among the \d+ files"):
         back_up(target)
@@ -129,13 +130,13 @@ def test_the_snapshot_is_let_go_before_files_are_hashed_to_their_end(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.execute("CREATE TABLE t (id int)")
-    real = BackupFiles.hash_folder
+    real = BackupFiles.adopt
 
     def slow(files: BackupFiles, *args: Any) -> None:
         wait_until(lambda: "pgsteward snapshot" not in own_sessions(database.server))
         real(files, *args)
 
-    monkeypatch.setattr(BackupFiles, "hash_folder", slow)
+    monkeypatch.setattr(BackupFiles, "adopt", slow)
     assert back_up(make_target(database, tmp_path)).status == "ok"
 
 

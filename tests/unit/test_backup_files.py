@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,38 @@ import pytest
 from pgsteward.backup.beside import Abandoned
 from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.files import BackupFiles
+from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.config import StoreConfig
 from pgsteward.storage import open_store
 
 MIB = 1 << 20
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    folder = tmp_path / "backup" / "dump"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> BackupFiles:
+    return BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
+
+
+def hashed(files: BackupFiles) -> dict[str, tuple[int, str]]:
+    return {file.path: (file.size_bytes, file.sha256) for file in files.stored}
+
+
+def hash_of(data: bytes) -> tuple[int, str]:
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def until_read(hashes: FolderHashes, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(hashes._early) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(
@@ -27,36 +56,70 @@ MIB = 1 << 20
         pytest.param(3 * MIB + 17, id="several-reads"),
     ],
 )
-def test_a_file_is_hashed_to_its_last_byte(tmp_path: Path, size: int) -> None:
+def test_a_file_is_hashed_to_its_last_byte(dump: Path, files: BackupFiles, size: int) -> None:
     data = bytes(range(251)) * (size // 251) + bytes(size % 251)
-    (tmp_path / "backup" / "dump" / "nested").mkdir(parents=True)
-    (tmp_path / "backup" / "dump" / "nested" / "1.dat").write_bytes(data)
-    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
-    files.hash_folder(tmp_path / "backup", "dump")
-    (stored,) = files.stored
-    assert stored.path == "dump/nested/1.dat"
-    assert (stored.size_bytes, stored.sha256) == (size, hashlib.sha256(data).hexdigest())
+    (dump / "nested").mkdir()
+    (dump / "nested" / "1.dat").write_bytes(data)
+    with FolderHashes(dump) as hashes:
+        files.adopt(dump.parent, hashes)
+    assert hashed(files) == {"dump/nested/1.dat": hash_of(data)}
 
 
-def test_many_files_are_hashed_each_under_its_own_name(tmp_path: Path) -> None:
-    dump = tmp_path / "backup" / "dump"
-    dump.mkdir(parents=True)
+@pytest.mark.parametrize("early", [True, False], ids=["closed-meanwhile", "there-before"])
+def test_many_files_are_hashed_each_under_its_own_name(dump: Path, files: BackupFiles, early: bool) -> None:
     contents = {f"{n}.dat": bytes([n]) * (n * MIB // 3) for n in range(9)}
-    for name, data in contents.items():
-        (dump / name).write_bytes(data)
-    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
-    files.hash_folder(tmp_path / "backup", "dump")
-    found = {file.path: (file.size_bytes, file.sha256) for file in files.stored}
-    assert found == {
-        f"dump/{name}": (len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()
-    }
+
+    def write() -> None:
+        for name, data in contents.items():
+            (dump / name).write_bytes(data)
+
+    if not early:
+        write()
+    with FolderHashes(dump) as hashes:
+        if early:
+            write()
+        files.adopt(dump.parent, hashes)
+    assert hashed(files) == {f"dump/{name}": hash_of(data) for name, data in contents.items()}
 
 
-def test_hashing_ends_in_the_middle_of_a_file(tmp_path: Path) -> None:
-    dump = tmp_path / "backup" / "dump"
-    dump.mkdir(parents=True)
+@pytest.mark.parametrize("size", [10, 2 * MIB], ids=["small", "large"])
+def test_a_closed_file_that_is_written_again_is_hashed_again(
+    dump: Path, files: BackupFiles, size: int
+) -> None:
+    with FolderHashes(dump) as hashes:
+        (dump / "1.dat").write_bytes(bytes(size))
+        until_read(hashes, 1)
+        with (dump / "1.dat").open("r+b") as file:
+            file.write(b"other")
+        files.adopt(dump.parent, hashes)
+    assert hashed(files) == {"dump/1.dat": hash_of(b"other" + bytes(size - 5))}
+
+
+def test_a_closed_file_is_read_once(dump: Path, files: BackupFiles) -> None:
+    """Shown by a change that the kernel tells nobody of: what was read before it is what counts."""
+    (dump.parent / "same").write_bytes(b"before")
+    with FolderHashes(dump) as hashes:
+        os.link(dump.parent / "same", dump / "1.dat")
+        (dump / "1.dat").open("r+b").close()
+        until_read(hashes, 1)
+        (dump.parent / "same").write_bytes(b"later!")
+        files.adopt(dump.parent, hashes)
+    assert hashed(files) == {"dump/1.dat": hash_of(b"before")}
+
+
+def test_what_the_kernel_could_not_remember_is_hashed_at_the_end(dump: Path, files: BackupFiles) -> None:
+    with FolderHashes(dump) as hashes:
+        (dump / "1.dat").write_bytes(b"x")
+        until_read(hashes, 1)
+        hashes._early[str(dump / "1.dat")] = hash_of(b"as it was before a close that was forgotten")
+        assert hashes._watch is not None
+        hashes._watch.has_missed_some = True
+        files.adopt(dump.parent, hashes)
+    assert hashed(files) == {"dump/1.dat": hash_of(b"x")}
+
+
+def test_hashing_ends_in_the_middle_of_a_file(dump: Path, files: BackupFiles) -> None:
     (dump / "1.dat").write_bytes(bytes(5 * MIB))
-    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
     asked = 0
 
     def still_wanted() -> None:
@@ -65,8 +128,8 @@ def test_hashing_ends_in_the_middle_of_a_file(tmp_path: Path) -> None:
         if asked == 3:
             raise Abandoned
 
-    with pytest.raises(Abandoned):
-        files.hash_folder(tmp_path / "backup", "dump", still_wanted)
+    with FolderHashes(dump) as hashes, pytest.raises(Abandoned):
+        files.adopt(dump.parent, hashes, still_wanted)
     assert files.stored == ()
 
 
@@ -75,14 +138,14 @@ def test_pg_dump_syncs_what_it_writes(tmp_path: Path) -> None:
     assert "--no-sync" not in FolderDestination(tmp_path).arguments(2)
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "backup" / "dump").mkdir(parents=True)
-    (tmp_path / "backup" / "dump" / "toc.dat").write_bytes(b"x")
-    files = BackupFiles(open_store("disk", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
+def test_a_folder_that_cannot_be_listed_is_an_error(
+    dump: Path, files: BackupFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dump / "toc.dat").write_bytes(b"x")
 
     def refuse(folder: object) -> object:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(OSError, match="Input/output error"):
-        files.hash_folder(tmp_path / "backup", "dump")
+    with FolderHashes(dump) as hashes, pytest.raises(OSError, match="Input/output error"):
+        files.adopt(dump.parent, hashes)

@@ -1,0 +1,144 @@
+"""SHA-256 of the files that pg_dump writes: of each as soon as it is closed, of the others at the end.
+
+At its end pg_dump waits for the disk to have everything, and the processors have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pgsteward.backup.beside import Abandoned
+from pgsteward.backup.closed_files import ClosedFiles
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE_BYTES = 1 << 20
+_TOGETHER = min(4, os.cpu_count() or 1)
+_ASK_S = 0.2
+
+Hashed = tuple[int, str]
+"""Size in bytes, and SHA-256 in hexadecimal."""
+
+
+class FolderHashes:
+    """Hashes the files of a folder that somebody else writes. Use it as a context manager.
+
+    What was hashed early counts where the kernel told that a writer had closed the file before, and told of
+    no other since.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin nothing yet.
+
+        Args:
+            folder: It may be made later; its parent is there.
+        """
+        self.folder = folder
+        self._early: dict[str, Hashed | Future[Hashed]] = {}
+        self._watch: ClosedFiles | None = None
+        self._over, self._abandoned = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(_TOGETHER, "hash")
+        self._thread = threading.Thread(target=self._follow, name="closed files", daemon=True)
+        self._has_seen_all = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._watch = ClosedFiles(self.folder)
+        except OSError as exc:
+            log.info("files are hashed at the end only: %s", exc)
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._abandoned.set()
+        self._stop_following()
+        self._pool.shutdown(cancel_futures=True)
+        if self._watch is not None:
+            self._watch.close()
+
+    def finish(self, still_wanted: Callable[[], None]) -> dict[str, Hashed]:
+        """Return size and hash of every file, by path; all writers have ended.
+
+        Args:
+            still_wanted: Called now and then; what it raises ends the work.
+
+        Raises:
+            OSError: The folder or a file in it can't be read.
+        """
+        self._stop_following()
+        found = dict(self._early) if self._has_seen_all else {}
+        walk = os.walk(self.folder, onerror=_raised)
+        paths = [f"{above}/{name}" for above, _, names in walk for name in names]
+        left = {path: os.stat(path).st_size for path in paths if path not in found}  # noqa: PTH116 - of 20,000 files
+        for path in sorted(left, key=lambda path: -left[path]):  # the largest are begun first
+            found[path] = self._hash(path, left[path], still_wanted)
+        return {path: _result(found[path], still_wanted) for path in paths}
+
+    def _hash(self, path: str, size: int, still_wanted: Callable[[], None]) -> Hashed | Future[Hashed]:
+        if size > _AT_ONCE_BYTES:
+            return self._pool.submit(_hash_of, path, still_wanted)
+        return _hash_of(path, still_wanted)
+
+    def _stop_following(self) -> None:
+        self._over.set()
+        if self._watch is not None:
+            self._watch.wake()
+            self._thread.join()
+
+    def _follow(self) -> None:
+        watch = self._watch
+        assert watch is not None
+        over = False
+        while not over:
+            over = self._over.is_set()  # looked at first: what was closed before is told now
+            for path in map(str, watch.take() if over else watch.wait()):
+                if self._abandoned.is_set():
+                    return
+                self._early.pop(path, None)  # of what the file was before
+                try:
+                    size = os.stat(path).st_size  # noqa: PTH116 - of 20,000 files
+                    self._early[path] = self._hash(path, size, self._refuse_abandoned)
+                except OSError:  # gone already; what is there at the end is hashed then
+                    continue
+        self._has_seen_all = not watch.has_missed_some
+
+    def _refuse_abandoned(self) -> None:
+        if self._abandoned.is_set():
+            raise Abandoned
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def _result(of_it: Hashed | Future[Hashed], still_wanted: Callable[[], None]) -> Hashed:
+    if isinstance(of_it, tuple):
+        return of_it
+    while not of_it.done():
+        still_wanted()
+        wait([of_it], _ASK_S)
+    return of_it.result()
+
+
+def _hash_of(path: str, still_wanted: Callable[[], None]) -> Hashed:
+    """Return size and SHA-256 of what a file holds; a small one is read at once, without a buffer."""
+    still_wanted()
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - of 20,000 files
+        digest = hashlib.sha256(file.read(_AT_ONCE_BYTES))
+        if file.tell() < os.fstat(file.fileno()).st_size:
+            room = memoryview(bytearray(_AT_ONCE_BYTES))
+            while size := file.readinto(room):
+                digest.update(room[:size])
+                still_wanted()
+        return file.tell(), digest.hexdigest()
