@@ -91,7 +91,9 @@ class Client:
         return path
 
 
-def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
+def find_clients(
+    extra_dirs: Sequence[Path] = (), stop_check: Callable[[], None] | None = None
+) -> list[Client]:
     """Return every client that can be found, oldest first.
 
     Looked at: `extra_dirs`, PATH (absolute folders only), the usual folders of distributions, installed
@@ -99,6 +101,7 @@ def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
 
     Args:
         extra_dirs: Folders named by the configuration (``client_dirs``).
+        stop_check: Called now and then; what it raises ends the search.
     """
     programs: dict[Path, Path] = {}
     for folder in folders(extra_dirs):
@@ -108,7 +111,7 @@ def find_clients(extra_dirs: Sequence[Path] = ()) -> list[Client]:
         real = program.resolve()
         if real.name != "pg_wrapper":
             programs.setdefault(real, program)
-    versions = _ask_versions(list(programs.values()))
+    versions = _ask_versions(list(programs.values()), stop_check)
     found = []
     for real, program in programs.items():
         version = versions[program]
@@ -443,10 +446,12 @@ def _popen(
             raise ToolFailed(f"{name} can't be started: {exc.strerror or exc}") from exc
 
 
-def _ask_versions(programs: Sequence[Path]) -> dict[Path, tuple[int, int] | None]:
+def _ask_versions(
+    programs: Sequence[Path], stop_check: Callable[[], None] | None
+) -> dict[Path, tuple[int, int] | None]:
     """Ask programs for their versions, all at the same time; None for one that has no answer."""
     keys = {program: (program, program.stat().st_mtime_ns) for program in programs}
-    in_time = _in_time()
+    in_time = _in_time(stop_check)
     with contextlib.ExitStack() as running:
         tools = []
         for key in keys.values():
@@ -485,11 +490,13 @@ def _has_codec(program: Path, _changed: int, spec: str) -> bool:
     return False
 
 
-def _in_time() -> Callable[[], None]:
+def _in_time(stop_check: Callable[[], None] | None = None) -> Callable[[], None]:
     """Return what raises once a tool that is merely asked something has taken too long."""
     deadline = time.monotonic() + _ASKED_S
 
     def check() -> None:
+        if stop_check is not None:
+            stop_check()
         if time.monotonic() > deadline:
             raise ToolFailed(f"it gave no answer within {_ASKED_S:.0f} s")
 

@@ -35,6 +35,7 @@ from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
+from pgsteward.pgtools import find_clients
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
@@ -68,11 +69,14 @@ def back_up(
         ToolFailed: pg_dump ended badly. No part of the backup is left behind.
     """
     began = time.monotonic()
-    with postgres.operation_lock(target.login("backup"), "backup") as session:
+    with (
+        Beside("clients", lambda wanted: find_clients(target.settings.client_dirs, wanted)) as clients,
+        postgres.operation_lock(target.login("backup"), "backup") as session,
+    ):
         recipients = _recipients(target)
         if not dry_run:
             trusted(target, home_store(target), progress)
-        plan = make_plan(target, session.pinned(), session)
+        plan = make_plan(target, session.pinned(), session, clients.result)
         refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
@@ -136,7 +140,7 @@ def _attempt(
         sending_ahead(
             plan if send_ahead else None, prefix, mark(plan.owner, backup_id, started_at), progress
         ) as ahead,
-        _globals_beside(plan, encrypted=recipients is not None) as globals_asked,
+        _asked_beside(plan, lock, encrypted=recipients is not None) as asked,
     ):
         files = BackupFiles(plan.home, prefix, recipients)
         dumped = make_archive(plan, files, prefix, progress)
@@ -150,7 +154,7 @@ def _attempt(
             }
         )
         files.put(DATABASE, compress(contents.database_sql))
-        roles = globals_asked()
+        roles, uncovered = asked()
         if roles.script is not None:
             files.put(GLOBALS, compress(roles.script))
         unknown = list(roles.unknown)
@@ -202,7 +206,7 @@ def _attempt(
             mode=form,
             encryption=encryption,
             partial=plan.partial,
-            uncovered_databases=tuple(completeness.uncovered(target, lock)),
+            uncovered_databases=uncovered,
             role_passwords=roles.passwords,
         )
         odd, not_asked = _anomalies(plan, manifest)
@@ -270,12 +274,19 @@ class _Roles:
 
 
 @contextmanager
-def _globals_beside(plan: Plan, *, encrypted: bool) -> Iterator[Callable[[], _Roles]]:
-    """Ask for roles and tablespaces beside the dump; after it, where the server has no session to spare."""
+def _asked_beside(
+    plan: Plan, lock: Connection, *, encrypted: bool
+) -> Iterator[Callable[[], tuple[_Roles, tuple[str, ...]]]]:
+    """Ask for roles, tablespaces and uncovered databases beside the dump; after it, if there is no room."""
+
+    def ask(still_wanted: Callable[[], None] | None = None) -> tuple[_Roles, tuple[str, ...]]:
+        roles = _globals(plan, encrypted=encrypted, still_wanted=still_wanted)
+        return roles, tuple(completeness.uncovered(plan.target, lock))
+
     if plan.free_connections <= SESSIONS_BESIDE + plan.jobs:
-        yield lambda: _globals(plan, encrypted=encrypted)
+        yield ask
         return
-    with Beside("globals", lambda wanted: _globals(plan, encrypted=encrypted, still_wanted=wanted)) as asked:
+    with Beside("globals", ask) as asked:
         yield asked.result
 
 

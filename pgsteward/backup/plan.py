@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pgsteward.errors import (
     StoreUnavailable,
     VerificationFailed,
 )
-from pgsteward.pgtools import Client, choose_client, find_clients
+from pgsteward.pgtools import Client, choose_client
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.sql import load
@@ -91,8 +91,16 @@ class Plan:
         }
 
 
-def make_plan(target: Target, login: Login, session: Connection) -> Plan:
+def make_plan(
+    target: Target, login: Login, session: Connection, clients: Callable[[], Sequence[Client]]
+) -> Plan:
     """Find out what the backup needs, and refuse what could not end well.
+
+    Args:
+        target: Whose database.
+        login: This very server.
+        session: There.
+        clients: What `find_clients` found, once it is asked for.
 
     Raises:
         PreconditionError: Rights, client, server version, disk or configuration; the text says what to do.
@@ -116,7 +124,7 @@ def make_plan(target: Target, login: Login, session: Connection) -> Plan:
     if choice.takes_large_objects:
         _refuse_large_objects(session)
     lock_slots.check(session, settings.proof, tables=choice.tables, schemas=choice.schemas)
-    client, spec, warnings = _choose(target, server["version_num"])
+    client, spec, warnings = _choose(target, server["version_num"], clients())
     free = capacity.free_connections(session)
     jobs, lowered = _jobs(settings.jobs, free)
     home = home_store(target)
@@ -184,10 +192,11 @@ def _refuse_large_objects(session: Connection) -> None:
         )
 
 
-def _choose(target: Target, server_version: int) -> tuple[Client, str, tuple[str, ...]]:
+def _choose(
+    target: Target, server_version: int, clients: Sequence[Client]
+) -> tuple[Client, str, tuple[str, ...]]:
     """Return client and compression; gzip:1 and a warning where no client has the codec asked for."""
     spec = target.settings.backup.compress
-    clients = find_clients(target.settings.client_dirs)
     warnings = [
         f"client_dirs: there is no pg_dump that can be run in {folder}; correct it, or take it out"
         for folder in target.settings.client_dirs
