@@ -84,6 +84,7 @@ def take_proof(
     progress: Progress = silent,
     still_wanted: Callable[[], None] | None = None,
     lock_timeout_s: float = 60.0,
+    relations: Sequence[Row] | None = None,
     part: Part | None = None,
     row_security: bool = False,
 ) -> Proof:
@@ -102,6 +103,7 @@ def take_proof(
         progress: Is told every table.
         still_wanted: Called several times a second; what it raises ends the proof, also in mid-statement.
         lock_timeout_s: How long one table's lock is waited for.
+        relations: What ``proof_relations`` answered in this snapshot, where it was asked already.
         part: What a filtered dump holds; None where it holds everything.
         row_security: Examine the rows that this role may see, instead of refusing where policies hide some.
 
@@ -126,7 +128,7 @@ def take_proof(
     ):
         vector = proof_hash.test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
-            found = connection.rows(load("proof_relations"))
+            found = connection.rows(load("proof_relations")) if relations is None else relations
             on_standby = bool(connection.value("SELECT pg_is_in_recovery()"))
         todo = [
             {**row, "why_not": _why_not(row, part, on_standby)}
@@ -137,9 +139,9 @@ def take_proof(
         ]
         todo = _in_order(todo, connection, bound)
         reader = _Reader(connection, level, method, snapshot_id, bound, progress)
-        relations: list[Relation] = []
-        while len(relations) < len(todo):
-            relations += reader.group(todo, len(relations))
+        done: list[Relation] = []
+        while len(done) < len(todo):
+            done += reader.group(todo, len(done))
         large_objects = LargeObjects(count=0)
         if part is None or part.everything:
             with connection.snapshot(snapshot_id):
@@ -148,7 +150,7 @@ def take_proof(
         level=level,
         method=method,
         test_vector=vector,
-        relations=tuple(sorted(relations, key=lambda relation: relation.key)),
+        relations=tuple(sorted(done, key=lambda relation: relation.key)),
         large_objects=large_objects,
         seconds=round(time.monotonic() - started, 3),
     )

@@ -124,8 +124,11 @@ def dump_and_prove(
 
             try:
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
-                _wait_for_locks(tool, into, still_wanted)
-                relations, choice = _relations(login, snapshot_id, settings)
+                with _in_snapshot(login, snapshot_id) as session:
+                    relations = session.rows(load("proof_relations"))
+                    choice = filters.choose(settings, session) if filters.has_filters(settings) else None
+                    _wait_for_locks(tool, into, still_wanted)
+                    _refuse_rewritten(session)
                 archived = stack.enter_context(
                     Beside("archive", lambda wanted: _archived(client, into, tool, when_dumped, wanted))
                 )
@@ -138,6 +141,7 @@ def dump_and_prove(
                     progress=progress,
                     still_wanted=still_wanted,
                     lock_timeout_s=settings.lock_wait_timeout_s,
+                    relations=relations,
                     part=part,
                     row_security=settings.enable_row_security,
                 )
@@ -191,20 +195,26 @@ def _wait_for_locks(tool: RunningTool, into: Destination, still_wanted: Callable
         time.sleep(0.01)
 
 
-def _relations(login: Login, snapshot_id: str, settings: BackupConfig) -> tuple[list[Row], Choice | None]:
-    """Return what the snapshot sees, unless a table is another one by now, and what of it is chosen."""
+@contextmanager
+def _in_snapshot(login: Login, snapshot_id: str) -> Iterator[Connection]:
     patient = {"idle_in_transaction_session_timeout": "0"}
-    with postgres.connect(login, purpose="backup check", settings=patient) as connection:
-        with connection.snapshot(snapshot_id):
-            rewritten = connection.rows(load("snapshot_rewritten"))
-            relations = connection.rows(load("proof_relations"))
-            choice = filters.choose(settings, connection) if filters.has_filters(settings) else None
+    with postgres.connect(login, purpose="backup check", settings=patient) as session:
+        with session.snapshot(snapshot_id):
+            yield session
+
+
+def _refuse_rewritten(session: Connection) -> None:
+    """Make sure that every table is still the one that the snapshot sees.
+
+    Raises:
+        Rewritten: One is another by now.
+    """
+    rewritten = session.rows(load("snapshot_rewritten"))
     if rewritten:
         names = ", ".join(postgres.quote_name(row["schema_name"], row["name"]) for row in rewritten[:5])
         raise Rewritten(
             f"rewritten, truncated or renamed while the dump started, so that it would miss rows: {names}"
         )
-    return relations, choice
 
 
 def _archived(
