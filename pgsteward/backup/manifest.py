@@ -38,6 +38,7 @@ MARK = "in-progress.json"
 """What a running backup leaves beside its files until the manifest is there; the janitor reads it."""
 SEAL = "manifest_sha256"
 """Key of the manifest's hash of itself. It finds what an accident or an edit changed; it is no signature."""
+_LINES = (",\n  ", ": ")
 _LINE = re.compile(rb"\n *")
 _EMPTY_LINE = re.compile(rb"\n *\n")
 BACKUP_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
@@ -271,12 +272,19 @@ class Manifest(_Model):
 
 
 def laid_out(fields: dict[str, Any]) -> bytes:
-    """Return the bytes in which a manifest is stored."""
-    return json.dumps(fields, indent=1, ensure_ascii=False).encode() + b"\n"
+    """Return the bytes in which a manifest is stored: each value in a line of its own.
+
+    The json module indents level by level only in Python, which takes five times as long.
+    """
+    lines = (
+        f" {json.dumps(key)}: {json.dumps(value, separators=_LINES, ensure_ascii=False)}"
+        for key, value in fields.items()
+    )
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _as_laid_out(data: bytes, fields: dict[str, Any]) -> bool:
-    """Tell whether these are the bytes of `laid_out`, however deep each line is indented.
+    """Tell whether these are the bytes of `laid_out`, wherever its lines begin.
 
     The seal is of what a manifest says, and JSON says the same in many ways: a line break for a blank, `1e0`
     for `1.0`. Written without line breaks, because that takes a tenth of the time.
