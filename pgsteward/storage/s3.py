@@ -22,7 +22,15 @@ from pgsteward.config import StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes
-from pgsteward.storage import CHUNK_BYTES, ObjectVersion, Sink, StoredObject, file_size, s3_versions
+from pgsteward.storage import (
+    CHUNK_BYTES,
+    ObjectVersion,
+    Sink,
+    StoredObject,
+    file_size,
+    s3_complete,
+    s3_versions,
+)
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, largest_object, part_size
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
@@ -114,6 +122,7 @@ class S3Store:
                 key,
                 self._translating,
                 first_part_size(size_hint_bytes, self._part_bytes, self._traits.max_parts),
+                functools.partial(self._complete, key),
                 arguments=self._arguments,
                 traits=self._traits,
                 pace=self._pace,
@@ -286,22 +295,33 @@ class S3Store:
         where = self._where(key)
         kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
         with path.open("rb") as file, self._translating("write", key):
-            upload_id = self._client.create_multipart_upload(**where, **self._arguments.new(), **kind)[
-                "UploadId"
-            ]
+            made = self._client.create_multipart_upload(**where, **self._arguments.new(), **kind)
+            upload_id = made["UploadId"]
             try:
                 bodies = self._bodies(file, size, self._part_size(size))
                 parts = send_parts(functools.partial(self._send_part, where, upload_id), bodies)
-                self._client.complete_multipart_upload(
-                    **where,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
-                    **self._arguments.customer_key(),
-                )
+                self._complete(key, made, parts, size)
             except BaseException:
                 abort_soon(self._client, where, upload_id)
                 raise
         self._lock_whole(key)
+
+    def _complete(self, key: str, made: dict[str, Any], parts: list[dict[str, Any]], size: int) -> None:
+        """Make an object of its parts; `made` is what the store said when the upload was begun."""
+        timeout_s = self._config.timeout_s
+        patience_s = s3_complete.patience_s(size, timeout_s)
+        client, tries = self._client, 1
+        if patience_s > timeout_s:  # what botocore repeats after so long would be refused
+            client, tries = self._new_client(retries=0, timeout_s=patience_s), 1 + self._config.retries
+        ask = functools.partial(
+            client.complete_multipart_upload,
+            **self._where(key),
+            UploadId=made["UploadId"],
+            MultipartUpload={"Parts": parts},
+            **self._arguments.customer_key(),
+        )
+        begun = s3_complete.begun_at(made)
+        s3_complete.complete(ask, lambda: self._head(key), parts, size, begun, timeout_s, tries)
 
     def _send_part(self, where: dict[str, str], upload_id: str, number: int, body: Body) -> dict[str, Any]:
         digests = self._digests(body)
@@ -380,5 +400,8 @@ class S3Store:
     def _client(self) -> Any:
         with self._lock:
             if self._made is None:
-                self._made = make_client(self._config, checksum_trailers=self._traits.trailers)
+                self._made = self._new_client()
             return self._made
+
+    def _new_client(self, **options: Any) -> Any:
+        return make_client(self._config, checksum_trailers=self._traits.trailers, **options)

@@ -25,7 +25,13 @@ from pgsteward.errors import StoreFailed
 _KEY_BYTES = 32
 
 
-def make_client(config: StoreConfig, *, checksum_trailers: bool = False, retries: int | None = None) -> Any:
+def make_client(
+    config: StoreConfig,
+    *,
+    checksum_trailers: bool = False,
+    retries: int | None = None,
+    timeout_s: float | None = None,
+) -> Any:
     """Return a client; nothing is contacted yet.
 
     Args:
@@ -33,6 +39,7 @@ def make_client(config: StoreConfig, *, checksum_trailers: bool = False, retries
         checksum_trailers: botocore's ``request_checksum_calculation = when_supported``; some stores write the
             trailers into the object.
         retries: Instead of the configured number.
+        timeout_s: How long an answer is waited for, instead of the configured time.
 
     Raises:
         StoreFailed: Requests would go out in clear text.
@@ -49,7 +56,7 @@ def make_client(config: StoreConfig, *, checksum_trailers: bool = False, retries
         verify=config.ca_bundle,
         config=BotoConfig(
             connect_timeout=min(10.0, config.timeout_s),
-            read_timeout=config.timeout_s,
+            read_timeout=config.timeout_s if timeout_s is None else timeout_s,
             retries={"mode": "standard", "total_max_attempts": tries},
             max_pool_connections=max(16, 2 * config.upload_jobs),
             proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,

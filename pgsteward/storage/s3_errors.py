@@ -64,7 +64,7 @@ _SAME = {
     "ExpiredTokenException": "ExpiredToken",
     "TokenRefreshRequired": "ExpiredToken",
 }
-_CONNECTION = (
+CONNECTION_ERRORS = (
     boto.ConnectionError,
     boto.HTTPClientError,
     boto.IncompleteReadError,
@@ -107,7 +107,10 @@ class Errors:
             return StoreFailed(f"{where}: {_ADVICE[code]} [{code}]")
         message = self.redacted(str(exc.response.get("Error", {}).get("Message") or "no explanation"))
         if code == "InvalidPart":  # also the answer to a last request that was repeated too early
-            message += "; where it is a large object, raise timeout_s: putting its parts together takes time"
+            message += (
+                "; the object is not there either; where it is large, raise timeout_s: putting its parts"
+                " together takes time"
+            )
         if code in _MAY_HEAL or status == 429 or (status >= 500 and status != 501):
             return StoreUnavailable(f"{where}: the store is busy or in trouble: {message} [{code}]")
         return StoreFailed(f"{where}: {message} [{code}]")
@@ -124,7 +127,7 @@ class Errors:
             return inner
         if isinstance(exc, boto.ProxyConnectionError):
             return StoreUnavailable(f"{where}: the proxy {self._config.proxy or ''} does not let us through")
-        if isinstance(exc, _CONNECTION):
+        if isinstance(exc, CONNECTION_ERRORS):
             endpoint = self._config.endpoint_url or "AWS"
             return StoreUnavailable(
                 f"{where}: no working connection to {endpoint} ({type(exc).__name__}); see that it answers,"

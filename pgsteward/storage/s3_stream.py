@@ -31,6 +31,7 @@ ABORT_S = 3.0
 _POLL_S = 0.2
 
 Translate = Callable[[str, str], AbstractContextManager[None]]
+Complete = Callable[[dict[str, Any], list[dict[str, Any]], int], None]
 
 
 def digests(body: Body, traits: Traits, *, locks: bool) -> dict[str, str]:
@@ -67,6 +68,7 @@ class S3Sink:
         key: str,
         translate: Translate,
         first_part_bytes: int,
+        complete: Complete,
         *,
         arguments: Arguments,
         traits: Traits,
@@ -80,6 +82,7 @@ class S3Sink:
             key: As the caller knows it, for errors.
             translate: Turns boto3's errors into ours.
             first_part_bytes: Size of the parts, as long as it suffices.
+            complete: Makes the object, of what the store said when it was begun, the parts, and the size.
             arguments: What requests carry besides.
             traits: What the store's self-test has found.
             pace: How fast.
@@ -90,9 +93,10 @@ class S3Sink:
         self._arguments, self._traits, self._pace = arguments, traits, pace
         self._client, self._where, self._key, self._translate = client, where, key, translate
         self._first = first_part_bytes
+        self._complete = complete
         self._buffer = io.BytesIO()
         self._number = 0
-        self._upload_id: str | None = None
+        self._made: dict[str, Any] | None = None
         self._parts: dict[int, dict[str, Any]] = {}
         self._errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
@@ -126,7 +130,7 @@ class S3Sink:
     def finish(self) -> None:
         """Make the object exist."""
         with self._translate("write", self._key):
-            if self._upload_id is None:
+            if self._made is None:
                 body = memory_body(self._buffer.getvalue(), self._pace)
                 sent = self._digests(body)
                 self._client.put_object(
@@ -142,34 +146,31 @@ class S3Sink:
                     self._refuse_broken()
             self._refuse_broken()
             parts = [entry for _, entry in sorted(self._parts.items())]
-            self._client.complete_multipart_upload(
-                **self._where,
-                UploadId=self._upload_id,
-                MultipartUpload={"Parts": parts},
-                **self._arguments.customer_key(),
-            )
+            self._complete(self._made, parts, self.size)
             if self._traits.sha256:
                 self.checksum = composite([str(entry["ChecksumSHA256"]) for entry in parts])
 
     def abort(self) -> None:
         """Give the parts up. Those on their way are waited for a moment: a later one would stay."""
         self._given_up.set()
-        if self._upload_id is None:
+        if self._made is None:
             return
         deadline = time.monotonic() + ABORT_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        abort_soon(self._client, self._where, self._upload_id)
+        abort_soon(self._client, self._where, self._made["UploadId"])
 
     def _send(self) -> None:
         """Send what is in the buffer, without another copy of it, and begin a new one."""
         with self._translate("write", self._key):
-            if self._upload_id is None:
+            if self._made is None:
                 kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
-                made = self._client.create_multipart_upload(**self._where, **self._arguments.new(), **kind)
-                self._upload_id = str(made["UploadId"])
+                self._made = self._client.create_multipart_upload(
+                    **self._where, **self._arguments.new(), **kind
+                )
                 if self._given_up.is_set():
-                    abort_soon(self._client, self._where, self._upload_id)
+                    abort_soon(self._client, self._where, self._made["UploadId"])
+            upload_id = str(self._made["UploadId"])
         if self._number == self._traits.max_parts:
             raise StoreFailed(
                 f"{self._key!r} became much larger than was expected, more than {self._number} parts hold"
@@ -180,12 +181,15 @@ class S3Sink:
         self._number += 1
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(
-            target=self._upload, args=(self._number, part), name=f"part {self._number}", daemon=True
+            target=self._upload,
+            args=(upload_id, self._number, part),
+            name=f"part {self._number}",
+            daemon=True,
         )
         self._threads.append(thread)
         thread.start()
 
-    def _upload(self, number: int, part: io.BytesIO) -> None:
+    def _upload(self, upload_id: str, number: int, part: io.BytesIO) -> None:
         try:
             if self._given_up.is_set():
                 return
@@ -193,7 +197,7 @@ class S3Sink:
             sent = self._digests(body)
             answer = self._client.upload_part(
                 **self._where,
-                UploadId=self._upload_id,
+                UploadId=upload_id,
                 PartNumber=number,
                 Body=body,
                 ContentLength=len(body),

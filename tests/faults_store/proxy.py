@@ -252,6 +252,12 @@ def answering(status: int, code: str) -> Fault:
     return lambda request, real: error(status, code)
 
 
+def unanswered(request: Request, real: Pass) -> Answer | None:
+    """Do it, and break off before a word is said."""
+    real(request)
+    return None
+
+
 def half_then_reset(request: Request, real: Pass) -> Answer | None:
     """Break off in the middle of the body that comes, or that goes."""
     if request.method == "PUT":

@@ -41,6 +41,7 @@ from tests.faults_store.proxy import (
     listing_late,
     no_fault,
     refusing_skewed,
+    unanswered,
     without_headers,
 )
 from tests.integration.backup_targets import make_target
@@ -146,6 +147,7 @@ CASES: dict[str, Case] = {
     "the answer to the last request is 200 with an error": Case(
         lambda: first(1, completing, answering(200, "InternalError"))
     ),
+    "the answer to the last request is lost": Case(lambda: first(1, completing, unanswered)),
     "the connection is reset in the middle of a part, once": Case(
         lambda: first(1, lambda r: r.is_part, half_then_reset)
     ),

@@ -260,7 +260,7 @@ def test_a_store_that_fails_in_the_middle_ends_the_dump(
 
     def lose_the_upload(sink: S3Sink, data: bytes) -> int:
         written = real(sink, data)
-        if sink._upload_id is not None and not aborted:
+        if sink._made is not None and not aborted:
             aborted.extend(store.abort_uploads(""))
         return written
 
