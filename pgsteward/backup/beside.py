@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -31,7 +32,8 @@ class Beside(Generic[T]):
         self._over = threading.Event()
         self._results: list[T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        here = contextvars.copy_context()  # by which Prefect knows whose a log line is
+        self._thread = threading.Thread(target=here.run, args=(self._run,), name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

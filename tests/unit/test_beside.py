@@ -1,5 +1,6 @@
 """Work beside a dump ends with its block, and says how it ended."""
 
+import contextvars
 import threading
 from collections.abc import Callable
 
@@ -20,6 +21,14 @@ def test_the_result_is_waited_for() -> None:
     with Beside("work", work) as beside:
         go.set()
         assert beside.result() == 7
+
+
+def test_the_work_knows_the_run_that_it_is_part_of() -> None:
+    """Prefect keeps it in a context variable, and drops log lines of threads that have none."""
+    run = contextvars.ContextVar("run", default="none")
+    run.set("nightly")
+    with Beside("work", lambda still_wanted: run.get()) as beside:
+        assert beside.result() == "nightly"
 
 
 def test_an_error_is_raised_where_the_result_is_wanted() -> None:
