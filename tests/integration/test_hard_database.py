@@ -50,7 +50,8 @@ INVENTORY = """
 SELECT c.relkind::text AS kind, own.nspname::text AS place, c.relname::text AS name, c.relacl::text AS more
   FROM pg_class AS c JOIN own ON own.oid = c.relnamespace
  UNION ALL
-SELECT 'column', c.relname, a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated)
+SELECT 'column', c.relname, a.attname,
+       concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated)
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN own ON own.oid = c.relnamespace
  WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f')
  UNION ALL
@@ -58,7 +59,8 @@ SELECT 'constraint', own.nspname, k.conname, concat_ws(' ', k.contype, k.convali
   FROM pg_constraint AS k JOIN own ON own.oid = k.connamespace
  WHERE k.contype <> 'n'
  UNION ALL
-SELECT 'routine', own.nspname, p.proname, concat_ws(' ', pg_get_function_identity_arguments(p.oid), md5(p.prosrc))
+SELECT 'routine', own.nspname, p.proname,
+       concat_ws(' ', pg_get_function_identity_arguments(p.oid), md5(p.prosrc))
   FROM pg_proc AS p JOIN own ON own.oid = p.pronamespace
  UNION ALL
 SELECT 'trigger', c.relname, t.tgname, t.tgenabled::text
