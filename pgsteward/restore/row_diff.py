@@ -81,7 +81,10 @@ def compare_rows(live: Connection, found: Pair, side: Side, shown: int) -> Diffe
 
 
 def _refuse_ambiguous(live: Connection, found: Pair, side: Side) -> None:
-    for rows, where in ((identifier(*side.key), "backup"), (found.now.rows, "live table")):
+    sides: list[tuple[Part, str]] = [(identifier(*side.key), "backup")]
+    if found.identified_by != found.now.identified_by:  # the live table sees to its own key
+        sides.append((found.now.rows, "live table"))
+    for rows, where in sides:
         cells = [comparable(found, name, "x") for name in found.identified_by]
         nulls = join(" OR ", [compose("{} IS NULL", cell) for cell in cells])
         count = live.value(compose_file("diff_ambiguous", rows=rows, key=join(", ", cells), nulls=nulls))
@@ -107,7 +110,7 @@ def _by_key(live: Connection, found: Pair, side: Side, shown: int) -> Difference
             for n, one in enumerate(each)
         ]
         figures = live.row(compose("SELECT count(*) AS changed, {} FROM {}", join(", ", counts), joined))
-        changed = _changed(live, found, joined, shown)
+        changed = _changed(live, found, joined, shown) if figures["changed"] else []
     removed, rows_removed = _missing(live, found, parts, "s", shown)
     added, rows_added = _missing(live, found, parts, "l", shown)
     columns = {name: figures[f"c{n}"] for n, name in enumerate(found.compared) if figures[f"c{n}"]}
@@ -124,10 +127,12 @@ def _missing(
     rows = compose(query, **parts)
     ordered = join(", ", [comparable(found, name, alias) for name in found.identified_by])
     cells, limit = _texts(found.names, alias), literal(shown)
+    count = live.value(compose("SELECT count(*) FROM {}", rows))
+    if not count:
+        return 0, ()
     listed = live.rows(
         compose("SELECT {} AS cells FROM {} ORDER BY {} LIMIT {}", cells, rows, ordered, limit)
     )
-    count = live.value(compose("SELECT count(*) FROM {}", rows))
     return count, tuple(_shown(found.names, row["cells"]) for row in listed)
 
 
