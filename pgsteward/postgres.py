@@ -350,8 +350,9 @@ class Connection:
             for row in rows:
                 copy.write_row(row)
 
-    def copy_out(self, statement: Statement) -> Iterator[bytes]:
-        """Yield what ``COPY ... TO STDOUT`` gives, as it comes."""
+    def copy_out(self, query: Part, encoding: str) -> Iterator[bytes]:
+        """Yield the rows of a query as COPY writes text, as they come, in one of PostgreSQL's encodings."""
+        statement = compose("COPY ({}) TO STDOUT (ENCODING {})", query, literal(encoding))
         with self._running(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             for chunk in copy:
                 yield bytes(chunk)
@@ -366,18 +367,10 @@ class Connection:
             encoding: Of the rows, as PostgreSQL calls it.
         """
         names = compose(" ({})", join(", ", [identifier(name) for name in columns])) if columns else raw("")
-        with self._running():
-            self._connection.execute(
-                "SELECT set_config('client_encoding', %(name)s, false)", {"name": encoding}
-            )
-            try:
-                with self._connection.cursor() as cursor:
-                    with cursor.copy(compose("COPY {}{} FROM STDIN", table, names)) as copy:
-                        for chunk in chunks:
-                            copy.write(chunk)
-            finally:
-                if self._connection.info.transaction_status != TransactionStatus.INERROR:
-                    self._connection.execute("SET client_encoding = 'UTF8'")
+        statement = compose("COPY {}{} FROM STDIN (ENCODING {})", table, names, literal(encoding))
+        with self._running(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for chunk in chunks:
+                copy.write(chunk)
 
     def cancel(self) -> None:
         """End the running statement, from another thread; harmless when there is none."""

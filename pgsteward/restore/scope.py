@@ -83,7 +83,7 @@ def matching(kind: str, pattern: str, names: Sequence[Name]) -> set[Name]:
         PreconditionError: It chooses none, the text has what is near; or it can be read in two ways.
         ConfigError: It is no pattern.
     """
-    exact = {name for name in names if pattern == ".".join(name)}
+    exact = {name for name in names if pattern in (".".join(name), name[-1])}
     parts = regexes(pattern)[-len(names[0]) :] if names else []
     try:
         tests = [re.compile(part, re.DOTALL) for part in parts]

@@ -86,8 +86,8 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         live.execute(compose("CREATE SCHEMA {}", identifier(schema)))
         _close(live, schema)
         live.execute(compose("CREATE UNLOGGED TABLE {} ({})", identifier(*side), join(", ", columns)))
-        rows = source.copy_out(compose("COPY ({}) TO STDOUT", stored))
-        live.copy_text(identifier(*side), names, rows, "UTF8")
+        encoding = source.value("SHOW server_encoding")
+        live.copy_text(identifier(*side), names, source.copy_out(stored, encoding), encoding)
         there = _fingerprint(source, compose("({})", stored), names)
         here = _fingerprint(live, identifier(*side), names)
         if there != here:

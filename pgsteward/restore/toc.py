@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgsteward.errors import QueryFailed
 from pgsteward.pgtools import Client, run_tool
 from pgsteward.postgres_names import split_names
 
@@ -80,7 +81,22 @@ def read(client: Client, archive: Path, decode: Callable[[bytes], str]) -> tuple
     program = client.tool("pg_restore")
     listing = run_tool([program, "--list", "--verbose", archive], env={}).stdout
     script = run_tool([program, "--schema-only", "--verbose", "--file=-", archive], env={}).stdout
-    return parse(decode(listing), decode(script))
+    return parse(_read(listing, decode), _read(script, decode))
+
+
+def _read(text: bytes, decode: Callable[[bytes], str]) -> str:
+    """Read it as a whole, or else line by line: a role is named in the bytes of some other database."""
+    try:
+        return decode(text)
+    except (UnicodeDecodeError, QueryFailed):
+        return "\n".join(_line(line, decode) for line in text.split(b"\n"))
+
+
+def _line(line: bytes, decode: Callable[[bytes], str]) -> str:
+    try:
+        return decode(line)
+    except (UnicodeDecodeError, QueryFailed):
+        return line.decode(errors="backslashreplace")
 
 
 def parse(listing: str, script: str) -> tuple[Entry, ...]:

@@ -14,6 +14,8 @@ from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import Login, compose, identifier, raw
 from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
+from pgsteward.restore.scope import Scope
+from pgsteward.restore.table import restore_table
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
 
@@ -133,6 +135,12 @@ def test_names_are_read_in_every_encoding(encoded: Database, copy: Database, tmp
     positions = stored_manifest(target, made.details["backup_id"]).proof.sequences
     assert [(each.name, each.last_value) for each in positions] == [(f"{name}_a_seq", 1)]
     assert restore(target, into=copy.dbname).status == "ok"
+    copy.server.drop(copy.dbname)
+    assert restore(target, into=copy.dbname, scope=Scope(tables=(name,), schema_only=True)).status == "ok"
+    assert restore(target, into=copy.dbname, scope=Scope(tables=(name,), data_only=True)).status == "ok"
+    assert copy.value(compose("SELECT a FROM {}", identifier(name))) == 1
+    brought = restore_table(target, name)
+    assert (brought.status, brought.details["difference"]["removed"]) == ("ok", 0)
 
 
 @pytest.mark.parametrize("encoded", ["SQL_ASCII"], indirect=True)
@@ -143,6 +151,9 @@ def test_rows_may_be_any_bytes_but_names_must_be_written_down(
     target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
     assert back_up(target).status == "ok"
     assert restore(target, into=copy.dbname).status == "ok"
+    brought = restore_table(target, "é").details
+    assert (brought["rows"], brought["merge_script"]) == (1, None)
+    encoded.execute(str(brought["drop"]).encode())
     encoded.execute(
         b"DO $$ BEGIN EXECUTE 'CREATE TABLE \"' || convert_from('\\xe974', 'SQL_ASCII') || '\" ()'; END $$"
     )
@@ -273,6 +284,8 @@ def test_a_role_whose_name_is_not_in_utf_8_is_read_and_found(
         target = make_target(encoded, tmp_path, backup={"compress": "gzip:1"})
         back_up(target)
         restored = restore(target, into=copy.dbname)
+        part = restore(target, scope=Scope(tables=("t",)), dry_run=True).details["part"]
+        assert part["with_rows"] == ["public.t"]
         checks = {check["check"]: check for check in restored.details["preflight"]}
         assert checks["roles"]["verdict"] == "go", checks["roles"]
         drilled = drill(target)

@@ -116,6 +116,7 @@ NAMES = [("App X", "Order Lines"), ("public", "Users"), ("public", "users"), ("p
     [
         ("App X.Order Lines", NAMES[:1]),
         (LINES, NAMES[:1]),
+        ("Order Lines", NAMES[:1]),
         ('"App X".*', NAMES[:1]),
         ('public."Users"', NAMES[1:2]),
         ("USERS", NAMES[2:3]),
