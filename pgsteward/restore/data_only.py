@@ -28,6 +28,7 @@ from pgsteward.postgres import (
     raw,
 )
 from pgsteward.restore.outcome import STEP, Comparison, Order, Ready
+from pgsteward.restore.parts import as_listed
 from pgsteward.restore.preflight import Check
 from pgsteward.restore.rows import read_rows
 from pgsteward.restore.toc import Key
@@ -75,7 +76,7 @@ def fill(order: Order, ready: Ready) -> Comparison:
                     shown = quote_name(row["schema_name"], row["name"])
                     order.progress(f"loading {shown}", number, len(ordered))
                     take = partial(_copy, inside, order.manifest.server.encoding)
-                    entry = order.part.rows_of[_key(row)]  # type: ignore[union-attr]
+                    entry = order.part.rows_of[as_listed(_key(row))]  # type: ignore[union-attr]
                     read_rows(ready.client, path, entry, decode, take)
             inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
             with order.phases.phase("compare"):
@@ -117,7 +118,9 @@ def _tables(order: Order, inside: Connection) -> list[Row]:
         PreconditionError: Some are missing; or there are none.
     """
     assert order.part is not None
-    there = {_key(row): row for row in inside.rows(sql.load("proof_relations")) if row["kind"] == "r"}
+    there = {
+        as_listed(_key(row)): row for row in inside.rows(sql.load("proof_relations")) if row["kind"] == "r"
+    }
     wanted = sorted(order.part.rows_of, key=lambda key: order.part.rows_of[key])  # type: ignore[union-attr]
     if not wanted:
         raise PreconditionError("this part of the backup has no rows of tables to load")

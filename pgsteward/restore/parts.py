@@ -11,7 +11,7 @@ from pgsteward.backup.manifest import DUMP, SUFFIX, LargeObjects, Manifest, Proo
 from pgsteward.backup.proof import LEFT_OUT
 from pgsteward.errors import PreconditionError
 from pgsteward.pgtools import Client
-from pgsteward.postgres import Connection
+from pgsteward.postgres import Connection, quote_name
 from pgsteward.restore import selection, toc
 from pgsteward.restore.outcome import Order
 from pgsteward.restore.scope import Scope
@@ -61,10 +61,17 @@ def narrowed(order: Order, part: Part | None) -> Order:
                 name: version for name, version in manifest.extensions.items() if name in part.extensions
             },
             "database_bytes": int(manifest.database_bytes * share),
+            "not_in_dump": tuple(
+                what for what in manifest.not_in_dump if not part.scope.named or _is_about(what, part)
+            ),
             "partial": (*manifest.partial, *part.scope.clauses),
         }
     )
     return replace(order, found=replace(order.found, manifest=less), part=part)
+
+
+def _is_about(what: str, part: Part) -> bool:
+    return any(what.startswith(f"{quote_name(*key)}:") for key in part.filled | part.empty)
 
 
 def _is_needed(manifest: Manifest, path: str, part: Part) -> bool:
@@ -91,7 +98,7 @@ def _proof(proof: Proof, part: Part) -> Proof:
     """Return what a restored part must equal; of a table without its rows, that it is there."""
     relations = []
     for relation in proof.relations:
-        key = _listed(relation.key)
+        key = as_listed(relation.key)
         if key in part.filled:
             relations.append(relation)
         elif key in part.empty and not part.scope.data_only:
@@ -112,22 +119,28 @@ def _proof(proof: Proof, part: Part) -> Proof:
         update={
             "relations": tuple(relations),
             "sequences": tuple(
-                each for each in proof.sequences if _listed((each.schema_name, each.name)) in part.sequences
+                each for each in proof.sequences if as_listed((each.schema_name, each.name)) in part.sequences
             ),
             "large_objects": LargeObjects(count=0),
         }
     )
 
 
-def _listed(key: Key) -> Key:
+def as_listed(key: Key) -> Key:
     """Return a name as the archive lists it, line breaks being blanks there."""
     schema, name = (part.replace("\n", " ").replace("\r", " ") for part in key)
     return schema, name
+
+
+def as_it_is(manifest: Manifest, key: Key) -> Key:
+    """Return the name of a table that the archive lists as `key`."""
+    known = {as_listed(relation.key): relation.key for relation in manifest.proof.relations}
+    return known.get(key, key)
 
 
 def _trees(proof: Proof) -> list[Collection[Key]]:
     trees: dict[Key, list[Key]] = {}
     for relation in proof.relations:
         if relation.moves_within is not None:
-            trees.setdefault(relation.moves_within, []).append(_listed(relation.key))
+            trees.setdefault(relation.moves_within, []).append(as_listed(relation.key))
     return list(trees.values())

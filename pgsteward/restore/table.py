@@ -21,7 +21,7 @@ from pgsteward.errors import ConfigError, PreconditionError, StewardError, Verif
 from pgsteward.postgres import Connection, Login, compose, connect, identifier, quote_name
 from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import choice, fetch, preflight, row_merge, scratch, side
+from pgsteward.restore import choice, fetch, parts, preflight, row_merge, scratch, side
 from pgsteward.restore.definition import Pair, Table, as_json, pair, read_table
 from pgsteward.restore.load import load
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
@@ -159,7 +159,8 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
         raise PreconditionError(f"{pattern!r} has to be one table, and it chooses {others}")
     live = order.admin.to(order.target.database)
     with _open(live) as session:
-        now = read_table(session, tables[0])
+        chosen_table = parts.as_it_is(order.manifest, tables[0])
+        now = read_table(session, chosen_table)
         if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
             database = quote_name(order.target.database)
             raise PreconditionError(
@@ -172,7 +173,7 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
                 f"key: {quote_name(*now.key)} has no column {', '.join(strangers)};"
                 f" it has {', '.join(column.name for column in now.columns)}"
             )
-    return _Wanted(order, ready, tables[0], key, now, live)
+    return _Wanted(order, ready, chosen_table, key, now, live)
 
 
 def _open(login: Login) -> Connection:
