@@ -157,10 +157,11 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
     if len(tables) != 1:
         others = ", ".join(f"{quote_name(*name)} ({kind.lower()})" for name, kind in sorted(chosen.items()))
         raise PreconditionError(f"{pattern!r} has to be one table, and it chooses {others}")
+    key_of_table = parts.as_it_is(order.manifest, tables[0])
+    _refuse_moving(order, key_of_table)
     live = order.admin.to(order.target.database)
     with _open(live) as session:
-        chosen_table = parts.as_it_is(order.manifest, tables[0])
-        now = read_table(session, chosen_table)
+        now = read_table(session, key_of_table)
         if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
             database = quote_name(order.target.database)
             raise PreconditionError(
@@ -173,7 +174,21 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
                 f"key: {quote_name(*now.key)} has no column {', '.join(strangers)};"
                 f" it has {', '.join(column.name for column in now.columns)}"
             )
-    return _Wanted(order, ready, chosen_table, key, now, live)
+    return _Wanted(order, ready, key_of_table, key, now, live)
+
+
+def _refuse_moving(order: Order, table: Key) -> None:
+    """Make sure that a restore puts back into a partition what was in it.
+
+    Raises:
+        PreconditionError: It is a hash partition by an enum: rows go where the new enum's OIDs lead them.
+    """
+    for relation in order.manifest.proof.relations:
+        if relation.key == table and relation.moves_within is not None:
+            raise PreconditionError(
+                f"a restore places the rows of {quote_name(*table)} anew among the partitions of"
+                f" {quote_name(*relation.moves_within)}: name that one"
+            )
 
 
 def _open(login: Login) -> Connection:

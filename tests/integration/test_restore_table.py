@@ -47,6 +47,9 @@ CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('20
 CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
 INSERT INTO events SELECT g, date '2026-01-01' + g, 'v' FROM generate_series(1, 50) AS g;
 CREATE VIEW shown AS SELECT 1 AS a;
+CREATE TABLE by_mood (m mood) PARTITION BY HASH (m);
+CREATE TABLE by_mood_0 PARTITION OF by_mood FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE no_columns ();
 """
 SINCE = """
 DELETE FROM "App X"."Order Lines" WHERE id <= 3;
@@ -183,6 +186,10 @@ def test_what_is_not_one_table_is_refused(target: Target) -> None:
         restore_table(target, "events_*")
     with pytest.raises(PreconditionError, match=r"near it are: public\.events"):
         restore_table(target, "evnts")
+    with pytest.raises(PreconditionError, match=r"anew among the partitions of public\.by_mood: name that"):
+        restore_table(target, "by_mood_0")
+    with pytest.raises(PreconditionError, match=r"no_columns has no columns"):
+        restore_table(target, "no_columns")
     with pytest.raises(ConfigError, match="say which table"):
         restore_table(target, " ")
     with pytest.raises(ConfigError, match=r"is no name of a column"):
