@@ -75,7 +75,7 @@ def compare(connection: Connection, settings: AlembicConfig) -> Migrations:
             )
             heads = tuple(sorted(scripts.get_heads()))
             return _judge(scripts, table, current, heads)
-    except Exception as exc:  # the scripts are somebody's program, and may raise anything
+    except (Exception, SystemExit) as exc:  # the scripts are somebody's program, and may raise anything
         log.info("the scripts in %s can't be read", settings.script_location, exc_info=True)
         reason = f"the scripts can't be read: {type(exc).__name__}: {exc}"
         return Migrations("unknown", current, version_table=table, reason=reason)

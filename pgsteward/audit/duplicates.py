@@ -44,18 +44,22 @@ def find_superfluous(inventory: Inventory, kept: Collection[int] = ()) -> list[S
 
 def _of_table(indexes: Sequence[Index], kept: Collection[int]) -> Iterator[Superfluous]:
     usable = [index for index in indexes if index.is_valid and index.is_readable]
-    gone: set[int] = set()
+    by: dict[int, Index] = {}
     for index in sorted(usable, key=_worth):
         if index.parent_oid is not None or index.is_of_extension or index.oid in kept:
             continue  # a part of a partitioned index can't go alone
-        others = [other for other in usable if other.oid != index.oid and other.oid not in gone]
-        by = next((other for other in others if is_duplicate(index, other)), None)
-        if by is None:
-            longer = [other for other in others if is_prefix(index, other)]
-            by = max(longer, key=lambda other: len(other.keys), default=None)
-        if by is not None:
-            gone.add(index.oid)
-            yield Superfluous("duplicate" if index.shape == by.shape else "redundant", index, by)
+        others = [other for other in usable if other.oid != index.oid and other.oid not in by]
+        same = [other for other in others if is_duplicate(index, other)]
+        longer = [other for other in others if is_prefix(index, other)]
+        best = max(same or longer, key=lambda other: len(other.keys), default=None)
+        if best is not None:
+            by[index.oid] = best
+    for index in usable:
+        if index.oid in by:
+            stays = by[index.oid]
+            while stays.oid in by:  # what does its work may have to go as well
+                stays = by[stays.oid]
+            yield Superfluous("duplicate" if index.shape == stays.shape else "redundant", index, stays)
 
 
 def _worth(index: Index) -> tuple[object, ...]:

@@ -13,6 +13,9 @@ from typing import Any, Literal
 from pgsteward.audit.foreign_keys import supports
 from pgsteward.audit.inventory import Index, Inventory
 
+_QUIET = timedelta(days=30)
+"""An index that was scanned once is used for at least so long, however short the observation may be."""
+
 Verdict = Literal["used", "unused", "not enough evidence", "needed"]
 
 
@@ -139,7 +142,7 @@ def _verdict(
     min_observed: timedelta,
 ) -> tuple[Verdict, str]:
     watched_from = since if since is None or last is None else max(since, last)
-    quiet = was_scanned and last is not None and now - last >= min_observed
+    quiet = was_scanned and last is not None and now - last >= max(min_observed, _QUIET)
     if was_scanned and not quiet:
         return "used", "queries use it"
     if needed:

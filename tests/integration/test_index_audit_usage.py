@@ -91,7 +91,7 @@ def test_a_verdict_needs_time_and_the_day_an_index_was_seen_first(shop: Database
     assert said["by_day_note"] == "used"
     assert said["folded"] == "needed"
     assert said["noted"] == "not enough evidence"
-    settings = {"min_observed_days": 0.0001}
+    settings = {"min_observed_days": 0.00002}
     deadline = time.monotonic() + 60
     while verdicts(look(shop, tmp_path, **settings))["noted"] != "unused":
         assert time.monotonic() < deadline

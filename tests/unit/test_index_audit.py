@@ -75,6 +75,11 @@ def descending(found: Index) -> Index:
             {1: ("redundant", 3), 2: ("redundant", 3)},
             id="prefixes-point-at-what-stays",
         ),
+        pytest.param(
+            [index(1, "a"), index(2, "a"), index(3, "ab")],
+            {1: ("redundant", 3), 2: ("redundant", 3)},
+            id="copies-point-at-what-stays",
+        ),
         pytest.param([index(1, "b"), index(2, "ab")], {}, id="not-the-first-column"),
         pytest.param([index(1, "a", is_unique=True), index(2, "ab")], {}, id="unique-prefix-stays"),
         pytest.param(
@@ -178,12 +183,13 @@ def verdict(
     replica: Observation | None = None,
     keys: tuple[ForeignKey, ...] = (),
     others: tuple[Index, ...] = (),
+    enough: timedelta = MONTH,
 ) -> str:
     counted = Observation("primary", since, {found.oid: Counter(scans, scans, last)}, gap)
     observations = [counted, *([replica] if replica else [])]
     first_seen = {} if seen is None else {found.oid: seen}
     inventory = Inventory((found, *others), keys)
-    return judge(found, inventory, observations, first_seen, NOW, MONTH).verdict
+    return judge(found, inventory, observations, first_seen, NOW, enough).verdict
 
 
 RECENT = NOW - timedelta(days=29)
@@ -199,6 +205,12 @@ RECENT = NOW - timedelta(days=29)
         pytest.param("not enough evidence", index(1, "a"), {"seen": None}, id="never-seen-before"),
         pytest.param("not enough evidence", index(1, "a"), {"gap": "not asked"}, id="somebody-was-not-asked"),
         pytest.param("used", index(1, "a"), {"scans": 1}, id="scanned-once"),
+        pytest.param(
+            "used",
+            index(1, "a"),
+            {"scans": 1, "last": RECENT, "enough": timedelta()},
+            id="any-time-is-enough",
+        ),
         pytest.param("used", index(1, "a"), {"scans": 1, "last": RECENT, "since": None}, id="scanned-lately"),
         pytest.param("unused", index(1, "a"), {"scans": 9, "last": NOW - MONTH}, id="not-since-a-month"),
         pytest.param("used", index(1, "a"), {"scans": 1, "gap": "not asked"}, id="scans-need-no-evidence"),
