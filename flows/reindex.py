@@ -13,9 +13,10 @@ from tasks.reindex import reindex_bloated
 
 @flow(name="reindex", flow_run_name="reindex-{target}")
 def reindex(target: str = "app", dry_run: bool = False, database: str = "") -> State[Any]:
-    """Measure afresh, and rebuild the indexes that are over both thresholds.
+    """Measure afresh, plan, and rebuild the indexes that are over both thresholds and fit into the night.
 
-    - **Does**: `REINDEX INDEX CONCURRENTLY`, one at a time; a leftover of a failed rebuild is dropped.
+    - **Does**: `REINDEX INDEX CONCURRENTLY`, one at a time on each table; a leftover of a failed rebuild is
+      dropped.
     - **Locks**: SHARE UPDATE EXCLUSIVE on the table: reading and writing go on. It waits for transactions
       that are older than it.
     - **Cancel**: any time; the old index stays in use, the half-built one is removed now or by the next

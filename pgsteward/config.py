@@ -30,6 +30,7 @@ from pgsteward.config_audit import ReplicaConfig as ReplicaConfig
 from pgsteward.config_audit import RequiredConstraint as RequiredConstraint
 from pgsteward.config_audit import RequiredIndex as RequiredIndex
 from pgsteward.config_errors import explain
+from pgsteward.config_reindex import ReindexConfig as ReindexConfig
 from pgsteward.config_retention import RetentionConfig as RetentionConfig
 from pgsteward.config_sessions import SessionTable as SessionTable
 from pgsteward.config_stores import Secret as Secret
@@ -158,7 +159,6 @@ class IndexBloatConfig(Model):
 
     min_ratio: Number = Field(0.4, gt=0, lt=1)
     min_reclaimable: ByteSize = Field(default=ByteSize(50_000_000), ge=0)
-    max_wait_s: Number = Field(600.0, gt=0)
     min_size: ByteSize = Field(default=ByteSize(1_000_000), ge=0)
     measure_bytes: ByteSize = Field(default=ByteSize(20_000_000_000), ge=1)
     measure_minutes: Number = Field(10.0, gt=0)
@@ -229,6 +229,7 @@ class TargetConfig(Model):
     sessions: tuple[SessionTable, ...] = ()
     vacuum: VacuumConfig = VacuumConfig()
     index_bloat: IndexBloatConfig = IndexBloatConfig()
+    reindex: ReindexConfig = ReindexConfig()
     index_audit: IndexAuditConfig = IndexAuditConfig()
     analyze: AnalyzeConfig = AnalyzeConfig()
     matviews: MatviewsConfig = MatviewsConfig()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pgsteward import sql
 from pgsteward.errors import DatabaseUnavailable, PreconditionError, StewardError
+from pgsteward.hold_ups import hold_ups, name_hold_ups
 from pgsteward.places import state_folder
 from pgsteward.postgres import (
     Connection,
@@ -30,7 +31,7 @@ from pgsteward.postgres import (
     operation_lock,
     quote_name,
 )
-from pgsteward.relations import name_holder, name_holders
+from pgsteward.relations import name_holder
 from pgsteward.results import Item, Note
 from pgsteward.targets import Target
 
@@ -56,6 +57,7 @@ class Mark:
         name: Of the index.
         before: OIDs of all indexes of the table before the rebuild.
         started_at: ISO instant, for people.
+        shape: What the index indexes, as ``table_indexes.sql`` has it; "" in marks of older versions.
     """
 
     table_oid: int
@@ -64,6 +66,7 @@ class Mark:
     name: str
     before: tuple[int, ...]
     started_at: str = ""
+    shape: str = ""
 
 
 class Marks:
@@ -140,14 +143,15 @@ def make_mark(connection: Connection, table_oid: int, index_oid: int, schema: st
         name=name,
         before=tuple(row["oid"] for row in rows),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        shape=next((row["shape"] for row in rows if row["oid"] == index_oid), ""),
     )
 
 
 def select_leftovers(mark: Mark, table_indexes: Iterable[Row]) -> list[Row]:
     """Return the indexes of the table that the marked rebuild left behind.
 
-    The unfinished new index was not there before and is invalid. The finished rebuild's old index was there,
-    is invalid now, and a valid one has its name. A valid index is never one of them.
+    The unfinished new index was not there before, is invalid, and indexes the same. The finished rebuild's
+    old index was there, is invalid now, and a valid one has its name. A valid index is never one of them.
 
     Args:
         mark: The rebuild.
@@ -165,6 +169,7 @@ def select_leftovers(mark: Mark, table_indexes: Iterable[Row]) -> list[Row]:
         for row in rows
         if not row["is_valid"]
         and _TRANSIENT_NAME.search(row["name"])
+        and mark.shape in ("", row["shape"])
         and (row["oid"] not in mark.before or (row["oid"] == mark.index_oid and has_successor))
     ]
 
@@ -190,33 +195,15 @@ def clean_after(
     """
     dropped: list[Item] = []
     remaining: list[Note] = []
-    with connect(
-        login, purpose="reindex clean-up", lock_timeout_s=timeout_s, statement_timeout_s=timeout_s
-    ) as connection:
+    with _session(login, timeout_s) as connection:
         busy = _wait_until_free(connection, mark.table_oid, timeout_s)
         rows = connection.rows(sql.load("table_indexes"), {"oid": mark.table_oid})
         for row in select_leftovers(mark, rows):
-            name = quote_name(row["schema"], row["name"])
-            if busy is not None:
-                remaining.append(Note(name, f"left by an interrupted rebuild; {busy} works on its table now"))
-                continue
-            if dry_run:
-                dropped.append(Item(name, "would drop", {"bytes": _size(connection, row["oid"])}))
-                continue
-            size = _size(connection, row["oid"])
-            try:
-                connection.execute(
-                    compose("DROP INDEX CONCURRENTLY {}", identifier(row["schema"], row["name"]))
-                )
-                dropped.append(Item(name, "dropped", {"bytes": size}))
-                log.info("%s dropped: an interrupted rebuild had left it", name)
-            except StewardError as exc:
-                if connection.closed:
-                    raise
-                holders = connection.rows(sql.load("hold_ups"), {"oid": mark.table_oid})
-                who = name_holders(holders)
-                reason = f"left by an interrupted rebuild, can't be dropped yet ({exc}); held up by {who}"
-                remaining.append(Note(name, reason))
+            outcome = _drop(connection, mark.table_oid, row, busy, dry_run=dry_run)
+            if isinstance(outcome, Item):
+                dropped.append(outcome)
+            else:
+                remaining.append(outcome)
         if not remaining and not dry_run:
             marks_of(connection).remove(mark)
     return dropped, remaining
@@ -238,8 +225,9 @@ def drop_marked(login: Login, *, dry_run: bool = False) -> tuple[list[Item], lis
 def drop_leftovers(target: Target, *, dry_run: bool = False) -> tuple[list[Item], list[Note]]:
     """Finish what killed or cancelled rebuilds left, for the janitor.
 
-    Only what carries our mark is dropped. Other indexes that look like leftovers are named, never touched;
-    one that somebody is building at this moment is not a leftover.
+    Only what carries our mark is dropped; with ``adopt_orphans`` also what is dead, has the name that a
+    rebuild gives, and indexes the same as a valid index beside it. Others that look like leftovers are named,
+    never touched; one that somebody is building at this moment is not a leftover.
 
     Args:
         target: Whose database.
@@ -252,18 +240,66 @@ def drop_leftovers(target: Target, *, dry_run: bool = False) -> tuple[list[Item]
     try:
         with operation_lock(login, LOCK):
             dropped, notes = drop_marked(login, dry_run=dry_run)
-            with connect(login, purpose="reindex clean-up", statement_timeout_s=30) as connection:
-                rows = connection.rows(sql.load("invalid_indexes"))
+            known = {item.object for item in dropped} | {note.object for note in notes}
+            with _session(login, _DROP_TIMEOUT_S) as connection:
+                for row in connection.rows(sql.load("invalid_indexes")):
+                    is_idle = row["kind"] == "i" and row["busy_pid"] is None
+                    name = quote_name(row["schema"], row["name"])
+                    if name in known or not is_idle or not is_transient_name(row["name"]):
+                        continue
+                    adopt = target.settings.reindex.adopt_orphans and _has_twin(connection, row)
+                    outcome = (
+                        _drop(connection, row["table_oid"], row, None, dry_run=dry_run) if adopt else None
+                    )
+                    if isinstance(outcome, Item):
+                        dropped.append(outcome)
+                    else:
+                        advice = f"if nobody needs it: DROP INDEX CONCURRENTLY {name};"
+                        notes.append(outcome or Note(name, f"invalid, and not known to be ours; {advice}"))
     except PreconditionError as exc:
         return [], [Note(target.database, f"leftovers of rebuilds were not looked for: {exc}")]
-    known = {item.object for item in dropped} | {note.object for note in notes}
-    for row in rows:
-        name = quote_name(row["schema"], row["name"])
-        is_idle = row["kind"] == "i" and row["busy_pid"] is None
-        if name not in known and is_idle and is_transient_name(row["name"]):
-            advice = f"if nobody needs it: DROP INDEX CONCURRENTLY {name};"
-            notes.append(Note(name, f"invalid, and not known to be ours; {advice}"))
     return dropped, notes
+
+
+def _session(login: Login, timeout_s: float) -> Connection:
+    return connect(login, purpose="reindex clean-up", lock_timeout_s=timeout_s, statement_timeout_s=timeout_s)
+
+
+def _has_twin(connection: Connection, orphan: Row) -> bool:
+    """Tell whether a valid index beside an invalid one indexes the same, as that of a dead rebuild does."""
+    rows = connection.rows(sql.load("table_indexes"), {"oid": orphan["table_oid"]})
+    shape = next((row["shape"] for row in rows if row["oid"] == orphan["oid"]), None)
+    return any(row["is_valid"] and row["shape"] == shape for row in rows)
+
+
+def _drop(
+    connection: Connection, table_oid: int, row: Row, busy: str | None, *, dry_run: bool
+) -> Item | Note:
+    """Drop one leftover, or say why that can't be done yet.
+
+    Args:
+        connection: With a short timeout: what takes longer stays for the next run.
+        table_oid: Its table.
+        row: The index.
+        busy: Who works on the table now.
+        dry_run: Only say what would be dropped.
+    """
+    name = quote_name(row["schema"], row["name"])
+    if busy is not None:
+        return Note(name, f"left by an interrupted rebuild; {busy} works on its table now")
+    size = _size(connection, row["oid"])
+    if dry_run:
+        return Item(name, "would drop", {"bytes": size})
+    try:
+        connection.execute(compose("DROP INDEX CONCURRENTLY {}", identifier(row["schema"], row["name"])))
+    except StewardError as exc:
+        if connection.closed:
+            raise
+        who = name_hold_ups(hold_ups(connection, table_oid))
+        reason = f"left by an interrupted rebuild, can't be dropped yet ({exc}); held up by {who}"
+        return Note(name, reason)
+    log.info("%s dropped: an interrupted rebuild had left it", name)
+    return Item(name, "dropped", {"bytes": size})
 
 
 def _wait_until_free(connection: Connection, table_oid: int, timeout_s: float) -> str | None:

@@ -1,4 +1,4 @@
-"""Conditional reindex: only what is bloated, one at a time, concurrently, and nothing left behind.
+"""Conditional reindex: only what is bloated, by a plan, concurrently, and nothing left behind.
 
 REINDEX CONCURRENTLY waits for every older snapshot of its database and for every lock on its table, and a
 lock timeout would count that wait and leave a full-size invalid index. So there is none: who would hold a
@@ -7,76 +7,44 @@ rebuild up is asked before it starts, and a rebuild that waits too long is cance
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
-import time
-from dataclasses import dataclass, field
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
-from pgsteward import sql
-from pgsteward.errors import QueryFailed, StewardError
-from pgsteward.index_bloat import Census, Index, status_without_candidates, take_census
+from pgsteward import reindex_memory, sql
+from pgsteward.config import IndexBloatConfig, ReindexConfig
+from pgsteward.hold_ups import hold_ups, name_hold_ups
+from pgsteward.index_bloat import Census, Index, is_bloated, status_without_candidates, take_census
 from pgsteward.ledger import Ledger
-from pgsteward.leftovers import LOCK, Mark, clean_after, drop_marked, make_mark, marks_of
-from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, operation_lock
+from pgsteward.leftovers import LOCK, drop_marked
+from pgsteward.postgres import Connection, connect, operation_lock
 from pgsteward.progress import Progress, silent
-from pgsteward.relations import name_holder, name_holders, owner_fix
+from pgsteward.reindex_plan import Limits, Plan, make_plan
+from pgsteward.reindex_run import Run
+from pgsteward.reindex_server import (
+    Server,
+    ask_server,
+    likely_cause,
+    look_at_server,
+    make_candidates,
+    name_unseen_replicas,
+)
+from pgsteward.report.units import humanize_bytes, humanize_instant, plural
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
 
 STEP = "reindex"
-_LOOK_S = 0.5
-_SAME_HOLDER_S = 1.0
-_END_S = 8.0
-"""How long a cancelled rebuild may take to end before we stop waiting for it."""
-
-
-@dataclass(slots=True)
-class Rebuild:
-    """A REINDEX that runs in a thread of its own, while we watch it.
-
-    Attributes:
-        waited_s: How long it has waited for others so far.
-        cancelled_for: Whom it waited for when we ended it.
-        error: Why it failed; None means that it succeeded, once it has ended.
-    """
-
-    index: Index
-    waited_s: float = 0.0
-    cancelled_for: str = ""
-    error: StewardError | None = None
-    _thread: threading.Thread | None = field(default=None, repr=False)
-
-    def start(self, work: Connection) -> None:
-        """Send the statement."""
-        self._thread = threading.Thread(target=self._run, args=(work,), name="reindex", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Return whether the statement has ended, after a while at most."""
-        assert self._thread is not None
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self, work: Connection) -> None:
-        statement = compose("REINDEX INDEX CONCURRENTLY {}", identifier(self.index.schema, self.index.name))
-        self.error = QueryFailed("the rebuild ended without an answer")
-        try:
-            work.execute(statement)
-            self.error = None
-        except StewardError as exc:
-            self.error = exc
 
 
 def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
-    """Rebuild the indexes that are over both thresholds, largest gain first.
+    """Rebuild the indexes that are over both thresholds, as far as the plan of this night goes.
 
-    Everything is measured afresh. An index whose rebuild somebody would hold up for longer than
-    ``index_bloat.max_wait_s`` is skipped by name; so is one that our role does not own, because it could
-    start the rebuild (with MAINTAIN) but not drop what a failed one leaves.
+    Everything is measured afresh. What the plan leaves, and what somebody would hold up for too long, is
+    skipped by name; so is an index that our role does not own, because it could start the rebuild (with
+    MAINTAIN) but not drop what a failed one leaves.
 
     Args:
         target: Whose database.
@@ -84,204 +52,127 @@ def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silen
         progress: Told about indexes and blocks.
 
     Raises:
-        PreconditionError: Another rebuild run works on this database.
+        PreconditionError: Another rebuild run works on this database, or nothing may be rebuilt there.
+        TransientError: The server is gone.
     """
-    login = target.login("maintenance")
-    settings = target.settings.index_bloat
-    ledger = Ledger(STEP, target.name, dry_run)
-    with operation_lock(login, LOCK):
+    login, settings = target.login("maintenance"), target.settings
+    ledger, looked = Ledger(STEP, target.name, dry_run), Ledger(STEP, target.name)
+    stuck = 0
+    with operation_lock(login, LOCK) as lock:
+        row = look_at_server(lock)
         dropped, remaining = drop_marked(login, dry_run=dry_run)
         ledger.changed += dropped
         ledger.failed += remaining
-        looked = Ledger(STEP, target.name)
-        census = take_census(login, settings, looked, progress)
+        census = take_census(login, settings.index_bloat, looked, progress)
         ledger.examined = looked.examined
         ledger.unknown += looked.unknown
-        given_up: set[object] = set()
         with connect(login, purpose="reindex watch", statement_timeout_s=30) as watch:
-            for done, index in enumerate(census.bloated):
-                progress(f"rebuilding {index.qualified}", done, len(census.bloated))
-                if not index.is_owner:
-                    fix = owner_fix(watch, index.owner)
-                    ledger.skip(
-                        index.qualified, f"only its owner can clean up after a failed rebuild; run: {fix}"
-                    )
-                    continue
-                _rebuild_one(login, watch, index, settings.max_wait_s, ledger, given_up, progress)
-    return _result(ledger, census, looked)
+            indexes = _worth_a_look(census, settings.index_bloat)
+            server = ask_server(watch, row, (index for index, _ in indexes))
+            free, disk = server.free_disk(settings.reindex)
+            unseen = name_unseen_replicas(watch, settings.reindex)
+            if unseen:
+                ledger.doubt("replicas", unseen)
+            memory = reindex_memory.load(target)
+            plan = make_plan(
+                make_candidates(watch, server, indexes),
+                memory,
+                Limits.of(settings, free),
+                datetime.now(UTC),
+            )
+            plan = _with_causes(plan, server)
+            _show(plan, disk)
+            if dry_run:
+                _preview(watch, plan, ledger)
+            else:
+                run = Run(target, login, lock, watch, plan, server, memory, ledger, progress)
+                run.run()
+                stuck = run.stuck
+            left_out = _left_out(watch, looked)
+    for entry in (*plan.later, *plan.never):
+        ledger.skip(entry.index.qualified, f"{entry.verdict}: {entry.reason}")
+    details = {
+        **_limits(plan, settings.reindex, disk),
+        "plan": [entry.as_json() for entry in plan.entries],
+        "left_out": left_out,
+        "only_for_vacuum": server.only_for_vacuum,
+    }
+    stuck += sum(entry.needs_a_person for entry in plan.entries)
+    return _result(ledger, census, looked, details, stuck)
 
 
-def hold_ups(connection: Connection, table_oid: int) -> list[Row]:
-    """Return who would make a rebuild on this table wait if it started now, longest first."""
-    return connection.rows(sql.load("hold_ups"), {"oid": table_oid})
+def _worth_a_look(census: Census, settings: IndexBloatConfig) -> list[tuple[Index, str]]:
+    """Return what may be rebuilt, and what is only thought to be bloated, with the reason to leave it."""
+    known = {index.oid for index in census.bloated}
+    found = [(index, "") for index in census.bloated]
+    for index in census.estimated:
+        if index.oid not in known and is_bloated(index, settings):
+            found.append((index, "only an estimate says that it is bloated; what helps is under unknown"))
+    return found
 
 
-def key_of(holder: Row) -> tuple[object, ...]:
-    """Return what tells one transaction of a session from its next."""
-    return (holder["pid"], holder["gid"], holder["held"])
+def _with_causes(plan: Plan, server: Server) -> Plan:
+    """Say of each index whose rebuilds don't pay why that is, as far as the catalogs tell."""
+    return replace(
+        plan,
+        later=tuple(
+            entry
+            if entry.back_off is None
+            else replace(
+                entry,
+                reason=f"{entry.reason}, "
+                + likely_cause(server, entry.index.oid, gained_little=entry.back_off.gained_little),
+            )
+            for entry in plan.later
+        ),
+    )
 
 
-def _rebuild_one(
-    login: Login,
-    watch: Connection,
-    index: Index,
-    max_wait_s: float,
-    ledger: Ledger,
-    given_up: set[object],
-    progress: Progress,
-) -> None:
-    if ledger.dry_run:
-        held_up_by = list(dict.fromkeys(name_holder(holder) for holder in hold_ups(watch, index.table_oid)))
+def _show(plan: Plan, disk: str) -> None:
+    """Say in the log what will be done, before it is."""
+    until = f", until {humanize_instant(plan.deadline)} at the latest" if plan.deadline else ""
+    speed = f"{humanize_bytes(plan.bytes_per_s)} per second"
+    speed += f", as {plural(plan.learned_from, 'rebuild')} have shown" if plan.learned_from else ", a default"
+    log.info("plan%s (%s; disk: %s)", until, speed, disk)
+    for entry in plan.entries:
+        log.info("%s: %s: %s", entry.verdict, entry.index.qualified, entry.reason)
+
+
+def _preview(watch: Connection, plan: Plan, ledger: Ledger) -> None:
+    for entry in plan.tonight:
+        held_up_by = [name_hold_ups([each]) for each in hold_ups(watch, entry.index.table_oid)]
         ledger.change(
-            index.qualified,
+            entry.index.qualified,
             "would rebuild",
-            bytes_before=index.bytes,
-            reclaimable_bytes=index.reclaimable_bytes,
-            held_up_by=held_up_by,
+            bytes_before=entry.index.bytes,
+            reclaimable_bytes=entry.index.reclaimable_bytes,
+            predicted_seconds=round(entry.predicted_s, 1),
+            held_up_by=list(dict.fromkeys(held_up_by)),
         )
-        return
-    holders = _wait_for_quiet(watch, index.table_oid, max_wait_s, given_up)
-    if holders:
-        who = name_holders(holders)
-        ledger.skip(index.qualified, f"a rebuild would wait for {who}; given up after {max_wait_s:g} s")
-        return
-    mark = make_mark(watch, index.table_oid, index.oid, index.schema, index.name)
-    marks_of(watch).add(mark)
-    started = time.monotonic()
-    try:
-        rebuild = run_rebuild(login, watch, index, max_wait_s, progress)
-    except BaseException:
-        with contextlib.suppress(StewardError):  # we are being stopped: the mark stays for the janitor
-            clean_after(login, mark, timeout_s=1.0)
-        raise
-    if rebuild.error is not None:
-        why = f"{rebuild.error}"
-        if rebuild.cancelled_for:
-            why = f"cancelled after waiting {rebuild.waited_s:.0f} s for {rebuild.cancelled_for}"
-        ledger.fail(index.qualified, f"not rebuilt: {why}")
-        _clean(login, mark, ledger)
-        if watch.closed:
-            raise rebuild.error
-        return
-    _clean(login, mark, ledger)
-    after = _size_by_name(watch, index)
-    ledger.change(
-        index.qualified,
-        "rebuilt",
-        bytes_before=index.bytes,
-        bytes_after=after,
-        seconds=round(time.monotonic() - started, 3),
-        waited_s=round(rebuild.waited_s, 1),
-    )
-    log.info("%s rebuilt: %d bytes before, %d after", index.qualified, index.bytes, after)
 
 
-def run_rebuild(
-    login: Login, watch: Connection, index: Index, max_wait_s: float, progress: Progress = silent
-) -> Rebuild:
-    """Run one REINDEX INDEX CONCURRENTLY and watch it.
-
-    Being stopped ends the statement on the server as well; one that has waited for others longer than
-    `max_wait_s` in all is cancelled.
-
-    Args:
-        login: For the session that rebuilds.
-        watch: A session of the same role that looks on.
-        index: What to rebuild.
-        max_wait_s: How long it may wait for others, all waits together.
-        progress: Told about blocks.
-
-    Returns:
-        The rebuild, with its error if it failed.
-    """
-    rebuild = Rebuild(index)
-    with connect(login, purpose="reindex", lock_timeout_s=0, statement_timeout_s=0) as work:
-        rebuild.start(work)
-        try:
-            looked = time.monotonic()
-            while not rebuild.wait(_LOOK_S):
-                state = watch.maybe_row(sql.load("rebuild_watch"), {"pid": work.backend_pid})
-                now = time.monotonic()
-                if state is None:
-                    continue
-                progress(
-                    f"rebuilding {index.qualified}: {state['phase'] or 'starting'}",
-                    state["blocks_done"],
-                    state["blocks_total"],
-                )
-                if state["is_waiting"]:
-                    rebuild.waited_s += now - looked
-                    if rebuild.waited_s > max_wait_s and not rebuild.cancelled_for:
-                        rebuild.cancelled_for = _name_blockers(watch, index, state["blocking_pids"])
-                        log.warning(
-                            "%s: rebuild cancelled, it waits for %s", index.qualified, rebuild.cancelled_for
-                        )
-                        work.cancel()
-                looked = now
-        finally:
-            if not rebuild.wait(0):
-                work.cancel()
-                rebuild.wait(_END_S)
-    return rebuild
-
-
-def _wait_for_quiet(
-    connection: Connection, table_oid: int, max_wait_s: float, given_up: set[object]
-) -> list[Row]:
-    """Wait until nobody would hold a rebuild up; return who still does when the time is over.
-
-    Short transactions come and go: only one that is still the same a second later counts. Whom an earlier
-    index has waited for in vain is not waited for again.
-    """
-    deadline = time.monotonic() + max_wait_s
-    seen = {key_of(holder) for holder in hold_ups(connection, table_oid)}
-    while seen:
-        time.sleep(min(_SAME_HOLDER_S, max_wait_s))
-        current = hold_ups(connection, table_oid)
-        standing = [holder for holder in current if key_of(holder) in seen]
-        if not standing:
-            return []
-        if time.monotonic() >= deadline or any(key_of(holder) in given_up for holder in standing):
-            given_up.update(key_of(holder) for holder in standing)
-            return standing
-        seen = {key_of(holder) for holder in current}
-    return []
-
-
-def _name_blockers(watch: Connection, index: Index, pids: list[int]) -> str:
-    """Name those who block a rebuild; a pid of 0 is a prepared transaction."""
-    holders = [
-        holder
-        for holder in hold_ups(watch, index.table_oid)
-        if (holder["pid"] in pids) or (holder["pid"] is None and 0 in pids)
+def _left_out(connection: Connection, looked: Ledger) -> list[dict[str, str]]:
+    """Name what has no place in a plan, as nobody measures it."""
+    kinds = connection.rows(sql.load("never_rebuilt"))
+    return [note.as_json() for note in looked.skipped] + [
+        {"object": f"{plural(row['count'], 'index', 'indexes')} {row['of']}", "reason": row["reason"]}
+        for row in kinds
     ]
-    return name_holders(holders)
 
 
-def _clean(login: Login, mark: Mark, ledger: Ledger) -> None:
-    """Leave nothing behind; what can't go yet is named, and its mark stays."""
-    try:
-        dropped, remaining = clean_after(login, mark)
-    except StewardError as exc:
-        ledger.fail(mark.name, f"what the rebuild left could not be looked for: {exc}; the next run does it")
-        return
-    ledger.changed += dropped
-    ledger.failed += remaining
+def _limits(plan: Plan, settings: ReindexConfig, disk: str) -> dict[str, Any]:
+    return {
+        "until": plan.deadline.isoformat() if plan.deadline else None,
+        "max_wal_bytes": settings.max_wal_bytes,
+        "disk": disk,
+        "bytes_per_second": round(plan.bytes_per_s),
+        "learned_from": plan.learned_from,
+    }
 
 
-def _size_by_name(connection: Connection, index: Index) -> int:
-    row = connection.maybe_row(
-        "SELECT pg_relation_size(c.oid) AS bytes"
-        "  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %(schema)s AND c.relname = %(name)s",
-        {"schema": index.schema, "name": index.name},
-    )
-    if row is None:
-        raise QueryFailed(f"{index.qualified} is gone after its rebuild; somebody dropped or renamed it")
-    return int(row["bytes"])
-
-
-def _result(ledger: Ledger, census: Census, looked: Ledger) -> StepResult:
+def _result(
+    ledger: Ledger, census: Census, looked: Ledger, details: dict[str, Any], stuck: int
+) -> StepResult:
     rebuilt = [item for item in ledger.changed if item.action == "rebuilt"]
     gained = sum(item.facts["bytes_before"] - item.facts["bytes_after"] for item in rebuilt)
     if ledger.dry_run:
@@ -290,11 +181,14 @@ def _result(ledger: Ledger, census: Census, looked: Ledger) -> StepResult:
         done = f"{len(rebuilt)} rebuilt" + (
             f", {gained / 1e6:,.1f} MB returned to the disk" if rebuilt else ""
         )
-    if ledger.skipped and not ledger.dry_run:
+    if stuck and not ledger.dry_run:
         ledger.find(
-            f"{len(ledger.skipped)} bloated indexes",
-            "not rebuilt; each is named under skipped, with who or what stood in the way",
+            plural(stuck, "bloated index", "bloated indexes"),
+            "not rebuilt for a reason that a person can remove; each is named under skipped",
         )
-    details: dict[str, Any] = {key: value for key, value in census.details().items() if key != "indexes"}
-    status = None if ledger.changed or ledger.failed else status_without_candidates(census, looked)
-    return ledger.result(f"{census.sentence()}; {done}", {**details, "bytes_gained": gained}, status)
+    measured = {key: value for key, value in census.details().items() if key != "indexes"}
+    idle = None if ledger.failed else status_without_candidates(census, looked)
+    status = "ok" if idle and ledger.changed else idle  # what a dead run had left was all there was to do
+    return ledger.result(
+        f"{census.sentence()}; {done}", {**measured, **details, "bytes_gained": gained}, status
+    )

@@ -10,6 +10,7 @@ from pgsteward import sql
 from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_names import split_qualified
+from pgsteward.report.units import humanize_age
 
 _MAINTAIN_SINCE = 170000
 
@@ -120,6 +121,8 @@ def lock_holders(connection: Connection, oid: int, own_pids: Sequence[int] = ())
 def name_holder(holder: Row) -> str:
     """Return one holder of a lock or a snapshot as an operator would look for it."""
     since = f", since {holder['since']}" if holder.get("since") else ""
+    if holder.get("age_s") is not None:
+        since += f" ({humanize_age(holder['age_s'])})"
     if holder.get("pid") is None:
         return f"prepared transaction {holder.get('gid') or 'of unknown name'!r}{since}"
     who = " ".join(part for part in (holder.get("role_name"), holder.get("application_name")) if part)

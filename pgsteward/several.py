@@ -43,7 +43,7 @@ _LOOKS_AT: Mapping[str, str] = {
 
 _JOINED = frozenset(
     {"backups", "chains", "decisions", "indexes", "bloated", "order", "lock_waiters", "receipts"}
-    | {"problems", "constraints", "usage", "sizes"}
+    | {"problems", "constraints", "usage", "sizes", "plan", "left_out"}
 )
 """Lists of objects, which are joined also where they are empty: a reader finds them in one place."""
 

@@ -54,6 +54,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "decisions": ("database", "backup_id", "store", "age_seconds", "proven", "action", "reasons"),
     "receipts": ("database", "store", "age_seconds", "what", "verdict", "backup_id", "level", "rows", "into"),
     "constraints": ("database", "constraint", "table", "state", "violations"),
+    "plan": ("database", "verdict", "index", "reason"),
     "chains": ("database", "store", "receipts", "intact", "newest_at", "newest_sha256"),
     "cleanups": ("database", "table", "expires", "type", "cutoff", "leaves", "share"),
     "horizon": ("database", "name", "holds", "way_out"),

@@ -1,19 +1,22 @@
 -- Who would make REINDEX CONCURRENTLY on a table wait: sessions of this database with a snapshot, whatever
--- they read, and everybody with a lock on the table, prepared transactions among them.
--- Not: VACUUM and autovacuum, replication slots, standbys, other databases.
--- Parameters: oid (int8) of the table.
--- Needs no privilege; start times of other roles' sessions need pg_read_all_stats. PostgreSQL 15+.
+-- they read, and everybody with a lock on the table, prepared transactions among them; and our own dump, which
+-- lets a running rebuild finish before it takes its snapshot.
+-- Not: VACUUM and autovacuum (which has no role), replication slots, standbys, other databases.
+-- Parameters: oid (int8) of the table; own_pids (int4[]): of our other rebuilds, which tables of their own.
+-- Needs no privilege; start times of other roles' sessions need pg_read_all_stats. PostgreSQL 14+.
 SELECT a.pid,
        NULL::text                                                           AS gid,
        a.usename::text                                                      AS role_name,
        a.application_name,
        a.xact_start::text                                                   AS since,
-       a.backend_xmin::text                                                 AS held
+       extract(epoch FROM now() - a.xact_start)::float8                     AS age_s,
+       coalesce(a.backend_xmin::text, 'waiting')                            AS held
   FROM pg_stat_activity AS a
  WHERE a.datname = current_database()
-   AND a.backend_xmin IS NOT NULL
+   AND (a.backend_xmin IS NOT NULL OR a.application_name = 'pgsteward dump waits')
    AND a.pid <> pg_backend_pid()
-   AND a.backend_type <> 'autovacuum worker'
+   AND a.pid <> ALL (%(own_pids)s::int4[])
+   AND a.usesysid IS NOT NULL
    AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum AS v WHERE v.pid = a.pid)
  UNION
 SELECT l.pid,
@@ -21,6 +24,7 @@ SELECT l.pid,
        coalesce(a.usename::text, p.owner::text),
        a.application_name,
        coalesce(a.xact_start, p.prepared)::text,
+       extract(epoch FROM now() - coalesce(a.xact_start, p.prepared))::float8,
        l.virtualtransaction
   FROM pg_locks AS l
        LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
@@ -35,5 +39,6 @@ SELECT l.pid,
    AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
    AND l.granted
    AND l.pid IS DISTINCT FROM pg_backend_pid()
-   AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+   AND (l.pid IS NULL OR l.pid <> ALL (%(own_pids)s::int4[]))
+   AND (l.pid IS NULL OR a.usesysid IS NOT NULL)
  ORDER BY since;

@@ -11,7 +11,7 @@ SELECT i.indexrelid::int8                                                   AS o
        t.relname                                                            AS table_name,
        (SELECT min(l.pid)
           FROM pg_locks AS l
-               JOIN pg_stat_activity AS a ON a.pid = l.pid AND a.backend_type <> 'autovacuum worker'
+               JOIN pg_stat_activity AS a ON a.pid = l.pid AND a.usesysid IS NOT NULL -- autovacuum has no role
          WHERE l.locktype = 'relation'
            AND l.relation = i.indrelid
            AND l.database = d.oid

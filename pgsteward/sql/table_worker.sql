@@ -1,5 +1,5 @@
 -- A session that works on a table in a way that only one may: a concurrent build, VACUUM, ANALYZE.
--- Not autovacuum, which makes way.
+-- Not autovacuum, which has no role and makes way.
 -- Parameters: oid (int8) of the table.
 -- Needs no privilege; start times of other roles' sessions need pg_read_all_stats.
 SELECT l.pid,
@@ -14,5 +14,5 @@ SELECT l.pid,
    AND l.mode = 'ShareUpdateExclusiveLock'
    AND l.granted
    AND l.pid <> pg_backend_pid()
-   AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+   AND a.usesysid IS NOT NULL
  LIMIT 1;

@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[config.Model]] = {
     "`[[targets.NAME.sessions]]`": config.SessionTable,
     "`[targets.NAME.vacuum]`": config.VacuumConfig,
     "`[targets.NAME.index_bloat]`": config.IndexBloatConfig,
+    "`[targets.NAME.reindex]`": config.ReindexConfig,
     "`[targets.NAME.index_audit]`": config.IndexAuditConfig,
     "Each of `required`": config.RequiredIndex,
     "Each of `replicas`": config.ReplicaConfig,

@@ -10,11 +10,11 @@ import pytest
 from pgsteward.errors import PreconditionError
 from pgsteward.leftovers import Mark, Marks, is_transient_name, select_leftovers
 
-MARK = Mark(table_oid=1, index_oid=10, schema="public", name="by_kind", before=(10, 11))
+MARK = Mark(table_oid=1, index_oid=10, schema="public", name="by_kind", before=(10, 11), shape="kind")
 
 
-def row(oid: int, name: str, is_valid: bool) -> dict[str, Any]:
-    return {"oid": oid, "schema": "public", "name": name, "is_valid": is_valid}
+def row(oid: int, name: str, is_valid: bool, shape: str = "kind") -> dict[str, Any]:
+    return {"oid": oid, "schema": "public", "name": name, "is_valid": is_valid, "shape": shape}
 
 
 KEY = row(11, "t_pkey", True)
@@ -36,6 +36,9 @@ KEY = row(11, "t_pkey", True)
             [row(10, "by_kind", True), KEY, row(20, "by_day", False)], [], id="somebody-elses-build"
         ),
         pytest.param([row(10, "by_kind", True), row(11, "x_ccnew", False)], [], id="was-there-before"),
+        pytest.param(
+            [row(10, "by_kind", True), KEY, row(20, "t_pkey_ccnew", False, "id")], [], id="of-another-index"
+        ),
     ],
 )
 def test_only_what_our_rebuild_left_is_a_leftover(indexes: list[dict[str, Any]], left: list[int]) -> None:
