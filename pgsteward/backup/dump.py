@@ -35,6 +35,7 @@ from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
+from pgsteward.interlock import let_rebuild_finish
 from pgsteward.pgtools import find_clients
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress, silent
@@ -80,6 +81,8 @@ def back_up(
         refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
+        beside = let_rebuild_finish(session, target.settings.backup.lock_wait_timeout_s, progress)
+        plan = replace(plan, warnings=(*plan.warnings, *beside))
         retried: list[str] = []
         while True:
             try:
