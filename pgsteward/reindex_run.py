@@ -115,20 +115,23 @@ class Run:
             self.progress(f"waiting with {self._queue[0].index.qualified} for {who}")
 
     def _start_what_can(self) -> None:
-        if self._replicas_lag():
-            return
-        for entry in self._queue[:_LOOK_AHEAD]:
+        lags = self._replicas_lag()
+        for entry in [each for each in self._queue if not self._is_at_work(each)][:_LOOK_AHEAD]:
             if len(self._running) >= self.target.settings.reindex.parallel_tables:
                 return
-            busy = {candidate.index.table_oid for candidate in self._running.values()}
-            if entry.index.table_oid in busy:
+            if self._is_at_work(entry):  # by now: an index of the same table came first
                 continue
             reason, needs_a_person = self._no_longer_fits(entry)
             if reason:
                 self._leave(entry, f"later: {reason}", needs_a_person=needs_a_person)
-            elif self._is_free(entry):
+            elif not lags and self._is_free(entry):
                 self._queue.remove(entry)
                 self._start(entry)
+
+    def _is_at_work(self, entry: Entry) -> bool:
+        """Tell whether one of ours works on the same table."""
+        table_oid = entry.index.table_oid
+        return any(candidate.index.table_oid == table_oid for candidate in self._running.values())
 
     def _no_longer_fits(self, entry: Entry) -> tuple[str, bool]:
         """Say what there is too little of by now, and whether a person has to act; "" when it fits."""

@@ -230,14 +230,14 @@ def test_what_runs_when_the_time_is_over_may_be_let_finish(
     database: Database, tmp_path: Path, export: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_rebuilds(monkeypatch, lambda: open_snapshot(export))
-    settings = {"max_minutes": 3 / 60, "max_wait_s": 600, "at_window_end": "finish"}
+    target = bloated_target(database, tmp_path, max_minutes=3 / 60, max_wait_s=600, at_window_end="finish")
     began = time.monotonic()
 
     def let_go(what: str, done: int = 0, total: int = 0) -> None:
         if time.monotonic() - began > 5:
             export.execute("ROLLBACK")
 
-    found = reindex(bloated_target(database, tmp_path, **settings), progress=let_go)
+    found = reindex(target, progress=let_go)
     assert found.failed == ()
     assert [item.action for item in found.changed] == ["rebuilt"]
     assert len(found.skipped) == 2
