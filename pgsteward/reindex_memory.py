@@ -15,11 +15,13 @@ from pgsteward.targets import Target
 
 TOPIC = "reindex.rebuilds"
 HEAP_WEIGHT = 0.15
-"""Reading a byte of the table costs so much of writing a byte of the index (measured; see docs)."""
+"""Reading a byte of the table counts as so much of writing one of the index: that of a disk that reads 200 MB
+in a second. From memory it takes a tenth of that, and what is learned says so."""
 DEFAULT_BYTES_PER_S = 30_000_000.0
-"""Of work, until this database has taught another figure; the slower ones of what was measured."""
-LEAST_S = 0.5
-"""Every rebuild takes this long, however small: it has a dozen transactions and waits."""
+"""Of work, until this database has taught another figure; less than half of the slowest that was measured
+(benchmarks/reindex.py, all in memory)."""
+LEAST_S = 0.1
+"""Every rebuild takes this long, however small: it has several transactions, and waits in between."""
 LEAST_GAIN = 0.10
 """A rebuild that gave back less than this did not pay."""
 

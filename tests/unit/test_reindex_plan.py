@@ -141,10 +141,10 @@ def test_a_disk_without_room_beside_the_old_index_is_named() -> None:
 def test_speed_is_learned_from_the_rebuilds_of_the_database() -> None:
     plan = make_plan([candidate()], NOTHING, Limits(), NOW)
     assert (plan.bytes_per_s, plan.learned_from) == (DEFAULT_BYTES_PER_S, 0)
-    slow = Memory({"public.b": (past(2, seconds=50.5), past(1, seconds=150.5), past(1, None, seconds=999))})
+    slow = Memory({"public.b": (past(2, seconds=50.1), past(1, seconds=150.1), past(1, None, seconds=999))})
     plan = make_plan([candidate()], slow, Limits(), NOW)
     assert (plan.bytes_per_s, plan.learned_from) == (MB, 2)
-    assert plan.tonight[0].predicted_s == pytest.approx(100.5)
+    assert plan.tonight[0].predicted_s == pytest.approx(100.1)
 
 
 def test_what_was_not_done_in_time_is_known_to_take_longer() -> None:
