@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import reindex_memory, sql
-from pgsteward.config import IndexBloatConfig, ReindexConfig
+from pgsteward.bloat_order import Memory as Looks
+from pgsteward.config import ReindexConfig
 from pgsteward.hold_ups import hold_ups, name_hold_ups
-from pgsteward.index_bloat import Census, Index, is_bloated, status_without_candidates, take_census
+from pgsteward.index_bloat import Census, status_without_candidates, take_census
 from pgsteward.ledger import Ledger
 from pgsteward.leftovers import LOCK, drop_marked
 from pgsteward.postgres import Connection, connect, operation_lock
@@ -37,6 +38,9 @@ from pgsteward.targets import Target
 log = logging.getLogger(__name__)
 
 STEP = "reindex"
+_ONLY_ESTIMATED = (
+    "only an estimate says that it is bloated; rebuild_on_estimate allows it, pgstattuple is better"
+)
 
 
 def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
@@ -63,11 +67,13 @@ def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silen
         dropped, remaining = drop_marked(login, dry_run=dry_run)
         ledger.changed += dropped
         ledger.failed += remaining
-        census = take_census(login, settings.index_bloat, looked, progress)
+        census = take_census(login, settings.index_bloat, looked, progress, memory=Looks(target))
         ledger.examined = looked.examined
         ledger.unknown += looked.unknown
         with connect(login, purpose="reindex watch", statement_timeout_s=30) as watch:
-            indexes = _worth_a_look(census, settings.index_bloat)
+            indexes = [(index, "") for index in census.bloated] + [
+                (i, _ONLY_ESTIMATED) for i in census.suspected
+            ]
             server = ask_server(watch, row, (index for index, _ in indexes))
             free, disk = server.free_disk(settings.reindex)
             unseen = name_unseen_replicas(watch, settings.reindex)
@@ -88,7 +94,7 @@ def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silen
                 run = Run(target, login, lock, watch, plan, server, memory, ledger, progress)
                 run.run()
                 stuck = run.stuck
-            left_out = _left_out(watch, looked)
+            left_out = _left_out(watch, looked, toast=settings.index_bloat.toast)
     for entry in (*plan.later, *plan.never):
         ledger.skip(entry.index.qualified, f"{entry.verdict}: {entry.reason}")
     details = {
@@ -99,16 +105,6 @@ def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silen
     }
     stuck += sum(entry.needs_a_person for entry in plan.entries)
     return _result(ledger, census, looked, details, stuck)
-
-
-def _worth_a_look(census: Census, settings: IndexBloatConfig) -> list[tuple[Index, str]]:
-    """Return what may be rebuilt, and what is only thought to be bloated, with the reason to leave it."""
-    known = {index.oid for index in census.bloated}
-    found = [(index, "") for index in census.bloated]
-    for index in census.estimated:
-        if index.oid not in known and is_bloated(index, settings):
-            found.append((index, "only an estimate says that it is bloated; what helps is under unknown"))
-    return found
 
 
 def _with_causes(plan: Plan, server: Server) -> Plan:
@@ -151,9 +147,9 @@ def _preview(watch: Connection, plan: Plan, ledger: Ledger) -> None:
         )
 
 
-def _left_out(connection: Connection, looked: Ledger) -> list[dict[str, str]]:
+def _left_out(connection: Connection, looked: Ledger, *, toast: bool) -> list[dict[str, str]]:
     """Name what has no place in a plan, as nobody measures it."""
-    kinds = connection.rows(sql.load("never_rebuilt"))
+    kinds = connection.rows(sql.load("never_rebuilt"), {"toast": toast})
     return [note.as_json() for note in looked.skipped] + [
         {"object": f"{plural(row['count'], 'index', 'indexes')} {row['of']}", "reason": row["reason"]}
         for row in kinds

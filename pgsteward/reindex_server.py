@@ -140,7 +140,8 @@ def make_candidates(
 def likely_cause(server: Server, index_oid: int, *, gained_little: bool) -> str:
     """Say why a rebuild of an index does not pay, as far as the catalogs tell."""
     facts = server.facts[index_oid]
-    holder = next((held for held in server.horizon if held["age_xids"] > _OLD_HORIZON_XIDS), None)
+    old = (held for held in server.horizon if held["age_xids"] > _OLD_HORIZON_XIDS)
+    holder = next((held for held in old if held["holds"] == "all"), None)
     if holder is not None:
         who = holder["gid"] or name_holder(holder)
         return (

@@ -1,5 +1,5 @@
 -- Indexes that are never looked at for a rebuild, counted by kind.
--- Parameters: none.
+-- Parameters: toast (bool): the indexes of TOAST tables are looked at.
 -- Needs no privilege. Any supported PostgreSQL.
 SELECT count(*)::int                                                        AS count,
        k.whose                                                              AS of,
@@ -13,11 +13,12 @@ SELECT count(*)::int                                                        AS c
                         ELSE 'of system catalogs' END                       AS whose,
                    CASE WHEN c.relkind = 'I' THEN 'they hold nothing; those of the partitions are looked at one by one'
                         WHEN n.nspname ~ '^pg_(toast_)?temp_' THEN 'they belong to sessions'
-                        WHEN n.nspname = 'pg_toast' THEN 'they are not measured'
+                        WHEN n.nspname = 'pg_toast' THEN 'toast = true looks at them'
                         ELSE 'they can''t be rebuilt concurrently' END      AS reason
             ) AS k
  WHERE c.relkind = 'I'
-    OR c.relkind = 'i' AND (n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+    OR c.relkind = 'i' AND (n.nspname IN ('pg_catalog', 'information_schema')
+                         OR n.nspname = 'pg_toast' AND NOT %(toast)s
                          OR n.nspname ~ '^pg_(toast_)?temp_')
  GROUP BY k.whose, k.reason
  ORDER BY k.whose;

@@ -89,6 +89,7 @@ HOLDER = {
     "role_name": None,
     "application_name": None,
     "since": None,
+    "holds": "all",
     "age_xids": 2_000_000,
 }
 
@@ -97,6 +98,7 @@ HOLDER = {
     ("found", "gained_little", "cause"),
     [
         pytest.param(server(HOLDER), False, "replication slot debezium keeps dead rows", id="horizon"),
+        pytest.param(server({**HOLDER, "holds": "catalogs"}), False, "autovacuum", id="catalogs-only"),
         pytest.param(server(facts={"key_type": "uuid"}), False, "random order", id="uuid"),
         pytest.param(server(facts={"correlation": -0.01}), False, "random order", id="uncorrelated"),
         pytest.param(server(facts={"fillfactor": 50}), True, "fillfactor of 50", id="fillfactor"),
