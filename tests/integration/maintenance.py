@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import struct
+import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import ExecStatus, PGconn
 
 from pgsteward.postgres import Connection, Login, compose, identifier, literal
 from tests.servers import Database
@@ -68,3 +71,45 @@ def temporary_role(database: Database, *memberships: str) -> Iterator[Login]:
 def facts_of(result: dict[str, Any], name: str) -> dict[str, Any]:
     """Return what a result's JSON says was changed about one object."""
     return next(item for item in result["changed"] if item["object"] == name)
+
+
+def wait_until(database: Database, question: LiteralString) -> None:
+    """Return once a query says true."""
+    until = time.monotonic() + 60
+    with database.connect() as watch:
+        while not watch.value(question):
+            assert time.monotonic() < until, question
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def standby(database: Database, slot: str = "") -> Iterator[str]:
+    """Say what a standby says that has replayed nothing since now, and on which an old query runs.
+
+    Args:
+        database: Of whose server.
+        slot: Its physical slot, or none.
+    """
+    conninfo = make_conninfo(
+        database.conninfo, replication="true", password=database.password, application_name="standby two"
+    )
+    (now,) = database.rows(
+        "SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin, pg_current_wal_lsn()::text AS lsn,"
+        "       (pg_current_wal_lsn() - '0/0')::int8 AS position"
+    )
+    link = PGconn.connect(conninfo.encode())
+    try:
+        using = f"SLOT {slot} " if slot else ""
+        started = link.exec_(f"START_REPLICATION {using}PHYSICAL {now['lsn']}".encode())
+        assert started.status == ExecStatus.COPY_BOTH, started.error_message
+        epoch, xmin = divmod(now["xmin"], 1 << 32)
+        link.put_copy_data(b"r" + struct.pack("!QQQQB", *[now["position"]] * 3, 0, 0))
+        link.put_copy_data(b"h" + struct.pack("!qIIII", 0, xmin, epoch, 0, 0))
+        link.flush()
+        told: LiteralString = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL)"
+        if not slot:
+            told = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE backend_xmin IS NOT NULL)"
+        wait_until(database, told)
+        yield "standby two"
+    finally:
+        link.finish()

@@ -161,7 +161,7 @@ def test_a_slow_key_makes_batches_of_a_few_rows(database: Database, tmp_path: Pa
         connection.execute(
             "ALTER TABLE big ADD FOREIGN KEY (s, k) REFERENCES sessions ON DELETE CASCADE NOT VALID"
         )
-    found = clean(database, tmp_path, batch_ms=100).as_json()
+    found = clean(database, tmp_path, batch_ms=20).as_json()
     assert found["rows"] == 30
     (item,) = found["changed"]
     assert item["batches"] >= 3

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import pytest
-from psycopg.conninfo import make_conninfo
-from psycopg.pq import ExecStatus, PGconn
 
 from pgsteward.children import Children
 from pgsteward.demo.server import EmbeddedPostgres
@@ -22,7 +18,7 @@ from pgsteward.postgres import compose, identifier, literal
 from pgsteward.results import StepResult
 from pgsteward.vacuum import vacuum_tables
 from tests.integration.backup_targets import make_target
-from tests.integration.maintenance import facts_of, flush_counters, temporary_role
+from tests.integration.maintenance import facts_of, flush_counters, standby, temporary_role, wait_until
 from tests.servers import TEST_SETTINGS, Database, Server
 
 ORDERS = 'public."Order Lines"'
@@ -58,15 +54,6 @@ def use_up_transactions(database: Database, number: int = 90_000) -> None:
         connection.execute("DROP TABLE counter")
 
 
-def wait_until(database: Database, question: LiteralString) -> None:
-    """Return once a query says true."""
-    until = time.monotonic() + 60
-    with database.connect() as watch:
-        while not watch.value(question):
-            assert time.monotonic() < until, question
-            time.sleep(0.02)
-
-
 def delete_most(database: Database) -> None:
     with database.connect() as connection:
         connection.execute('DELETE FROM "Order Lines" WHERE mod(id, 10) < 7')
@@ -84,31 +71,6 @@ def prepared(database: Database) -> Iterator[str]:
         yield gid
     finally:
         database.execute(compose("ROLLBACK PREPARED {}", literal(gid)))
-
-
-@contextmanager
-def standby(database: Database, slot: str = "") -> Iterator[str]:
-    """Say what a standby with hot_standby_feedback says, that an old query still runs there."""
-    conninfo = make_conninfo(
-        database.conninfo, replication="true", password=database.password, application_name="standby two"
-    )
-    now = database.rows(
-        "SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin, pg_current_wal_lsn()::text AS lsn"
-    )[0]
-    link = PGconn.connect(conninfo.encode())
-    try:
-        using = f"SLOT {slot} " if slot else ""
-        started = link.exec_(f"START_REPLICATION {using}PHYSICAL {now['lsn']}".encode())
-        assert started.status == ExecStatus.COPY_BOTH, started.error_message
-        epoch, xmin = divmod(now["xmin"], 1 << 32)
-        link.put_copy_data(b"h" + struct.pack("!qIIII", 0, xmin, epoch, 0, 0))
-        link.flush()
-        told = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL)"
-        alone = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE backend_xmin IS NOT NULL)"
-        wait_until(database, told if slot else alone)
-        yield "standby two"
-    finally:
-        link.finish()
 
 
 @contextmanager
