@@ -80,8 +80,8 @@ def over(
     """
     if database is not None:
         return call(bind_covered(target, database))
-    if not target.has_several or (step == "sessions" and not target.settings.sessions):
-        return call(target)  # without [[sessions]] there is nothing to do, and no server is asked
+    if not target.has_several or _has_nothing(step, target):
+        return call(target)  # which says so, and no server is asked
     began = time.monotonic()
     found = find(target)
     lacking = {} if grounds is None else {name: grounds.get(name, NEW) for name in found.names}
@@ -361,11 +361,11 @@ def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, 
     Raises:
         ConfigError: No database has a table of ``[[sessions]]``.
     """
-    if step == "sessions":
-        return (*_with_own_tables(bound), ())
-    if step == "vacuum":
-        cleaned = {target.database: target for target in _with_own_tables(bound)[0]}
-        return [cleaned.get(target.database) or _without_tables(target) for target in bound], {}, ()
+    if step in ("sessions", "vacuum"):
+        having, lacking = _with_own_tables(bound)
+        if step == "vacuum" and any(target.settings.vacuum.guard for target in bound):
+            return [*having, *(_without_tables(one) for one in bound if one.database in lacking)], {}, ()
+        return having, lacking, ()
     findings: tuple[Note, ...] = ()
     if step == "indexes":
         bound, findings = _with_own_indexes(bound)
@@ -379,6 +379,12 @@ def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, 
         else:
             idle[target.database] = f"there are no {what} in this database"
     return busy, idle, findings
+
+
+def _has_nothing(step: str, target: Target) -> bool:
+    """Tell whether a step is only about the tables of ``[[sessions]]``, and there is none."""
+    alone = step == "sessions" or (step == "vacuum" and not target.settings.vacuum.guard)
+    return alone and not target.settings.sessions
 
 
 def _with_own_tables(bound: Sequence[Target]) -> tuple[list[Target], dict[str, str]]:
