@@ -34,7 +34,7 @@ def fill(database: Database) -> None:
         connection.execute('DELETE FROM "Order Lines" WHERE id % 10 < 7')
         flush_counters(connection)
         connection.execute('VACUUM ANALYZE "Order Lines"')
-        connection.execute('CREATE INDEX "full" ON "Order Lines" (name, id)')
+        connection.execute('CREATE INDEX packed ON "Order Lines" (name, id)')
 
 
 def test_estimates_are_marked_and_near_the_truth(database: Database, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_estimates_are_marked_and_near_the_truth(database: Database, tmp_path: P
     assert "share a key" in reasons["public.shared"]
     assert "mostly NULL" in reasons["public.rare"]
     estimated = {index["index"]: index for index in found.details["indexes"]}
-    assert set(estimated) == {'public."Order Lines_pkey"', "public.two", "public.upper", "public.full"}
+    assert set(estimated) == {'public."Order Lines_pkey"', "public.two", "public.upper", "public.packed"}
     assert {index["method"] for index in estimated.values()} == {"estimate"}
     database.execute('REINDEX TABLE "Order Lines"')
     for name, index in estimated.items():

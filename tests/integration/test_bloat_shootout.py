@@ -42,6 +42,8 @@ STATES = ("healthy", "built", "evenly", "oldest", "rounds")
 
 @pytest.fixture(scope="module")
 def arena(server: Server, template: str) -> Iterator[Database]:
+    if not server.contrib:
+        pytest.skip(f"needs pgstattuple, which this PostgreSQL {server.version} does not bring")
     with private_database(server, template) as private:
         with private.connect() as connection:
             for state in STATES:
