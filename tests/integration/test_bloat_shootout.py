@@ -16,19 +16,19 @@ from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import flush_counters
 from tests.servers import Database, Server, private_database
 
-FEW, MANY = 56_000, 200_000
+FEW, MANY = 50_000, 160_000
 """Rows, so that each index has a little more than 1 MB: entries of their own, and those that share one."""
 
 WIDE: LiteralString = "(SELECT string_agg(md5(i::text || n), '') FROM generate_series(1, 25) AS n)"
 KINDS: Mapping[str, tuple[LiteralString, LiteralString, int]] = {
     "unique": ("NULL", "CREATE UNIQUE INDEX ON {} (i)", FEW),
-    "uuid": ("md5(i::text)::uuid", "CREATE INDEX ON {} (key)", FEW // 2),
+    "uuid": ("md5(i::text)::uuid", "CREATE INDEX ON {} (key)", 34_000),
     "text": ("'Name ' || md5(i::text)", "CREATE INDEX ON {} (key)", FEW // 2),
     "wide": ("repeat(md5(i::text), 8)", "CREATE INDEX ON {} (key)", FEW // 8),
     "very wide": (WIDE, "CREATE INDEX ON {} (key)", 1_500),
     "varied": (f"left({WIDE}, 50 + i::int * 37 % 700)", "CREATE INDEX ON {} (key)", 2_500),
     "expression": ("md5(i::text)", "CREATE INDEX ON {} (upper(key))", FEW // 2),
-    "partial": ("i % 8", "CREATE INDEX ON {} (i) WHERE key > 0", FEW),
+    "partial": ("i % 16", "CREATE INDEX ON {} (i) WHERE key > 0", FEW),
     "two columns": ("i % 8", "CREATE INDEX ON {} (key, i)", FEW),
     "include": ("i % 8", "CREATE INDEX ON {} (i) INCLUDE (key)", FEW),
     "half full": ("NULL", "CREATE INDEX ON {} (i) WITH (fillfactor = 50)", FEW),
