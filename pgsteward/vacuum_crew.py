@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from pgsteward.config import VacuumConfig
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.progress import Progress
 from pgsteward.vacuum_plan import Due
 from pgsteward.vacuum_run import Outcome, vacuum
+from pgsteward.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One table for a session.
+
+    Attributes:
+        place: In the list that was asked for.
+        wait: Wait for its locks.
+    """
+
+    place: int
+    due: Due
+    wait: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +47,37 @@ class Crew:
 
     def work(self, dues: Sequence[Due]) -> list[Outcome]:
         """Vacuum them, and return what came of each."""
-        if not dues:
-            return []
-        with ExitStack() as stack:
-            crew = [self._session(stack) for _ in range(min(self.settings.parallel_tables, len(dues)))]
-            idle: SimpleQueue[Connection] = SimpleQueue()
-            for connection in crew:
-                idle.put(connection)
-            pool = stack.enter_context(ThreadPoolExecutor(len(crew), thread_name_prefix="vacuum"))
+        with Workers(self._session, self.settings.parallel_tables, self._one) as workers:
 
             def each(todo: Sequence[Due], *, wait: bool) -> list[Outcome]:
-                futures = [pool.submit(self._one, idle, due, wait or due.for_age) for due in todo]
-                outcomes = []
-                for done, (due, future) in enumerate(zip(todo, futures, strict=True)):
-                    self.progress(f"VACUUM {due.relation.qualified}", done, len(todo))
-                    outcomes.append(future.result())
-                return outcomes
+                outcomes: dict[int, Outcome] = {}
+                left = deque(_Task(place, due, wait or due.for_age) for place, due in enumerate(todo))
+                while left or workers.busy:
+                    while left and workers.has_room:
+                        name = left[0].due.relation.qualified
+                        self.progress(f"VACUUM {name}", len(outcomes), len(todo))
+                        workers.begin(left.popleft())
+                    task, outcome = workers.next()
+                    outcomes[task.place] = outcome
+                return [outcomes[place] for place in range(len(todo))]
 
-            try:
-                outcomes = each(dues, wait=False)
-                again = [one.due for one in outcomes if one.verdict == "locked" and not one.due.for_age]
-                return [one for one in outcomes if one.due not in again] + each(again, wait=True)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for connection in crew:
-                    connection.cancel()
-                raise
+            outcomes = each(dues, wait=False)
+            again = [one.due for one in outcomes if one.verdict == "locked" and not one.due.for_age]
+            return [one for one in outcomes if one.due not in again] + each(again, wait=True)
 
-    def _session(self, stack: ExitStack) -> Connection:
-        return stack.enter_context(
-            connect(
-                self.login,
-                purpose="vacuum",
-                lock_timeout_s=self.settings.lock_timeout_s,
-                statement_timeout_s=self.settings.statement_timeout_s,
-            )
+    def _session(self) -> Connection:
+        return connect(
+            self.login,
+            purpose="vacuum",
+            lock_timeout_s=self.settings.lock_timeout_s,
+            statement_timeout_s=self.settings.statement_timeout_s,
         )
 
-    def _one(self, idle: SimpleQueue[Connection], due: Due, wait: bool) -> Outcome:
+    def _one(self, connection: Connection, task: _Task) -> Outcome:
+        due = task.due
         if time.monotonic() >= self.deadline and not due.for_age:
             return Outcome(
                 due, "skipped", f"{due.reason}; the time of this run is over, the next one does it"
             )
-        connection = idle.get()
-        try:
-            limits = due.candidate.freeze_limits(self.settings.freeze_fraction)
-            return vacuum(connection, due, limits, self.settings.buffer_usage_limit, wait=wait)
-        finally:
-            idle.put(connection)
+        limits = due.candidate.freeze_limits(self.settings.freeze_fraction)
+        return vacuum(connection, due, limits, self.settings.buffer_usage_limit, wait=task.wait)
