@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from pydantic import ByteSize, Field
 
-from pgsteward.config_types import Model, Number, Switch, Whole
+from pgsteward.config_types import Hours, Model, Number, Switch, Whole, Zone
+from pgsteward.window import Window
 
 
 class VacuumConfig(Model):
@@ -15,7 +18,8 @@ class VacuumConfig(Model):
         freeze_fraction: Of `autovacuum_freeze_max_age` from which a table is vacuumed for its age.
         dead_fraction: Scales autovacuum's own threshold of dead rows.
         min_visible: Share of all-visible pages below which a table that indexes read is vacuumed.
-        max_minutes: How long one run may begin VACUUMs that are not urgent.
+        window: Hours of the day in which VACUUMs begin that are not urgent, on the clock of `time_zone`.
+        max_minutes: How long one run may begin them.
         statement_timeout_s: For one table.
         lock_timeout_s: How long it waits for a table that stayed locked.
         buffer_usage_limit: Of shared buffers, where the server has it (16 and newer).
@@ -26,8 +30,15 @@ class VacuumConfig(Model):
     freeze_fraction: Number = Field(0.8, gt=0, le=1)
     dead_fraction: Number = Field(1.0, gt=0)
     min_visible: Number | None = Field(None, gt=0, le=1)
+    window: Hours | None = None
+    time_zone: Zone = "UTC"
     max_minutes: Number = Field(240.0, gt=0)
     statement_timeout_s: Number = Field(3600.0, gt=0)
     lock_timeout_s: Number = Field(30.0, gt=0)
     buffer_usage_limit: ByteSize = Field(default=ByteSize(16_000_000), ge=131_072)
     parallel_tables: Whole = Field(1, ge=1, le=16)
+
+    @property
+    def hours(self) -> Window | None:
+        """The window on its clock."""
+        return None if self.window is None else Window.parse(self.window, ZoneInfo(self.time_zone))

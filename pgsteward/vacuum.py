@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import results, sql
@@ -59,7 +60,7 @@ def vacuum_tables(
         return results.skipped(STEP, target.name, reason)
     login = target.login("maintenance")
     ledger = Ledger(STEP, target.name, dry_run)
-    deadline = time.monotonic() + settings.max_minutes * 60
+    deadline = time.monotonic() + seconds_to_begin(settings, datetime.now(UTC))
     with (
         operation_lock(login, STEP),
         connect(login, purpose="vacuum plan", statement_timeout_s=300) as connection,
@@ -91,6 +92,15 @@ def vacuum_tables(
         },
         "failed" if ledger.failed and not ledger.changed else None,
     )
+
+
+def seconds_to_begin(settings: VacuumConfig, now: datetime) -> float:
+    """Return how long VACUUMs that are not urgent may begin: until the time is over or the window closes."""
+    seconds = settings.max_minutes * 60
+    if settings.hours is None:
+        return seconds
+    closes = settings.hours.closes_at(now)
+    return 0.0 if closes is None else min(seconds, (closes - now).total_seconds())
 
 
 def _wanted(connection: Connection, ledger: Ledger, names: Iterable[str]) -> set[int]:

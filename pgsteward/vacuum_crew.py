@@ -77,7 +77,7 @@ class Crew:
         due = task.due
         if time.monotonic() >= self.deadline and not due.for_age:
             return Outcome(
-                due, "skipped", f"{due.reason}; the time of this run is over, the next one does it"
+                due, "skipped", f"{due.reason}; it is past max_minutes or outside window, a later run does it"
             )
         limits = due.candidate.freeze_limits(self.settings.freeze_fraction)
         return vacuum(connection, due, limits, self.settings.buffer_usage_limit, wait=task.wait)

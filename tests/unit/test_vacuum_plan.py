@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from pgsteward.config import VacuumConfig
 from pgsteward.relations import Relation
+from pgsteward.vacuum import seconds_to_begin
 from pgsteward.vacuum_plan import Candidate, choose_due
 
 MILLION = 1_000_000
@@ -94,6 +96,20 @@ def test_the_oldest_comes_first_then_what_was_cleaned_then_the_dead() -> None:
     assert [one.relation.name for one in due] == ["older", "old", "cleaned and old", "cleaned", "dead"]
     assert [one.for_age for one in due] == [True, True, True, False, False]
     assert [one.index_cleanup for one in due] == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        pytest.param("2026-11-30T01:30:00+00:00", 3600, id="until-max-minutes"),
+        pytest.param("2026-11-30T02:45:00+00:00", 900, id="until-the-window-closes"),
+        pytest.param("2026-11-30T03:00:00+00:00", 0, id="closed"),
+        pytest.param("2026-11-30T00:59:59+00:00", 0, id="not-open-yet"),
+    ],
+)
+def test_what_is_not_urgent_begins_in_the_window_and_its_time(now: str, seconds: float) -> None:
+    settings = VacuumConfig(window="02:00-04:00", time_zone="Europe/Rome", max_minutes=60)
+    assert seconds_to_begin(settings, datetime.fromisoformat(now)) == seconds
 
 
 def test_without_the_guard_only_what_is_wanted() -> None:
