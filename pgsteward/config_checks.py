@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 
 from pgsteward.postgres_names import split_qualified
 from pgsteward.spans import Span
+from pgsteward.window import Window
 
 _PAIR = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)\s*", re.DOTALL)
 _SECRETS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
@@ -277,6 +278,16 @@ def time_zone(zone: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else 'write a name such as "UTC" or "Europe/Warsaw"'
         raise ValueError(f"{zone!r} is not a time zone; {hint}")
     return zone
+
+
+def hours(text: str) -> str:
+    """Return a window of the day.
+
+    Raises:
+        ValueError: It is none.
+    """
+    Window.parse(text)
+    return text
 
 
 def span(text: str) -> str:

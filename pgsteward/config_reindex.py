@@ -8,13 +8,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, ByteSize, Field, model_validator
 
 from pgsteward import config_checks as checks
-from pgsteward.config_types import Model, Number, Switch, Whole, Zone
+from pgsteward.config_types import Hours, Model, Number, Switch, Whole, Zone
 from pgsteward.window import Window
-
-
-def _hours(text: str) -> str:
-    Window.parse(text)
-    return text
 
 
 class ReindexConfig(Model):
@@ -31,7 +26,7 @@ class ReindexConfig(Model):
         adopt_orphans: The janitor also drops dead ``_ccnew`` and ``_ccold`` indexes without a mark of ours.
     """
 
-    window: Annotated[str, AfterValidator(_hours)] | None = None
+    window: Hours | None = None
     time_zone: Zone = "UTC"
     at_window_end: Literal["cancel", "finish"] = "cancel"
     max_minutes: Number | None = Field(None, gt=0)

@@ -25,7 +25,7 @@ class SessionTable(Model):
         max_minutes: How long one run may work on this table.
         batch_ms: How long one transaction should take.
         batch_pages: Pages of the table in one transaction at most.
-        max_replica_lag: Bytes of WAL that a replica may be behind; then the cleanup waits for it.
+        max_replica_lag_bytes: Bytes of WAL that a replica may be behind; then the cleanup waits for it.
     """
 
     table: str
@@ -39,7 +39,7 @@ class SessionTable(Model):
     max_minutes: Number = Field(60.0, gt=0)
     batch_ms: Whole = Field(200, ge=10, le=60_000)
     batch_pages: Whole = Field(10_000, ge=1, le=1_000_000)
-    max_replica_lag: ByteSize = Field(default=ByteSize(64_000_000), ge=1)
+    max_replica_lag_bytes: ByteSize = Field(default=ByteSize(64_000_000), ge=1)
 
     @field_validator("table")
     @classmethod

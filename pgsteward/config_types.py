@@ -19,6 +19,8 @@ Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
 Zone = Annotated[str, AfterValidator(checks.time_zone)]
+Hours = Annotated[str, AfterValidator(checks.hours)]
+"""A window of the day: ``01:00-05:00``."""
 Duration = Annotated[str, AfterValidator(checks.span)]
 """A span as restic writes it: ``2y5m7d3h``."""
 Conninfo = Annotated[str, Field(min_length=1), AfterValidator(checks.conninfo)]

@@ -181,7 +181,7 @@ class Walk:
             return f"max_minutes = {settings.max_minutes:g} are over"
         if self.watch is None:
             return ""
-        paused_s = self.watch.wait_for_replicas(settings.max_replica_lag, self.deadline)
+        paused_s = self.watch.wait_for_replicas(settings.max_replica_lag_bytes, self.deadline)
         if paused_s is None:
             return (
                 f"replica {self.watch.replica!r} stayed {self.watch.lag_bytes / 1e6:,.0f} MB behind"

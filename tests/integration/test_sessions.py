@@ -561,7 +561,7 @@ def test_who_waits_for_the_cleanup_makes_it_pause(database: Database, tmp_path: 
 
 
 def test_a_replica_that_stays_behind_is_waited_for_and_then_named(database: Database, tmp_path: Path) -> None:
-    table = {**SESSIONS[0], "max_replica_lag": 100_000, "max_minutes": 0.01}
+    table = {**SESSIONS[0], "max_replica_lag_bytes": 100_000, "max_minutes": 0.01}
     target = make_target(database, tmp_path, sessions=(table,))
     with standby(database):
         fill(database)
