@@ -1,7 +1,8 @@
 """Make required indexes that are missing: concurrently, one after the other, and nothing left behind.
 
 Each is built under a name that is our mark and renamed once it is valid. So whatever bears the mark and is
-invalid, while nobody holds the lock of this operation, is what a dead run has left.
+invalid, while nobody holds the lock of this operation, is what a dead run has left; what is valid lacks only
+its name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pgsteward.audit.ddl import create as plan
 from pgsteward.audit.inventory import Index, Inventory, take_inventory
 from pgsteward.audit.required import Required
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
+from pgsteward.hold_ups import Patience, hold_ups, name_blockers, name_hold_ups
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import (
     Connection,
@@ -32,7 +34,7 @@ from pgsteward.postgres import (
     quote_name,
 )
 from pgsteward.progress import Progress, silent
-from pgsteward.relations import find_relation, name_holders, owner_fix
+from pgsteward.relations import find_relation, owner_fix
 from pgsteward.results import Item, Note
 from pgsteward.targets import Target
 
@@ -74,12 +76,16 @@ class _Builder:
         marked = f"{MARK}{secrets.token_hex(4)}"
         try:
             self._build(step.build(marked), step)
-            self._briefly(f"ALTER INDEX {quote_name(step.schema, marked)} RENAME TO {quote_name(step.makes)}")
+            self.rename(step.schema, marked, step.makes)
         except BaseException as exc:
             left = drop(self.login, step.schema, marked, step.table_oid)
             if left is not None and isinstance(exc, StewardError):
                 raise QueryFailed(f"{exc}; {left.object} is left behind: {left.reason}") from exc
             raise
+
+    def rename(self, schema: str, name: str, to: str) -> None:
+        """Give an index another name."""
+        self._briefly(f"ALTER INDEX {quote_name(schema, name)} RENAME TO {quote_name(to)}")
 
     def _briefly(self, statement: str) -> None:
         for number in range(_TRIES):
@@ -99,13 +105,12 @@ class _Builder:
         Raises:
             PreconditionError: Somebody still would after ``max_wait_s``.
         """
-        deadline = time.monotonic() + self.max_wait_s
-        while holders := self.watch.rows(sql.load("hold_ups"), {"oid": table_oid}):
-            if time.monotonic() >= deadline:
-                raise PreconditionError(
-                    f"it would wait for {name_holders(holders)}; given up after {self.max_wait_s:g} s"
-                )
-            time.sleep(min(_LOOK_S, self.max_wait_s))
+        patience = Patience()
+        while not patience.is_free(hold_ups(self.watch, table_oid), now := time.monotonic()):
+            if patience.is_over("cancel", self.max_wait_s, now, set()):
+                who = name_hold_ups(patience.standing)
+                raise PreconditionError(f"it would wait for {who}; given up after {self.max_wait_s:g} s")
+            time.sleep(_LOOK_S)
 
     def _build(self, statement: str, step: Step) -> None:
         """Run a concurrent build; one that waits longer than ``max_wait_s`` in all is cancelled."""
@@ -122,14 +127,10 @@ class _Builder:
                     state = self.watch.maybe_row(sql.load("rebuild_watch"), {"pid": work.backend_pid})
                     if state is None:
                         continue
-                    self.progress(
-                        f"building {what}: {state['phase']}", state["blocks_done"], state["blocks_total"]
-                    )
+                    self.progress(f"building {what}: {state['phase']}", state["done"], state["total"])
                     waited += _LOOK_S if state["is_waiting"] else 0
                     if waited > self.max_wait_s and not cancelled_for:
-                        cancelled_for = name_holders(
-                            self.watch.rows(sql.load("hold_ups"), {"oid": step.table_oid})
-                        )
+                        cancelled_for = name_blockers(self.watch, step.table_oid, state["blocking_pids"])
                         work.cancel()
             finally:
                 if not building.done():
@@ -175,6 +176,8 @@ def create_missing(
         ledger.failed += left
         builder = _Builder(login, watch, settings.max_wait_s, progress)
         for each in wanted:
+            if each.state == "found":
+                _finish(builder, each, ledger)
             if each.state in ("found", "unknown"):
                 continue
             refused = _why_not(connection, each)
@@ -225,16 +228,16 @@ def drop(login: Login, schema: str, name: str, table_oid: int) -> Note | None:
             lock_timeout_s=_DROP_TIMEOUT_S,
             statement_timeout_s=_DROP_TIMEOUT_S,
         ) as connection:
-            holders: list[dict[str, Any]] = []
             try:
                 connection.execute(compose("DROP INDEX CONCURRENTLY IF EXISTS {}", identifier(schema, name)))
             except StewardError as exc:
+                who = "nobody that could be asked for"
                 with contextlib.suppress(StewardError):
-                    holders = connection.rows(sql.load("hold_ups"), {"oid": table_oid})
+                    who = name_hold_ups(hold_ups(connection, table_oid))
                 why = f"left by an interrupted build, can't be dropped yet ({exc})"
                 return Note(
                     quote_name(schema, name),
-                    f"{why}; held up by {name_holders(holders)}; the janitor tries again",
+                    f"{why}; held up by {who}; the janitor tries again",
                 )
     except StewardError as exc:
         return Note(quote_name(schema, name), f"left by an interrupted build, can't be dropped yet ({exc})")
@@ -261,12 +264,28 @@ def _why_not(connection: Connection, each: Required) -> str:
     return ""
 
 
+def _finish(builder: _Builder, each: Required, ledger: Ledger) -> None:
+    """Give an index its name that a run built, which was killed before it could do so."""
+    index, definition = each.index, each.definition
+    if index is None or definition is None or not index.name.startswith(MARK):
+        return
+    if ledger.dry_run:
+        ledger.change(each.label, "would rename", index=index.qualified)
+        return
+    try:
+        builder.rename(index.schema, index.name, definition.name)
+    except StewardError as exc:
+        ledger.fail(each.label, f"{index.qualified} could not be given its name: {exc}")
+    else:
+        ledger.change(each.label, "renamed", index=index.qualified)
+
+
 def _would(watch: Connection, steps: Sequence[Step]) -> dict[str, Any]:
     oids = {step.table_oid for step in steps if step.build is not None}
-    holders = [holder for oid in oids for holder in watch.rows(sql.load("hold_ups"), {"oid": oid})]
+    holders = [holder for oid in oids for holder in hold_ups(watch, oid)]
     return {
         "statements": [step.statement for step in steps],
-        "held_up_by": [name_holders([holder]) for holder in holders],
+        "held_up_by": [name_hold_ups([holder]) for holder in holders],
     }
 
 

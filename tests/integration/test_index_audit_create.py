@@ -144,6 +144,16 @@ def test_what_a_killed_run_left_goes_with_the_next_one_but_nothing_else(
     assert invalid_indexes(board) == ["somebody_elses"]
 
 
+def test_what_a_killed_run_had_built_gets_its_name(board: Database, tmp_path: Path) -> None:
+    board.execute(f"CREATE INDEX {MARK}00c0ffee ON jobs (status) WHERE status <> 'x'".encode())
+    (would,) = create(board, tmp_path, STATUS, dry_run=True).changed
+    assert (would.object, would.action) == ("by_status", "would rename")
+    done = create(board, tmp_path, STATUS)
+    assert [(item.object, item.action) for item in done.changed] == [("by_status", "renamed")]
+    assert done.details["found_as"] == {"by_status": "public.by_status"}
+    assert done.status == "ok"
+
+
 def test_a_failing_build_leaves_nothing(board: Database, tmp_path: Path) -> None:
     board.execute("CREATE FUNCTION odd(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / ($1 - 500)'")
     entry = {"name": "by_odd", "table": "jobs", "columns": ["odd(slug)"]}
