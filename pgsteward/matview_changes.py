@@ -83,8 +83,9 @@ def read_sources(connection: Connection, matviews: Collection[int]) -> dict[int,
         connection: To its database.
         matviews: OIDs of the materialized views.
     """
-    actions = {row["oid"]: row["action"] for row in connection.rows(sql.load("matview_rules"))}
-    rules = {oid: read_rule(action) for oid, action in actions.items()}
+    rows = connection.rows(sql.load("matview_rules"))
+    actions = {row["oid"]: row["action"] for row in rows}
+    rules = {row["oid"]: _read(row) for row in rows}
     functions = _functions(connection, rules.values())
     found: dict[int, Sources] = {}
     for oid in matviews:
@@ -208,6 +209,14 @@ def path_finding(function: Function, error: str) -> str:
 
 def _alter(function: Function) -> str:
     return f"ALTER FUNCTION {function.signature} SET search_path = {quote_name(function.schema)}, pg_temp"
+
+
+def _read(row: Row) -> Rule:
+    """Read one query; where relations are missing in what we read of it, it is never taken for unchanged."""
+    rule = read_rule(row["action"])
+    if not rule.relations.issuperset(row["depends_on"]):
+        rule.never_the_same.append("a relation in it in a way that can't be followed")
+    return rule
 
 
 def _functions(connection: Connection, rules: Iterable[Rule]) -> dict[tuple[str, int], Row]:

@@ -1,4 +1,5 @@
--- The queries of all materialized views, and of the plain views below them, as PostgreSQL keeps them.
+-- The queries of all materialized views, and of the plain views below them, as PostgreSQL keeps them, and the
+-- relations that it has recorded of each; those it is born with are not among them.
 -- Parameters: none.
 -- Needs no privilege. Any supported PostgreSQL.
   WITH RECURSIVE reads AS (
@@ -22,6 +23,12 @@
               JOIN reads AS e ON e.reader = n.oid
        )
 SELECT n.oid::int8                                      AS oid,
-       r.ev_action::text                                AS action
+       r.ev_action::text                                AS action,
+       ARRAY(SELECT DISTINCT d.refobjid::int8
+               FROM pg_depend AS d
+              WHERE d.classid = 'pg_rewrite'::regclass
+                AND d.objid = r.oid
+                AND d.refclassid = 'pg_class'::regclass
+                AND d.refobjid <> r.ev_class)           AS depends_on
   FROM needed AS n
        JOIN pg_rewrite AS r ON r.ev_class = n.oid AND r.rulename = '_RETURN';
