@@ -140,5 +140,8 @@ def name_holders(holders: Iterable[Row], at_most: int = 3) -> str:
 
 def is_excluded(patterns: Iterable[str], schema: str, name: str) -> bool:
     """Tell whether a name is on a list of the configuration; ``*`` and ``?`` stand for anything."""
-    written = (quote_name(schema, name), f"{schema}.{name}", name)
-    return any(fnmatchcase(form, pattern) for form in written for pattern in patterns)
+    return any(
+        fnmatchcase(form, pattern)
+        for pattern in patterns
+        for form in (quote_name(schema, name), f"{schema}.{name}", name)
+    )
