@@ -94,8 +94,8 @@ def standby(database: Database, slot: str = "") -> Iterator[str]:
         database.conninfo, replication="true", password=database.password, application_name="standby two"
     )
     (now,) = database.rows(
-        "SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin, pg_current_wal_lsn()::text AS lsn,"
-        "       (pg_current_wal_lsn() - '0/0')::int8 AS position"
+        "SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin, pg_current_wal_flush_lsn()::text AS lsn,"
+        "       (pg_current_wal_flush_lsn() - '0/0')::int8 AS position"
     )
     link = PGconn.connect(conninfo.encode())
     try:
