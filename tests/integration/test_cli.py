@@ -146,3 +146,22 @@ def test_a_backup_that_is_told_to_stop_leaves_nothing(
         assert json.loads(out)["summary"] == f"stopped by {number.name}"
         wait_for(lambda: sample_database.rows(OURS) == [])
     assert [path for path in (config.parent / "store").rglob("*") if path.is_file()] == []
+
+
+def test_a_shell_deletes_only_what_is_listed_and_over(config: Path, sample_database: Database) -> None:
+    status, found = call(config, sample_database, "sessions", "app", "--table", "public.users")
+    assert (status, found["error"]) == (2, "ConfigError")
+    status, found = call(config, sample_database, "sessions", "app", "--before", "2999-01-01T00:00Z")
+    assert status == 1
+    assert "lies in the future" in found["summary"]
+    config.write_text(
+        config.read_text().replace('expires = "expires"', 'expires = "expires"\nmax_share = 0.1')
+    )
+    status, found = call(config, sample_database, "sessions", "app")
+    assert (status, found["rows"]) == (1, 0)
+    status, found = call(config, sample_database, "sessions", "app", "--yes", "--table", "sessions")
+    assert (status, found["status"]) == (0, "ok")
+    assert found["rows"] > 0
+    status, found = call(config, sample_database, "vacuum", "app", "--dry-run")
+    assert "public.sessions" in {item["object"] for item in found["changed"]}
+    assert all(item["action"] == "would vacuum" for item in found["changed"])
