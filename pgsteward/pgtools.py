@@ -177,14 +177,16 @@ def has_codec(client: Client, spec: str) -> bool:
     return _has_codec(program, program.stat().st_mtime_ns, spec)
 
 
-def tool_env(login: Login, purpose: str) -> dict[str, str]:
+def tool_env(login: Login, purpose: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what a tool needs in its environment to reach a server as a well-behaved session.
 
     Args:
         login: Its password travels here, never in argv.
         purpose: Ends up in ``application_name`` as ``pgsteward <purpose>``.
+        settings: Further run-time settings of its sessions; no value has a blank in it.
     """
-    options = " ".join([os.environ.get("PGOPTIONS", ""), *(f"-c {setting}" for setting in _SETTINGS)]).strip()
+    wanted = [*_SETTINGS, *(f"{name}={value}" for name, value in (settings or {}).items())]
+    options = " ".join([os.environ.get("PGOPTIONS", ""), *(f"-c {setting}" for setting in wanted)]).strip()
     return {
         **login.tool_env(),
         "PGAPPNAME": f"pgsteward {purpose}"[:63],

@@ -9,7 +9,8 @@ import contextvars
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
@@ -112,3 +113,32 @@ class Workers(Generic[Item, Outcome]):
                 self._done.put((item, self._work(session, item), None))
             except BaseException as exc:  # noqa: BLE001 - raised again by `next`
                 self._done.put((item, None, exc))
+
+
+def share_out(
+    items: Sequence[Item],
+    count: int,
+    open_session: Callable[[], Connection],
+    work: Callable[[Connection, Item], Outcome],
+) -> list[Outcome]:
+    """Do all of some items by several sessions, and return what came of each, in the order of the items.
+
+    Args:
+        items: The longest come first; who is free takes the next one.
+        count: Sessions at most.
+        open_session: Opens one more.
+        work: Does one item in one session. What it raises ends the others' statements, and is raised.
+    """
+    waiting = deque(enumerate(items))
+    outcomes: dict[int, Outcome] = {}
+
+    def one(session: Connection, numbered: tuple[int, Item]) -> Outcome:
+        return work(session, numbered[1])
+
+    with Workers(open_session, count, one) as workers:
+        while waiting or workers.busy:
+            while waiting and workers.has_room:
+                workers.begin(waiting.popleft())
+            (number, _), outcome = workers.next()
+            outcomes[number] = outcome
+    return [outcomes[number] for number in range(len(items))]

@@ -6,9 +6,11 @@ seeds (so that the order does not matter, and duplicates do); `proof_hash` says 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from pgsteward import postgres
@@ -25,9 +27,13 @@ from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, Transi
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.progress import Progress, silent
 from pgsteward.sql import load
+from pgsteward.workers import share_out
 
 GROUP = 500
 """Locks of one transaction, on tables and indexes: the lock table is shared with the application."""
+
+_SHARES = 8
+"""Of each session, about: the more, the more evenly they end."""
 
 NOT_POPULATED = "not populated"
 LEFT_OUT = "its rows were left out of the dump"
@@ -87,6 +93,7 @@ def take_proof(
     relations: Sequence[Row] | None = None,
     part: Part | None = None,
     row_security: bool = False,
+    sessions: int = 1,
 ) -> Proof:
     """Count and hash every table and every large object.
 
@@ -106,6 +113,7 @@ def take_proof(
         relations: What ``proof_relations`` answered in this snapshot, where it was asked already.
         part: What a filtered dump holds; None where it holds everything.
         row_security: Examine the rows that this role may see, instead of refusing where policies hide some.
+        sessions: Read so many tables at the same time; large objects are read by one.
 
     Raises:
         TransientError: The snapshot is gone; without one, a table was dropped or locked meanwhile.
@@ -117,15 +125,16 @@ def take_proof(
         return Proof(level="none", method=method)
     _refuse_unknown(method)
     bound = Bound.after(max_seconds)
-    with (
-        postgres.connect(
+
+    def connect() -> Connection:
+        return postgres.connect(
             login,
             purpose="proof",
             lock_timeout_s=lock_timeout_s,
             settings={**SETTINGS, "row_security": "on" if row_security else "off"},
-        ) as connection,
-        watched(connection, still_wanted),
-    ):
+        )
+
+    with connect() as connection, watched(connection, still_wanted):
         vector = proof_hash.test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
             found = connection.rows(load("proof_relations")) if relations is None else relations
@@ -138,10 +147,26 @@ def take_proof(
             and (part is None or row["oid"] in part.defined)
         ]
         todo = _in_order(todo, connection, bound)
-        reader = _Reader(connection, level, method, snapshot_id, bound, progress)
-        done: list[Relation] = []
-        while len(done) < len(todo):
-            done += reader.group(todo, len(done))
+        told = count()
+
+        def read(session: Connection, share: Sequence[Row]) -> list[Relation]:
+            reader = _Reader(
+                session,
+                level,
+                method,
+                snapshot_id,
+                bound,
+                lambda what, *_: progress(what, next(told), len(todo)),
+            )
+            done: list[Relation] = []
+            while len(done) < len(share):
+                done += reader.group(share, len(done))
+            return done
+
+        if sessions > 1:
+            read_ones = share_out(_shares(todo, sessions), sessions, connect, read)
+        else:
+            read_ones = [read(connection, todo)]
         large_objects = LargeObjects(count=0)
         if part is None or part.everything:
             with connection.snapshot(snapshot_id):
@@ -150,7 +175,7 @@ def take_proof(
         level=level,
         method=method,
         test_vector=vector,
-        relations=tuple(sorted(done, key=lambda relation: relation.key)),
+        relations=tuple(sorted(chain.from_iterable(read_ones), key=lambda relation: relation.key)),
         large_objects=large_objects,
         seconds=round(time.monotonic() - started, 3),
     )
@@ -317,6 +342,20 @@ def _in_order(todo: list[Row], connection: Connection, bound: Bound) -> list[Row
     found = connection.rows(load("proof_sizes"), {"oids": [row["oid"] for row in todo]})
     pages: Mapping[int, int] = {row["oid"]: row["pages"] for row in found}
     return sorted(todo, key=lambda row: pages.get(row["oid"], 0))
+
+
+def _shares(todo: Sequence[Row], sessions: int) -> list[Sequence[Row]]:
+    """Cut relations, the largest first, into shares: small enough to be finished at about the same time."""
+    enough = sum(row["pages"] for row in todo) / (_SHARES * sessions)
+    shares: list[list[Row]] = []
+    pages = math.inf  # of the last share
+    for row in todo:
+        if pages + row["pages"] > enough or len(shares[-1]) == GROUP:
+            shares.append([])
+            pages = 0.0
+        shares[-1].append(row)
+        pages += row["pages"]
+    return list(shares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from pgsteward.restore.drill_checks import (
     run_checks,
 )
 from pgsteward.restore.forecast import Forecast, Point, look_ahead
-from pgsteward.restore.load import analyze, fill_matviews, load, load_triggers
+from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
 from pgsteward.restore.partial import make_schemas
 from pgsteward.restore.run import (
@@ -51,6 +51,7 @@ from pgsteward.restore.run import (
     options_of,
     prepare,
 )
+from pgsteward.restore.statistics import analyze
 from pgsteward.restore.throwaway import remove_dead_servers, throwaway_server
 from pgsteward.restore.verdict import shows_damage
 from pgsteward.results import Item, Note, Status, StepResult
@@ -60,7 +61,7 @@ from pgsteward.targets import Target
 log = logging.getLogger(__name__)
 
 STEP: Final = "drill"
-RECOVERY = ("fetch", "create", "load", "analyze", "compare")
+RECOVERY = ("fetch", "create", "load", "matviews", "analyze", "compare")
 """Phases that a real recovery would take too."""
 _ROOM = 1.1
 _SURROUNDINGS = re.compile(r"No space left|could not write|out of memory|not supported by this build")
@@ -82,6 +83,7 @@ class _Found:
     schema_equal: bool | None = None
     indexes: int | None = None
     checks: list[dict[str, Any]] = field(default_factory=list)
+    session_settings: Mapping[str, str] | None = None
     receipt: str | None = None
     told: bool = False
     """The store was asked to keep a receipt."""
@@ -210,6 +212,7 @@ def _try(
         found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"
         with phases.phase("preflight"):
             order, ready = prepare(order, session, stack)
+        found.session_settings = ready.session_settings
         found.skipped += [
             Note(check.name, f"{check.says}; {check.fix}" if check.fix else check.says)
             for check in ready.checks
@@ -284,7 +287,7 @@ def _look_at(
     phases = order.phases
     make_schemas(order, ready, name)
     with _loading(on_server):
-        verdict = load(order, ready, name, with_matviews=False)
+        verdict = load(order, ready, name)
         verdict = fill_matviews(order, ready, name, verdict, foreign_matviews(order.admin.to(name)))
     verdict, not_analyzed = analyze(order, name, verdict)
     with phases.phase("compare"):
@@ -369,6 +372,7 @@ def _result(
             "schema_equal": found.schema_equal,
             "indexes_checked": found.indexes,
             "drill_checks": found.checks,
+            "session_settings": found.session_settings,
             "receipt": found.receipt,
             "bytes": here.manifest.size_bytes if here else None,
             "database_bytes": here.manifest.database_bytes if here else None,

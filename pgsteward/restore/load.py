@@ -1,4 +1,4 @@
-"""What fills the scratch database: pg_restore, its messages judged, and ANALYZE.
+"""What fills the scratch database: pg_restore, its messages judged.
 
 Triggers are made last, after everything else was loaded and compared. Left to itself, pg_restore
 makes the triggers of a partitioned table while its partitions are still being filled, so that they
@@ -15,17 +15,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from pgsteward import sql
 from pgsteward.backup import archive
-from pgsteward.errors import LockTimeout, QueryFailed, ToolFailed, VerificationFailed
+from pgsteward.errors import ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
-from pgsteward.postgres import Connection, compose, connect, identifier, join, quote_name
 from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import plural
 from pgsteward.restore import load_errors
 from pgsteward.restore.outcome import STEP, Order, Ready
 from pgsteward.restore.verdict import Finding, Listener, Verdict, shows_damage
-from pgsteward.results import Note
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +43,15 @@ _REPEATABLE = (
 """What several workers make side by side. An entry that failed has left nothing: it can be tried again."""
 
 
-def load(order: Order, ready: Ready, name: str, *, with_matviews: bool = True) -> Verdict:
-    """Run pg_restore into the scratch database and judge what it says; triggers are left for later.
+def load(order: Order, ready: Ready, name: str) -> Verdict:
+    """Run pg_restore into the scratch database and judge what it says.
+
+    Materialized views are left for `fill_matviews`, triggers for `load_triggers`.
 
     Args:
         order: What to restore.
         ready: What the preflight found out.
         name: Of the scratch database.
-        with_matviews: Fill the materialized views as well; `fill_matviews` does it later.
 
     Raises:
         VerificationFailed: Data or an object is missing.
@@ -62,9 +60,7 @@ def load(order: Order, ready: Ready, name: str, *, with_matviews: bool = True) -
     """
     entries = _entries(order, ready)
     first = [
-        number
-        for number, _, what in entries
-        if not _TRIGGER.match(what) and (with_matviews or not what.startswith(_FILLED))
+        number for number, _, what in entries if not _TRIGGER.match(what) and not what.startswith(_FILLED)
     ]
     all_of_it = order.part is None and len(first) == len(entries)
     with order.phases.phase("load"):
@@ -91,7 +87,7 @@ def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Ve
 
 
 def fill_matviews(
-    order: Order, ready: Ready, name: str, verdict: Verdict, left_out: Collection[str]
+    order: Order, ready: Ready, name: str, verdict: Verdict, left_out: Collection[str] = ()
 ) -> Verdict:
     """Fill the materialized views that `load` has left, in the archive's order; return the verdict on both.
 
@@ -110,8 +106,8 @@ def fill_matviews(
     wanted = [number for number, what in found if not _is_one_of(what, empty)]
     why = "not filled: it reads foreign tables or calls dblink or its like, and other servers would be asked"
     kept = [Finding("benign", each, why, matview=each) for each in sorted(left_out)]
-    with order.phases.phase("load"):
-        later = _run(order, ready, name, entries, wanted, 1) if wanted else Verdict((), True)
+    with order.phases.phase("matviews"):
+        later = _run(order, ready, name, entries, wanted, order.jobs) if wanted else Verdict((), True)
     later = _refuse(order, later)
     return replace(verdict, findings=(*verdict.findings, *kept, *later.findings))
 
@@ -226,7 +222,8 @@ def _run(
             listing.flush()
             argv.append(f"--use-list={listing.name}")
         argv.append(ready.folder / order.manifest.archive)
-        with start_tool(argv, env=tool_env(order.admin, STEP), on_stderr=heard.hear) as tool:
+        environment = tool_env(order.admin, STEP, ready.session_settings)
+        with start_tool(argv, env=environment, on_stderr=heard.hear) as tool:
             try:
                 tool.wait(show)
             except ToolFailed as exc:
@@ -237,44 +234,3 @@ def _run(
             else:
                 verdict = heard.verdict()
     return verdict
-
-
-def analyze(order: Order, name: str, verdict: Verdict) -> tuple[Verdict, list[Note]]:
-    """Gather the planner's statistics; no foreign server is asked, and no table's trouble stops the restore.
-
-    Returns:
-        The verdict with what could not be analyzed, and what was left out on purpose.
-    """
-    order.progress("analyzing")
-    with order.phases.phase("analyze"), connect(order.admin.to(name), purpose=STEP) as inside:
-        rows = inside.rows(sql.load("restore_analyze"))
-        left_out = [
-            Note(
-                quote_name(row["schema_name"], row["name"]),
-                "not analyzed: it has foreign children, whose servers would be asked",
-            )
-            for row in rows
-            if row["has_foreign"]
-        ]
-        tables = [(row["schema_name"], row["name"]) for row in rows if not row["has_foreign"]]
-        try:
-            _analyze(inside, tables)
-        except (QueryFailed, LockTimeout):
-            failed = list(_analyze_each(inside, tables))
-            return replace(verdict, findings=(*verdict.findings, *failed)), left_out
-    return verdict, left_out
-
-
-def _analyze(inside: Connection, tables: list[tuple[str, str]]) -> None:
-    if tables:
-        inside.execute(compose("ANALYZE {}", join(", ", [identifier(*table) for table in tables])))
-
-
-def _analyze_each(inside: Connection, tables: list[tuple[str, str]]) -> list[Finding]:
-    failed = []
-    for table in tables:
-        try:
-            _analyze(inside, [table])
-        except (QueryFailed, LockTimeout) as exc:
-            failed.append(Finding("degraded", quote_name(*table), f"planner statistics not set: {exc}"))
-    return failed

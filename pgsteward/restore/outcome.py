@@ -99,6 +99,8 @@ class Ready:
     identities: Identities | None = None
     roles: Script | None = None
     """What the backup says about roles, where missing ones are to be created."""
+    session_settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the sessions that load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,7 @@ def _details(
         "files": len(order.manifest.files),
         "client": ready.client.text,
         "jobs": order.jobs,
+        "session_settings": dict(ready.session_settings),
         "preflight": preflight.as_json(ready.checks),
         "phases": dict(order.phases.seconds),
     }

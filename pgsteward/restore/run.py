@@ -37,14 +37,26 @@ from pgsteward.errors import (
 from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import cluster, data_only, fetch, parts, preflight, replaced, roles, scratch, swap
+from pgsteward.restore import (
+    cluster,
+    data_only,
+    fetch,
+    pace,
+    parts,
+    preflight,
+    replaced,
+    roles,
+    scratch,
+    swap,
+)
 from pgsteward.restore.drill_checks import compare_schemas
-from pgsteward.restore.load import analyze, load, load_triggers
+from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scope import Scope
+from pgsteward.restore.statistics import analyze
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Note, StepResult
 from pgsteward.storage import Store
@@ -282,7 +294,9 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
     preflight.refuse(checks)
-    return order, Ready(client, archive, tuple(checks), folder, local is None, identities, script)
+    settings = pace.choose(session, order.jobs)
+    ready = Ready(client, archive, tuple(checks), folder, local is None, identities, script, settings)
+    return order, ready
 
 
 def fetch_files(order: Order, ready: Ready) -> None:
@@ -330,7 +344,8 @@ def _restore(
     try:
         with _before_the_swap(order):
             make_schemas(order, ready, name)
-            verdict, not_analyzed = analyze(order, name, load(order, ready, name))
+            verdict = fill_matviews(order, ready, name, load(order, ready, name))
+            verdict, not_analyzed = analyze(order, name, verdict)
             with phases.phase("compare"):
                 compared = compare_restored(order, name, verdict)
             verdict = load_triggers(order, ready, name, verdict)
@@ -397,7 +412,14 @@ def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:
     if level == "none":
         return Comparison(level, 0, 0, (), (), ())
     login = order.admin.to(name)
-    actual = take_proof(login, level, snapshot_id=None, method=expected.method, progress=order.progress)
+    actual = take_proof(
+        login,
+        level,
+        snapshot_id=None,
+        method=expected.method,
+        progress=order.progress,
+        sessions=order.jobs,
+    )
     actual = actual.model_copy(update={"sequences": read_sequences(login)})
     actual = expected_sequences(order.manifest, actual)
     empty = {split_qualified(matview) for matview in verdict.empty_matviews}

@@ -13,7 +13,8 @@
        )
 SELECT n.nspname::text                                AS schema_name,
        c.relname::text                                AS name,
-       c.oid IN (SELECT a.oid FROM above_foreign AS a) AS has_foreign
+       c.oid IN (SELECT a.oid FROM above_foreign AS a) AS has_foreign,
+       coalesce(pg_relation_size(c.oid), 0)           AS size_bytes
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'm', 'p')

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pgsteward import postgres
+from pgsteward.backup.manifest import ProofLevel
 from pgsteward.backup.proof import NOT_POPULATED, compare, not_examined, read_sequences, take_proof
 from pgsteward.errors import QueryFailed, TransientError
 from tests.servers import Database
@@ -112,6 +113,16 @@ def test_a_change_behind_our_back_is_found_and_its_table_named(
     assert len(differences) == 1
     assert what in differences[0].what
     assert "sch" in differences[0].object or differences[0].object == "public.extra"
+
+
+@pytest.mark.parametrize("level", ["full", "counts"])
+def test_several_sessions_find_what_one_finds(database: Database, level: ProofLevel) -> None:
+    database.execute(ORDERS)
+    database.execute("SELECT lo_from_bytea(0, 'large')")
+    one, several = (take_proof(database.login, level, snapshot_id=None, sessions=n) for n in (1, 3))
+    assert several.model_copy(update={"seconds": one.seconds}) == one
+    assert len(one.relations) == 3
+    assert one.large_objects.count == 1
 
 
 def test_the_order_of_rows_and_columns_does_not_matter(database: Database, copy: Copy) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pgsteward.errors import DatabaseUnavailable, QueryFailed
 from pgsteward.postgres import Connection
-from pgsteward.workers import Workers
+from pgsteward.workers import Workers, share_out
 from tests.servers import Database
 
 
@@ -89,3 +89,29 @@ def test_where_the_server_has_no_further_session_the_first_does_the_work(databas
         assert {workers.next()[1] for _ in range(2)} == {opened[0].backend_pid}
     with pytest.raises(DatabaseUnavailable), Workers(open_one, 3, sleep) as workers:
         workers.begin(0)
+
+
+def ask(session: Connection, statement: bytes) -> int:
+    return int(session.value(statement))
+
+
+def test_what_was_shared_out_comes_back_in_its_order(database: Database) -> None:
+    items = [f"SELECT {number}".encode() for number in range(20)]
+    opened: list[Connection] = []
+
+    def open_session() -> Connection:
+        opened.append(database.connect())
+        return opened[-1]
+
+    assert share_out(items, 3, open_session, ask) == list(range(20))
+    assert len(opened) == 3
+    assert all(session.closed for session in opened)
+    assert share_out([], 3, open_session, ask) == []
+
+
+def test_an_error_ends_the_others_to_whom_work_was_shared_out(database: Database) -> None:
+    began = time.monotonic()
+    with pytest.raises(QueryFailed, match="division by zero"):
+        share_out([b"SELECT count(*) FROM pg_sleep(60)", b"SELECT 1 / 0"], 2, database.connect, ask)
+    assert time.monotonic() - began < 30
+    assert running(database) == 0
