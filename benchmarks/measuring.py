@@ -254,6 +254,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def busy_seconds() -> float:
+    """Return for how long the machine's processors were busy since it started, added up."""
+    user, nice, system, _idle, _waiting, *interrupts = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def median(values: Sequence[float]) -> float:
     return round(statistics.median(values), 3)
 
