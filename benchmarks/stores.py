@@ -4,7 +4,7 @@
 
 A backup into a folder, into a folder and S3 on loopback (`rclone serve s3`), and into S3 alone; then
 the download of an uncompressed backup of about 1 GB, as a restore does it and as `rclone copy` does. Whole
-commands, but for the download, which is the phase ``fetch`` of a restore: it also hashes every byte. The
+commands, but for the download, which is that of a restore without the rest: it also hashes every byte. The
 endpoint shares the cores with everything else. Writes `benchmarks/stores.json` and its table in
 `benchmarks/README.md`; with `--output` only the file named.
 """
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,10 @@ from benchmarks.measuring import (
     size_of,
 )
 from pgsteward.children import Children
+from pgsteward.config import load
 from pgsteward.demo.s3 import LocalS3, find_rclone
+from pgsteward.restore import fetch
+from pgsteward.targets import Target
 
 OUTPUT = Path(__file__).with_name("stores.json")
 MARK = "stores.json"
@@ -77,7 +82,7 @@ def main() -> int:
                 clear(place.store)
                 clear(s3.root / s3.bucket / name)
             runs["rclone"].append(_copied(place, s3))
-            runs["fetch"].append(_fetched(place, environment, f"copy_{number}"))
+            runs["fetch"].append(_fetched(place, environment))
             console.print(f"round {number + 1}: {', '.join(f'{k} {v[-1]:.2f} s' for k, v in runs.items())}")
     found["variants"] = {
         name: {"seconds": median(each), "fastest_s": min(each), "slowest_s": max(each), "runs": each}
@@ -126,11 +131,17 @@ def _copied(place: Bench, s3: LocalS3) -> float:
     return measured.seconds
 
 
-def _fetched(place: Bench, environment: dict[str, str], into: str) -> float:
-    words = ["restore", "large", "latest", "--into", into, "--json"]
-    result = json.loads(measure([PGSTEWARD, *words], environment).stdout)
-    place.admin(f"DROP DATABASE {into}")
-    return float(result["phases"]["fetch"])
+def _fetched(place: Bench, environment: dict[str, str]) -> float:
+    """Return how long a restore's download takes alone; in a restore, the load goes on beside it."""
+    os.environ.update(environment)
+    config = load(place.folder / "pgsteward.toml")
+    found = fetch.find_backup(Target("large", config.target("large"), config), "latest")
+    into = place.folder / "fetched"
+    began = time.monotonic()
+    fetch.fetch(found.store, found.prefix_in("large"), found.manifest, found.manifest.files, into)
+    seconds = time.monotonic() - began
+    clear(into)
+    return round(seconds, 3)
 
 
 def markdown(found: dict[str, Any]) -> str:

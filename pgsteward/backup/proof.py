@@ -6,7 +6,6 @@ seeds (so that the order does not matter, and duplicates do); `proof_hash` says 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_counts import count_small
 from pgsteward.backup.proof_hash import METHOD, METHODS, PAGE, differing
 from pgsteward.backup.proof_large_objects import NO_RIGHT, examine_large_objects
+from pgsteward.backup.proof_shares import cut
 from pgsteward.backup.proof_watch import queue, watched
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, TransientError
 from pgsteward.postgres import Connection, Login, Row
@@ -31,9 +31,6 @@ from pgsteward.workers import share_out
 
 GROUP = 500
 """Locks of one transaction, on tables and indexes: the lock table is shared with the application."""
-
-_SHARES = 8
-"""Of each session, about: the more, the more evenly they end."""
 
 NOT_POPULATED = "not populated"
 LEFT_OUT = "its rows were left out of the dump"
@@ -164,7 +161,7 @@ def take_proof(
             return done
 
         if sessions > 1:
-            read_ones = share_out(_shares(todo, sessions), sessions, connect, read)
+            read_ones = share_out(cut(todo, sessions, GROUP), sessions, connect, read)
         else:
             read_ones = [read(connection, todo)]
         large_objects = LargeObjects(count=0)
@@ -342,20 +339,6 @@ def _in_order(todo: list[Row], connection: Connection, bound: Bound) -> list[Row
     found = connection.rows(load("proof_sizes"), {"oids": [row["oid"] for row in todo]})
     pages: Mapping[int, int] = {row["oid"]: row["pages"] for row in found}
     return sorted(todo, key=lambda row: pages.get(row["oid"], 0))
-
-
-def _shares(todo: Sequence[Row], sessions: int) -> list[Sequence[Row]]:
-    """Cut relations, the largest first, into shares: small enough to be finished at about the same time."""
-    enough = sum(row["pages"] for row in todo) / (_SHARES * sessions)
-    shares: list[list[Row]] = []
-    pages = math.inf  # of the last share
-    for row in todo:
-        if pages + row["pages"] > enough or len(shares[-1]) == GROUP:
-            shares.append([])
-            pages = 0.0
-        shares[-1].append(row)
-        pages += row["pages"]
-    return list(shares)
 
 
 @dataclass(frozen=True, slots=True)

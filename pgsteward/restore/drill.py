@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pgsteward.backup import freeze
+from pgsteward.backup.globals_sql import GLOBALS
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.receipts import proven, read_receipts
 from pgsteward.errors import (
@@ -44,9 +45,9 @@ from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_re
 from pgsteward.restore.partial import make_schemas
 from pgsteward.restore.run import (
     affordable_jobs,
+    begin_download,
     compare_restored,
     evidence_of_manifest,
-    fetch_files,
     not_equal,
     options_of,
     prepare,
@@ -218,7 +219,7 @@ def _try(
             for check in ready.checks
             if check.go == "warning" and check.name != "roles"  # those are made here
         ]
-        fetch_files(order, ready)
+        begin_download(order, ready, ahead=GLOBALS)
         found.findings += drill_roles.try_script(session, ready, run=not on_server)
         if not on_server:
             drill_roles.make_rest(session, ready)

@@ -265,8 +265,12 @@ def fetch(
     into: Path | None,
     progress: Progress = silent,
     identities: Identities | None = None,
+    kept: Callable[[StoredFile], None] | None = None,
+    still_wanted: Callable[[], None] | None = None,
 ) -> None:
     """Read files from the store, check the SHA-256 of every byte, and keep them in a folder.
+
+    A file has its name there once all its bytes were checked, not before.
 
     Args:
         store: Where from.
@@ -276,6 +280,8 @@ def fetch(
         into: Folder to keep them in; None only checks them.
         progress: Is told the bytes.
         identities: Open what is encrypted; it is kept as clear files, without the suffix of their names.
+        kept: Called with each file that is there, from several threads.
+        still_wanted: Called several times a second; what it raises ends the work.
 
     Raises:
         DamagedBackup: A file is missing or differs; the text names it.
@@ -294,13 +300,18 @@ def fetch(
 
     def one(file: StoredFile) -> None:
         _keep(store, manifest, file, into, identities, _checked(store, prefix, manifest, file, stop, count))
+        if kept is not None:
+            kept(file)
 
     largest_first = sorted(files, key=lambda file: file.size_bytes, reverse=True)
-    _in_threads(one, largest_first, stop)
+    _in_threads(one, largest_first, stop, still_wanted)
 
 
 def _in_threads(
-    work: Callable[[StoredFile], None], files: Sequence[StoredFile], stop: threading.Event
+    work: Callable[[StoredFile], None],
+    files: Sequence[StoredFile],
+    stop: threading.Event,
+    still_wanted: Callable[[], None] | None,
 ) -> None:
     """Work on the files in a few threads; the first error is raised.
 
@@ -328,6 +339,8 @@ def _in_threads(
     try:
         left = len(threads)
         while left:
+            if still_wanted is not None:
+                still_wanted()
             with contextlib.suppress(Empty):
                 error = ended.get(timeout=0.2)
                 if error is not None:
@@ -353,24 +366,40 @@ def _keep(
         for _ in chunks:
             pass
         return
-    sealed = identities is not None and file.path.endswith(SUFFIX)
-    path = into / (file.path.removesuffix(SUFFIX) if sealed else file.path)
+    path = kept_as(file, into, identities)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("wb", buffering=0) as out:
-        kept = _Kept(out.fileno(), into)
-        if identities is None or not sealed:
-            for chunk in chunks:
-                kept.write(chunk)
-            return
-        trouble: VerificationFailed | None = None
-        try:
-            identities.decrypt(_Chunks(chunks), kept, _name(store, manifest, file.path))
-        except VerificationFailed as exc:
-            trouble = exc
-        for _ in chunks:  # to its end: what can't be decrypted because it was changed is told as changed
-            pass
-        if trouble is not None:
-            raise trouble
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb", buffering=0) as out:
+        _keep_bytes(store, manifest, file, _Kept(out.fileno(), into), identities, chunks)
+    part.replace(path)
+
+
+def kept_as(file: StoredFile, into: Path, identities: Identities | None) -> Path:
+    """Return where `fetch` keeps a file: a decrypted one without the suffix of its name."""
+    return into / (file.path if identities is None else file.path.removesuffix(SUFFIX))
+
+
+def _keep_bytes(
+    store: Store,
+    manifest: Manifest,
+    file: StoredFile,
+    kept: _Kept,
+    identities: Identities | None,
+    chunks: Iterator[bytes],
+) -> None:
+    if identities is None or not file.path.endswith(SUFFIX):
+        for chunk in chunks:
+            kept.write(chunk)
+        return
+    trouble: VerificationFailed | None = None
+    try:
+        identities.decrypt(_Chunks(chunks), kept, _name(store, manifest, file.path))
+    except VerificationFailed as exc:
+        trouble = exc
+    for _ in chunks:  # to its end: what can't be decrypted because it was changed is told as changed
+        pass
+    if trouble is not None:
+        raise DamagedBackup(str(trouble)) from trouble
 
 
 class _Stopped(Exception):

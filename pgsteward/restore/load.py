@@ -63,8 +63,9 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
         number for number, _, what in entries if not _TRIGGER.match(what) and not what.startswith(_FILLED)
     ]
     all_of_it = order.part is None and len(first) == len(entries)
-    with order.phases.phase("load"):
+    with ready.files_arriving(order.phases, order.jobs), order.phases.phase("load"):
         verdict = _run(order, ready, name, entries, None if all_of_it else first, order.jobs)
+    with order.phases.phase("load"):
         if verdict.fatal and order.jobs > 1:
             verdict = _try_again(order, ready, name, verdict, entries, first)
     return _refuse(order, verdict)
@@ -202,6 +203,7 @@ def _run(
     order.progress(f"loading {order.manifest.backup_id}", 0, tables)
 
     def show() -> None:
+        ready.refuse_lost_files()
         if heard.filled:
             order.progress(f"loading {heard.filled[-1]}", len(heard.filled), tables)
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pgsteward import results
-from pgsteward.backup.encryption import Identities
 from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import Difference
 from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
-from pgsteward.errors import StewardError
+from pgsteward.errors import StewardError, ToolFailed
 from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
 from pgsteward.restore import choice, cluster, preflight
+from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.roles import Made, Script
@@ -95,12 +95,37 @@ class Ready:
     checks: tuple[Check, ...]
     folder: Path
     """Holds ``dump/``; not all files are there yet when it is a spool."""
-    spooled: bool
-    identities: Identities | None = None
+    arriving: Arriving | None = None
+    """What is still to come into a spool."""
     roles: Script | None = None
     """What the backup says about roles, where missing ones are to be created."""
     session_settings: Mapping[str, str] = field(default_factory=dict)
     """Of the sessions that load."""
+
+    @contextlib.contextmanager
+    def files_arriving(self, phases: Phases, jobs: int) -> Iterator[None]:
+        """Run a block that reads the files, as soon as there is one for each job; all are here at its end.
+
+        Raises:
+            StewardError: What ended the download, rather than what became of the block because of it.
+        """
+        if self.arriving is None:
+            yield
+            return
+        with phases.phase("fetch"):
+            self.arriving.wait_for(jobs)
+        try:
+            yield
+        except ToolFailed:
+            self.arriving.check()
+            raise
+        with phases.phase("fetch"):
+            self.arriving.wait_for_all()
+
+    def refuse_lost_files(self) -> None:
+        """Raise what has ended the download, if something has."""
+        if self.arriving is not None:
+            self.arriving.check()
 
 
 @dataclass(frozen=True, slots=True)

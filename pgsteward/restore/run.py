@@ -49,6 +49,7 @@ from pgsteward.restore import (
     scratch,
     swap,
 )
+from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.drill_checks import compare_schemas
 from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
@@ -294,19 +295,37 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
     preflight.refuse(checks)
+    arriving = None
+    if local is None:
+        arriving = stack.enter_context(
+            Arriving(store, order.prefix, manifest, folder, identities, order.progress)
+        )
     settings = pace.choose(session, order.jobs)
-    ready = Ready(client, archive, tuple(checks), folder, local is None, identities, script, settings)
-    return order, ready
+    return order, Ready(client, archive, tuple(checks), folder, arriving, script, settings)
+
+
+def begin_download(order: Order, ready: Ready, *, ahead: str | None = None) -> None:
+    """Let the files come that are not here, while `load` begins; one stream has to be here as a whole.
+
+    Args:
+        order: What to restore.
+        ready: What the preflight found out.
+        ahead: A file that is here afterwards, if the backup has it.
+    """
+    if order.manifest.mode == "stream":
+        fetch_files(order, ready)
+    elif ready.arriving is not None:
+        if ahead is not None:
+            ready.arriving.bring(ahead)
+        ready.arriving.begin()
 
 
 def fetch_files(order: Order, ready: Ready) -> None:
     """Bring the files here that are not; every byte is checked."""
-    if ready.spooled:
+    if ready.arriving is not None:
         with order.phases.phase("fetch"):
-            store, files = order.found.store, order.manifest.files
-            fetch.fetch(
-                store, order.prefix, order.manifest, files, ready.folder, order.progress, ready.identities
-            )
+            ready.arriving.begin()
+            ready.arriving.wait_for_all()
 
 
 def _fill(order: Order, ready: Ready, began: float) -> StepResult:
@@ -325,7 +344,7 @@ def _restore(
     order: Order, ready: Ready, lock: Connection, session: Connection, keep_failed: bool, began: float
 ) -> StepResult:
     manifest, phases = order.manifest, order.phases
-    fetch_files(order, ready)
+    begin_download(order, ready)
     made = roles.Made()
     if ready.roles is not None:
         with phases.phase("roles"):

@@ -4,6 +4,7 @@ import pytest
 
 from pgsteward.backup.manifest import LargeObjects, Proof, Relation, Sequence
 from pgsteward.backup.proof import NOT_POPULATED, compare, not_compared, not_examined
+from pgsteward.backup.proof_shares import cut
 from pgsteward.errors import PreconditionError
 
 
@@ -100,3 +101,19 @@ def test_what_the_restored_copys_role_could_not_read_is_not_called_equal() -> No
     assert [name for name, _ in not_compared(expected, found)] == ["large objects"]
     assert not_compared(expected, expected) == []
     assert [name for name, _ in not_compared(found, expected)] == ["large objects"]
+
+
+@pytest.mark.parametrize(
+    ("pages", "sessions", "most", "expected"),
+    [
+        pytest.param([], 2, 500, [], id="nothing"),
+        pytest.param([0, 0, 0], 2, 2, [[0, 0], [0]], id="empty-tables-by-their-number"),
+        pytest.param([100, 2, 1, 1], 2, 500, [[100], [2, 1, 1]], id="a-large-one-alone"),
+        pytest.param([10] * 4, 1, 500, [[10]] * 4, id="equals"),
+    ],
+)
+def test_relations_are_cut_into_shares_that_end_at_about_the_same_time(
+    pages: list[int], sessions: int, most: int, expected: list[list[int]]
+) -> None:
+    shares = cut([{"pages": each} for each in pages], sessions, most)
+    assert [[row["pages"] for row in share] for share in shares] == expected
