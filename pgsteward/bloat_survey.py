@@ -167,21 +167,19 @@ class Survey:
         return found
 
     def _can_be_measured(self, heap: Row) -> bool:
-        name, exclude = heap["qualified"], self.settings.exclude
+        if is_excluded(self.settings.exclude, heap["schema"], heap["name"]):
+            return False
+        reason = ""
         if heap["oid"] not in self.catalog.sizes:
-            if self.is_full:
-                self.ledger.doubt(name, f"not looked at: {self._who_locks(heap['oid'])}")
-            return False
-        if heap["method"] != "heap":
-            if self.is_full:
-                self.ledger.skip(
-                    name, f"there is no measure for tables of the access method {heap['method']}"
-                )
-            return False
+            reason = f"not looked at: {self._who_locks(heap['oid'])}"
+        elif heap["method"] != "heap":
+            reason = f"there is no measure for tables of the access method {heap['method']}"
+        if reason and self.is_full:
+            self.ledger.doubt(heap["qualified"], reason)
         return (
-            self.catalog.sizes[heap["oid"]] is not None
+            not reason
+            and self.catalog.sizes[heap["oid"]] is not None
             and not (heap["is_unlogged"] and self.catalog.is_standby)
-            and not is_excluded(exclude, heap["schema"], heap["name"])
         )
 
     @property
