@@ -169,16 +169,14 @@ class Survey:
     def _can_be_measured(self, heap: Row) -> bool:
         if is_excluded(self.settings.exclude, heap["schema"], heap["name"]):
             return False
-        reason = ""
-        if heap["oid"] not in self.catalog.sizes:
-            reason = f"not looked at: {self._who_locks(heap['oid'])}"
-        elif heap["method"] != "heap":
-            reason = f"there is no measure for tables of the access method {heap['method']}"
-        if reason and self.is_full:
-            self.ledger.doubt(heap["qualified"], reason)
+        name, is_heap = heap["qualified"], heap["method"] == "heap"
+        if self.is_full and not is_heap:
+            self.ledger.skip(name, f"there is no measure for tables of the access method {heap['method']}")
+        elif self.is_full and heap["oid"] not in self.catalog.sizes:
+            self.ledger.doubt(name, f"not looked at: {self._who_locks(heap['oid'])}")
         return (
-            not reason
-            and self.catalog.sizes[heap["oid"]] is not None
+            is_heap
+            and self.catalog.sizes.get(heap["oid"]) is not None
             and not (heap["is_unlogged"] and self.catalog.is_standby)
         )
 
