@@ -111,7 +111,7 @@ def test_what_is_excluded_is_not_spoken_of(shop: Database, tmp_path: Path) -> No
 
 
 def test_sizes_come_largest_first_and_the_report_names_findings(shop: Database, tmp_path: Path) -> None:
-    shop.execute("CREATE TABLE docs (body text STORAGE EXTERNAL)")
+    shop.execute("CREATE TABLE docs (body text); ALTER TABLE docs ALTER body SET STORAGE EXTERNAL")
     shop.execute("INSERT INTO docs SELECT repeat(md5(i::text), 2000) FROM generate_series(1, 100) AS i")
     found = look(shop, tmp_path)
     totals = [each["total_bytes"] for each in found["sizes"]]
