@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pgsteward import sql
+from pgsteward.backup.lock_watch import OUR_NAMES
 from pgsteward.postgres import Connection, Row
 from pgsteward.relations import name_holders
 
 SAME_HOLDER_S = 1.0
 """Short transactions come and go: only one that is still the same after this time counts."""
-
-_DUMP = ("pgsteward dump", "pgsteward snapshot", "pgsteward proof")
 
 OnBlocker = Literal["wait", "skip", "cancel"]
 
@@ -30,7 +29,7 @@ def key_of(holder: Row) -> tuple[object, ...]:
 
 def name_hold_ups(holders: Sequence[Row]) -> str:
     """Name them; our own backup is called that."""
-    ours = any((holder["application_name"] or "").startswith(_DUMP) for holder in holders)
+    ours = any((holder["application_name"] or "").startswith(OUR_NAMES) for holder in holders)
     return ("our own backup: " if ours else "") + name_holders(holders)
 
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 OURS = ("pgsteward dump%", "pgsteward proof%", "pgsteward snapshot%", "pgsteward backup check%")
 """Names of the sessions that others may wait for, as LIKE patterns; a database has one backup at a time."""
 
-_OUR_NAMES = tuple(pattern.rstrip("%") for pattern in OURS)
+OUR_NAMES = tuple(pattern.rstrip("%") for pattern in OURS)
 
 SAMPLE_S = 0.5
 NOTABLE_S = 5.0
@@ -231,7 +231,7 @@ def _holders(session: Connection, row: Row) -> str:
     """
     pids = set(row["blocking_pids"])
     found = lock_holders(session, row["relation_oid"])
-    holders = [each for each in found if not (each["application_name"] or "").startswith(_OUR_NAMES)]
+    holders = [each for each in found if not (each["application_name"] or "").startswith(OUR_NAMES)]
     named = [each for each in holders if (each["pid"] or 0) in pids]
     asked = list(pids - {each["pid"] for each in found})
     named += session.rows(load("sessions_by_pid"), {"pids": asked, "ours": list(OURS)})
