@@ -18,6 +18,7 @@ def restore_table(
     what: str = "latest",
     store: str = "",
     key: str = "",
+    rows: int = 10,
     dry_run: bool = False,
     database: str = "",
     as_of: str = "",
@@ -37,6 +38,7 @@ def restore_table(
         what: `latest`, `latest-proven`, or the id of a backup such as 20261123T020000Z-7f3a9c.
         store: Take the backup from this store of the target; the first one that has it when empty.
         key: Columns that tell rows apart, with commas between them; the table's own key when empty.
+        rows: How many rows of each kind the report lists; it is kept, and they are the table's own data.
         dry_run: Check the backup, the server and the tables, and bring nothing.
         database: Whose table, where the target has several: asked for with `latest`; an id tells it.
         as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
@@ -53,6 +55,7 @@ def restore_table(
                 store=store or None,
                 as_of=as_of or None,
                 key=key,
+                rows=rows,
                 database=database or None,
                 dry_run=dry_run,
             )

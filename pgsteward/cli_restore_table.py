@@ -39,6 +39,10 @@ def restore_table(
             " rows.",
         ),
     ] = None,
+    rows: Annotated[
+        int,
+        typer.Option("--rows", metavar="N", min=0, help="How many rows of each kind to list; 0 lists none."),
+    ] = 10,
     database: Database = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -66,6 +70,7 @@ def restore_table(
             store=store,
             as_of=until,
             key=parse_key(key or ""),
+            shown=rows,
             dry_run=dry_run,
             progress=progress,
         )

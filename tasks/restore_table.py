@@ -21,6 +21,7 @@ def bring_table(
     store: str | None = None,
     as_of: str | None = None,
     key: str = "",
+    rows: int = table.SHOWN,
     database: str | None = None,
     dry_run: bool = False,
 ) -> StepResult:
@@ -35,6 +36,7 @@ def bring_table(
             store=store,
             as_of=until,
             key=table.parse_key(key),
+            shown=rows,
             dry_run=dry_run,
             progress=progress,
         )

@@ -61,17 +61,19 @@ def narrowed(order: Order, part: Part | None) -> Order:
                 name: version for name, version in manifest.extensions.items() if name in part.extensions
             },
             "database_bytes": int(manifest.database_bytes * share),
-            "not_in_dump": tuple(
-                what for what in manifest.not_in_dump if not part.scope.named or _is_about(what, part)
-            ),
+            "not_in_dump": _not_in_dump(manifest, part),
             "partial": (*manifest.partial, *part.scope.clauses),
         }
     )
     return replace(order, found=replace(order.found, manifest=less), part=part)
 
 
-def _is_about(what: str, part: Part) -> bool:
-    return any(what.startswith(f"{quote_name(*key)}:") for key in part.filled | part.empty)
+def _not_in_dump(manifest: Manifest, part: Part) -> tuple[str, ...]:
+    """Return what the dump lacks of the part."""
+    names = {quote_name(*key) for key in part.filled | part.empty}
+    return tuple(
+        what for what in manifest.not_in_dump if not part.scope.named or what.partition(": ")[0] in names
+    )
 
 
 def _is_needed(manifest: Manifest, path: str, part: Part) -> bool:

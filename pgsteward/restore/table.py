@@ -45,7 +45,7 @@ from pgsteward.targets import Target
 
 STEP: Final = "restore-table"
 SHOWN = 10
-"""Rows of each kind that are listed."""
+"""Rows of each kind that are listed, where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class _Wanted:
     key: tuple[str, ...]
     now: Table | None
     live: Login
+    shown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def restore_table(
     store: str | None = None,
     as_of: datetime | None = None,
     key: Sequence[str] = (),
+    shown: int = SHOWN,
     jobs: int | None = None,
     dry_run: bool = False,
     progress: Progress = silent,
@@ -104,6 +106,7 @@ def restore_table(
         store: Take the backup from this store; None takes the first one that has it.
         as_of: The newest that saw the database not after this moment.
         key: Columns that tell rows apart; the live table's own key where none are given.
+        shown: How many rows of each kind the result lists; they are the table's own data.
         jobs: Sessions that load at the same time.
         dry_run: Stop after the preflight.
         progress: Is told what happens.
@@ -116,6 +119,8 @@ def restore_table(
     began = time.monotonic()
     if not table.strip():
         raise ConfigError("say which table: a name such as public.orders")
+    if shown < 0:
+        raise ConfigError("rows to show can't be fewer than 0")
     now = datetime.now(UTC)
     stamp, phases = f"{now:%Y%m%d%H%M%S}", Phases()
     progress("looking for the backup")
@@ -142,14 +147,14 @@ def restore_table(
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         with phases.phase("preflight"):
             order, ready = prepare(order, session, stack)
-            wanted = _look(order, ready, table, tuple(key))
+            wanted = _look(order, ready, table, tuple(key), shown)
         if dry_run:
             return _planned(wanted, time.monotonic() - began)
         fetch_files(order, ready)
         return _done(wanted, _bring(wanted, session), time.monotonic() - began)
 
 
-def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wanted:
+def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...], shown: int) -> _Wanted:
     """Find out which table is meant, and what the live one is like."""
     assert order.part is not None
     chosen = order.part.chosen
@@ -162,11 +167,7 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
     live = order.admin.to(order.target.database)
     with _open(live) as session:
         now = read_table(session, key_of_table)
-        if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
-            database = quote_name(order.target.database)
-            raise PreconditionError(
-                f"the restore login may create no schema in {database}: GRANT CREATE ON DATABASE {database}"
-            )
+        _refuse_without_rights(session, now)
     if now is not None:
         strangers = [name for name in key if now.column(name) is None]
         if strangers:
@@ -174,7 +175,23 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...]) -> _Wa
                 f"key: {quote_name(*now.key)} has no column {', '.join(strangers)};"
                 f" it has {', '.join(column.name for column in now.columns)}"
             )
-    return _Wanted(order, ready, key_of_table, key, now, live)
+    return _Wanted(order, ready, key_of_table, key, now, live, shown)
+
+
+def _refuse_without_rights(session: Connection, now: Table | None) -> None:
+    """Make sure that the side schema can be made, and the live table read, before anything is restored.
+
+    Raises:
+        PreconditionError: A right is missing; the text grants it.
+    """
+    role, database = quote_name(session.value("SELECT current_user")), quote_name(session.dbname)
+    if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
+        raise PreconditionError(
+            f"{role} may create no schema in {database}: GRANT CREATE ON DATABASE {database} TO {role}"
+        )
+    table = quote_name(*now.key) if now is not None else None
+    if table and not session.value("SELECT has_table_privilege(%(name)s, 'SELECT')", {"name": table}):
+        raise PreconditionError(f"{role} may not read {table}: GRANT SELECT ON {table} TO {role}")
 
 
 def _refuse_moving(order: Order, table: Key) -> None:
@@ -223,13 +240,13 @@ def _bring(wanted: _Wanted, session: Connection) -> _Found:
 
 def _compare(wanted: _Wanted, live: Connection, brought: Side, compared: Comparison, both: Pair) -> _Found:
     try:
-        return _Found(brought, compared, both, compare_rows(live, both, brought, SHOWN))
+        return _Found(brought, compared, both, compare_rows(live, both, brought, wanted.shown))
     except PreconditionError as exc:
         if wanted.key:
             raise
         whole = replace(both, identified_by=())  # the live table's key is none of the backup's rows
         note = Note(quote_name(*both.now.key), f"compared by whole rows: {exc}")
-        return _Found(brought, compared, whole, compare_rows(live, whole, brought, SHOWN), (note,))
+        return _Found(brought, compared, whole, compare_rows(live, whole, brought, wanted.shown), (note,))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import ConfigError, PreconditionError, VerificationFailed
@@ -157,8 +158,9 @@ def test_a_partitioned_table_is_one_table_with_a_key_of_two_columns(
     assert result.details["difference"] == {"removed": 2, "added": 1, "changed": 1}
     merge(database, result)
     assert brought(changed, "events").details["merge_script"] is None
-    by_id = brought(changed, "events", key=parse_key("id"))
+    by_id = brought(changed, "events", key=parse_key("id"), shown=0)
     assert by_id.details["key"] == ["id"]
+    assert by_id.details["rows_added"] == []
 
 
 def test_a_table_that_is_gone_is_brought_all_the_same(database: Database, target: Target) -> None:
@@ -194,6 +196,24 @@ def test_what_is_not_one_table_is_refused(target: Target) -> None:
         restore_table(target, " ")
     with pytest.raises(ConfigError, match=r"is no name of a column"):
         parse_key("a, b c")
+
+
+def test_a_role_that_lacks_a_right_is_told_which(database: Database, tmp_path: Path, target: Target) -> None:
+    role = identifier(f"o'brien {database.dbname}")
+    database.execute(compose("CREATE ROLE {} LOGIN CREATEDB PASSWORD 'x'", role))
+    try:
+        (tmp_path / "role").write_text("x")
+        login = make_conninfo(database.conninfo, user=f"o'brien {database.dbname}")
+        restore = {"conninfo": login, "password": {"file": str(tmp_path / "role")}}
+        mine = make_target(database, tmp_path, backup={"compress": "gzip:1"}, restore=restore)
+        for right in ("CREATE ON DATABASE", "SELECT ON"):
+            with pytest.raises(PreconditionError, match=f"GRANT {right} ") as refused:
+                restore_table(mine, "bag")
+            database.execute(re.search("GRANT .*", str(refused.value))[0].encode())  # type: ignore[index]
+        assert brought(mine, "bag").details["difference"]["removed"] == 0
+    finally:
+        database.execute(compose("DROP OWNED BY {} CASCADE", role))
+        database.execute(compose("DROP ROLE {}", role))
 
 
 def test_nothing_is_left_where_the_copy_is_not_what_was_restored(

@@ -265,6 +265,13 @@ def test_a_dry_run_never_claims_to_have_done_something() -> None:
     assert "1 index to rebuild" in text
 
 
+def test_a_script_stays_line_by_line() -> None:
+    script = "-- one\nBEGIN;\n  SELECT 1;\nROLLBACK;\n"
+    brought = step("restore-table", details={"merge": {"insert": "x"}, "merge_script": script})
+    assert f"```sql\n{script}```" in report.step_markdown(brought)
+    assert script in report.step_text(brought)
+
+
 def test_long_lists_are_cut_and_counted() -> None:
     changed = tuple(Item(f"public.t{i}", "analyzed") for i in range(173))
     assert "and 123 more" in report.step_text(step("analyze", changed=changed))
