@@ -19,8 +19,14 @@ from pgsteward.restore.selection import Part
 from pgsteward.restore.toc import Key
 
 
-def refuse(scope: Scope, *, replaces: bool, into: str | None) -> None:
+def refuse(scope: Scope, *, replaces: bool, into: str | None, makes: bool) -> None:
     """Make sure that a part goes where a part can go.
+
+    Args:
+        scope: What was asked for.
+        replaces: A database is to be replaced.
+        into: The database that was named.
+        makes: It was said how roles or tablespaces are to be made.
 
     Raises:
         PreconditionError: It would replace a database, or rows have no tables to go into.
@@ -36,6 +42,8 @@ def refuse(scope: Scope, *, replaces: bool, into: str | None) -> None:
         raise PreconditionError(
             "data-only loads rows into tables that are there and empty: say in which database (into)"
         )
+    if scope.data_only and makes:
+        raise PreconditionError("data-only makes nothing: leave create-roles and no-tablespaces out")
 
 
 def choose(order: Order, client: Client, session: Connection, contents: Path) -> Part | None:

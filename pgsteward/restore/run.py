@@ -114,7 +114,7 @@ def restore(
     now = datetime.now(UTC)
     if jobs is not None and jobs < 1:
         raise PreconditionError("jobs must be 1 or more")
-    parts.refuse(scope, replaces=replace, into=into)
+    parts.refuse(scope, replaces=replace, into=into, makes=create_roles or no_tablespaces)
     final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
     phases = Phases()
     progress("looking for the backup")

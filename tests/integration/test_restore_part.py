@@ -289,6 +289,8 @@ def test_what_is_no_part_is_refused(target: Target, source: Database) -> None:
         restore(target, scope=scope("customers"), replace=True, confirm_database=source.dbname)
     with pytest.raises(PreconditionError, match=r"say in which database"):
         restore(target, scope=scope(data_only=True))
+    with pytest.raises(PreconditionError, match="makes nothing: leave create-roles"):
+        restore(target, scope=scope(data_only=True), into="x", create_roles=True)
     with pytest.raises(ConfigError, match=r"write it with its schema, such as reports.customers"):
         scope("customers", schemas=("reports",))
 
