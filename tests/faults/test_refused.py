@@ -90,7 +90,7 @@ def old_clients(scene: Scene) -> Outcome:
         (folder / tool).chmod(0o755)
     old = [client for client in find_clients([folder]) if client.folder == folder]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgsteward.backup.plan.find_clients", lambda _: old)
+        patch.setattr("pgsteward.backup.dump.find_clients", lambda *_: old)
         return scene.fail()
 
 
@@ -110,7 +110,7 @@ def no_codec(scene: Scene) -> Outcome:
     for program in bare.iterdir():
         program.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgsteward.backup.plan.find_clients", lambda _: [Client(bare, real.version)])
+        patch.setattr("pgsteward.backup.dump.find_clients", lambda *_: [Client(bare, real.version)])
         result = back_up(target)
     assert result.details["compress"] == "gzip:1"
     manifest = stored_manifest(target, result.details["backup_id"])
