@@ -58,6 +58,8 @@ _OF_THE_DATABASE = frozenset(
 _NOT_BARE = (_OF_ITS_TABLE | _OF_ANYTHING | set(_IF_ALL_IS_THERE)) - {"TABLE DATA", "TABLE ATTACH"}
 _VIEWS = frozenset({"VIEW", "MATERIALIZED VIEW"})
 _ROUTINES = frozenset({"FUNCTION", "PROCEDURE"})
+_BY_OPERATORS = re.compile(r" EXCLUDE USING | WITHOUT OVERLAPS")
+"""Constraints whose operator classes nothing in the archive names: any extension may bring them."""
 _WORD = re.compile(r'"(?:[^"]|"")+"|[^\W\d][\w$]*')
 
 
@@ -152,6 +154,7 @@ class _Graph:
         self.entries = {entry.number: entry for entry in entries}
         self.relations = {entry.key: entry.number for entry in entries if entry.kind in RELATIONS}
         self.schemas = {entry.name: entry.number for entry in entries if entry.kind == "SCHEMA"}
+        self.extensions = [e.number for e in entries if e.kind in ("EXTENSION", "OPERATOR CLASS")]
         self.belongings: dict[int, list[int]] = defaultdict(list)
         self.partitions: dict[int, list[int]] = defaultdict(list)
         self.heirs: dict[int, list[int]] = defaultdict(list)
@@ -234,6 +237,9 @@ class _Taking:
                 yield number, True, f"a partition of {named}"
             for number in graph.heirs[entry.number]:
                 yield number, True, f"it inherits from {named}"
+        if entry.kind == "CONSTRAINT" and _BY_OPERATORS.search(entry.sql):
+            for number in graph.extensions:
+                yield number, False, ""
         if entry.kind in _ROUTINES:
             for word in self._words(entry):
                 for number in graph.routines.get(word, ()):

@@ -97,6 +97,19 @@ def test_an_heir_comes_along_and_foreign_keys_belong_to_the_longer_name() -> Non
     assert [note.object for note in empty.left_out] == ['public."a b": foreign key "b c"']
 
 
+def test_an_exclusion_constraint_brings_the_extensions_that_may_hold_its_operators() -> None:
+    entries = (
+        toc.Entry(1, "EXTENSION", None, "btree_gist"),
+        toc.Entry(2, "TABLE", "public", "rooms"),
+        toc.Entry(
+            3, "CONSTRAINT", "public", "rooms e", (2,), "ADD CONSTRAINT e EXCLUDE USING gist (a WITH =);"
+        ),
+        toc.Entry(4, "TABLE", "public", "others"),
+    )
+    assert choose(entries, Scope(tables=("rooms",))).extensions == {"btree_gist"}
+    assert choose(entries, Scope(tables=("others",))).numbers == {4}
+
+
 def test_both_ends_of_a_foreign_key_bring_it() -> None:
     assert 2525 in choose(ENTRIES, Scope(tables=(LINES, "public.a"))).numbers
     assert 2525 in choose(ENTRIES, Scope(schema_only=True)).numbers
