@@ -298,7 +298,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines.append(f"| {goal.name} | {ratio:.3f} | {goal.at_most:.3f} | {met} |")
     for name, gap in found["gaps_s"].items():
         met = "yes" if gap <= GAP_GOAL_S else "**no**"
-        lines.append(f"| no client was served during a {name} | {gap:.2f} s | {GAP_GOAL_S:g} s | {met} |")
+        lines.append(f"| no client was served during the {name} | {gap:.2f} s | {GAP_GOAL_S:g} s | {met} |")
     peak = max(variants[name]["own_bytes"] for name in (FOLDER, S3, DRILL))
     met = "yes" if peak <= MEMORY_GOAL else "**no**"
     lines.append(f"| peak memory of pgsteward's process | {peak / 2**20:.0f} MiB | 200 MiB | {met} |")
