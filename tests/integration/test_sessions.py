@@ -205,7 +205,6 @@ def test_settings_of_the_role_change_nothing(database: Database, tmp_path: Path)
                 "default_transaction_isolation TO 'serializable'",
                 "enable_tidscan TO off",
                 "search_path TO pg_temp, public, pg_catalog",
-                "statement_timeout TO '1ms'",
             ):
                 admin.execute(compose("ALTER ROLE {} SET " + setting, role))
         assert clean_sessions(make_target(database, tmp_path, login=login, sessions=SESSIONS)).status == "ok"
