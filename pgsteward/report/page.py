@@ -40,6 +40,7 @@ _HIDDEN = frozenset(
         "left",
         "merge",
         "merge_script",
+        "part",
         "problems",
         "usage",
         "found_as",
