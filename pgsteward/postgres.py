@@ -152,13 +152,8 @@ def raw(text: LiteralString) -> sql.SQL:
     return sql.SQL(text)
 
 
-def type_of(text: str) -> sql.SQL:
-    """Mark the name of a type, as ``format_type`` of a server has written it, quoted already, as SQL."""
-    return sql.SQL(text)
-
-
 def as_written(text: str) -> sql.SQL:
-    """Take an expression of the configuration, or one that PostgreSQL has written, as it stands."""
+    """Take an expression of the configuration, or what PostgreSQL has written, as it stands."""
     return sql.SQL(text)
 
 

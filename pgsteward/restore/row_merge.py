@@ -8,6 +8,7 @@ from pgsteward.backup.proof import SETTINGS
 from pgsteward.postgres import (
     Composed,
     Part,
+    as_written,
     compose,
     compose_file,
     identifier,
@@ -15,7 +16,6 @@ from pgsteward.postgres import (
     literal,
     quote_name,
     raw,
-    type_of,
 )
 from pgsteward.restore.definition import Pair
 from pgsteward.restore.row_diff import Differences, differs, merge_parts
@@ -91,4 +91,4 @@ def _value(found: Pair, name: str) -> Composed:
     """Return a value of the copy in the type that the live column has."""
     then, now = found.both(name)
     cell = identifier("s", name)
-    return compose("{}", cell) if then.kept_as == now.type else compose("{}::{}", cell, type_of(now.type))
+    return compose("{}", cell) if then.kept_as == now.type else compose("{}::{}", cell, as_written(now.type))

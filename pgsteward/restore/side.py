@@ -20,13 +20,13 @@ from pgsteward.postgres import (
     Composed,
     Connection,
     Part,
+    as_written,
     compose,
     connect,
     identifier,
     join,
     literal,
     raw,
-    type_of,
 )
 from pgsteward.restore.definition import Column, Table
 from pgsteward.restore.scratch import Dropped, fit_name
@@ -78,7 +78,7 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         VerificationFailed: The copy differs; nothing is left of it.
     """
     side = schema, table.key[1]
-    columns = [compose("{} {}", identifier(each.name), type_of(each.kept_as)) for each in table.columns]
+    columns = [compose("{} {}", identifier(each.name), as_written(each.kept_as)) for each in table.columns]
     names = [each.name for each in table.columns]
     cells = join(", ", [_cell(each) for each in table.columns])
     stored = compose("SELECT {} FROM {}", cells, table.rows)
