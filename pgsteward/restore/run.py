@@ -344,9 +344,11 @@ def _restore(
     order: Order, ready: Ready, lock: Connection, session: Connection, keep_failed: bool, began: float
 ) -> StepResult:
     manifest, phases = order.manifest, order.phases
-    begin_download(order, ready)
     made = roles.Made()
-    if ready.roles is not None:
+    if ready.roles is None:
+        begin_download(order, ready)
+    else:
+        fetch_files(order, ready)  # roles stay when a restore fails, so every byte is checked before
         with phases.phase("roles"):
             made = roles.create_missing(session, ready.roles)
     properties = read_properties(session, order.target.database)

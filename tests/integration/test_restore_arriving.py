@@ -13,6 +13,7 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import Manifest, StoredFile
 from pgsteward.capacity import usable_processors
 from pgsteward.errors import DamagedBackup, StewardError, StoreUnavailable
+from pgsteward.postgres import compose, identifier
 from pgsteward.restore.fetch import spool_root
 from pgsteward.restore.run import restore
 from pgsteward.restore.scratch import PREFIX
@@ -107,6 +108,20 @@ def data_files(manifest: Manifest) -> list[StoredFile]:
     return [f for f in manifest.files if f.path.startswith("dump/") and f.path != manifest.contents]
 
 
+def change_a_small_file(target: Target, backup_id: str) -> str:
+    """Change one byte of a table's file that comes late, and return its path in the backup."""
+    small = min(
+        (f for f in data_files(stored_manifest(target, backup_id)) if LARGE > f.size_bytes > 5_000),
+        key=lambda file: file.size_bytes,
+    )
+    path = backup_folder(target, backup_id) / small.path
+    changed = bytearray(path.read_bytes())
+    changed[-100] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(changed)
+    return small.path
+
+
 def test_tables_are_loaded_while_other_files_still_come(
     target: Target, server: Server, new_name: str, slow: Callable[[Target, str], list[str]]
 ) -> None:
@@ -124,22 +139,38 @@ def test_a_byte_that_differs_in_a_late_file_fails_the_restore_by_its_name(
     target: Target, server: Server, new_name: str, slow: Callable[[Target, str], list[str]]
 ) -> None:
     backup_id = back_up(target).details["backup_id"]
-    small = min(
-        (f for f in data_files(stored_manifest(target, backup_id)) if LARGE > f.size_bytes > 5_000),
-        key=lambda file: file.size_bytes,
-    )
-    path = backup_folder(target, backup_id) / small.path
-    changed = bytearray(path.read_bytes())
-    changed[-100] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(changed)
+    changed = change_a_small_file(target, backup_id)
     held = slow(target, backup_id)
-    with pytest.raises(DamagedBackup, match=f"{small.path} of backup {backup_id} .* is not what was written"):
+    with pytest.raises(DamagedBackup, match=f"{changed} of backup {backup_id} .* is not what was written"):
         restore(target, into=new_name, jobs=2)
     assert held
     assert scratch(server) == []
     assert rows_in(server, new_name, "large_1") == 0
     assert list(spool_root().iterdir()) == []
+
+
+def test_no_role_is_made_before_every_byte_was_checked(
+    target: Target, database: Database, server: Server, new_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = identifier(f"gone_{uuid.uuid4().hex[:10]}")
+    database.execute(compose("CREATE ROLE {}", role))
+    database.execute(compose("ALTER TABLE public.small_2 OWNER TO {}", role))
+    backup_id = back_up(target).details["backup_id"]
+    change_a_small_file(target, backup_id)
+    database.execute(compose("DROP OWNED BY {}", role))
+    database.execute(compose("DROP ROLE {}", role))
+    monkeypatch.setattr(FolderStore, "local_folder", lambda *_: None)
+    with pytest.raises(DamagedBackup):
+        restore(target, into=new_name, jobs=2, create_roles=True)
+    assert server_roles(server, "gone_") == []
+
+
+def server_roles(server: Server, prefix: str) -> list[str]:
+    with server.connect() as connection:
+        rows = connection.rows(
+            "SELECT rolname AS name FROM pg_roles WHERE starts_with(rolname, %(prefix)s)", {"prefix": prefix}
+        )
+    return [row["name"] for row in rows]
 
 
 def test_a_store_that_is_gone_meanwhile_is_what_the_error_names(
