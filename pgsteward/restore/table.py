@@ -169,6 +169,7 @@ def _look(order: Order, ready: Ready, pattern: str, key: tuple[str, ...], shown:
         now = read_table(session, key_of_table)
         _refuse_without_rights(session, now)
     if now is not None:
+        _refuse_lacking(order, key_of_table)
         strangers = [name for name in key if now.column(name) is None]
         if strangers:
             raise PreconditionError(
@@ -206,6 +207,29 @@ def _refuse_moving(order: Order, table: Key) -> None:
                 f"a restore places the rows of {quote_name(*table)} anew among the partitions of"
                 f" {quote_name(*relation.moves_within)}: name that one"
             )
+
+
+def _refuse_lacking(order: Order, table: Key) -> None:
+    """Make sure that all rows of the table are in the backup: others would count as rows that came since.
+
+    Raises:
+        PreconditionError: Some were left out; the merge would delete them.
+    """
+    assert order.part is not None
+    manifest, lacking = order.manifest, []
+    if parts.as_listed(table) not in order.part.rows_of:  # partitioned, or left out itself
+        names = {quote_name(*parts.as_it_is(manifest, key)) for key in order.part.filled}
+        lacking += [what for what in manifest.not_in_dump if what.partition(": ")[0] in names]
+        if any(each.startswith(("--table=", "--schema=")) for each in manifest.arguments):
+            lacking.append("partitions, if it was made without some of them")
+    if "--enable-row-security" in manifest.arguments:
+        lacking.append("rows that row-level security hid from it")
+    if lacking:
+        raise PreconditionError(
+            f"backup {manifest.backup_id} lacks rows of {quote_name(*table)}, which can't be told from those"
+            f" that came since: {'; '.join(lacking[:5])}; take another backup, name one partition, or restore"
+            " the table into a database of its own (restore --table)"
+        )
 
 
 def _open(login: Login) -> Connection:

@@ -198,6 +198,26 @@ def test_what_is_not_one_table_is_refused(target: Target) -> None:
         parse_key("a, b c")
 
 
+def test_rows_that_were_left_out_of_the_backup_are_not_taken_for_new_ones(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute(CONTENT)
+    left_out = {"compress": "gzip:1", "exclude_table_data": ["public.bag", "public.events_2"]}
+    target = make_target(database, tmp_path, backup=left_out)
+    backup_id = str(back_up(target).details["backup_id"])
+    with pytest.raises(PreconditionError, match=r"lacks rows of public\.bag.*: public\.bag: left out"):
+        restore_table(target, "bag", backup_id)
+    with pytest.raises(PreconditionError, match=r"lacks rows of public\.events, .*: public\.events_2: left"):
+        restore_table(target, "events", backup_id)
+    assert brought(target, "events_1", what=backup_id).details["merge_script"] is None
+    some = ["public.events", "public.bag"]
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1", "tables": some})
+    backup_id = str(back_up(target).details["backup_id"])
+    with pytest.raises(PreconditionError, match=r"lacks rows of public\.events, .* without some of them"):
+        restore_table(target, "events", backup_id)
+    assert brought(target, "bag", what=backup_id).details["merge_script"] is None
+
+
 def test_a_role_that_lacks_a_right_is_told_which(database: Database, tmp_path: Path, target: Target) -> None:
     role = identifier(f"o'brien {database.dbname}")
     database.execute(compose("CREATE ROLE {} LOGIN CREATEDB PASSWORD 'x'", role))
