@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import logging
 import os
 import shutil
 import threading
@@ -29,6 +30,8 @@ from pgsteward.errors import PreconditionError
 from pgsteward.progress import Progress
 from pgsteward.restore.fetch import fetch, kept_as
 from pgsteward.storage import Store
+
+log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _SOON_S, _LATE_S = 0.01, 5.0
@@ -106,6 +109,8 @@ class Arriving:
     def wait_for(self, count: int) -> None:
         """Wait until so many of the largest are here, and put pipes in the places of all that are not.
 
+        Where the folder can hold no pipes, all files are waited for.
+
         Raises:
             StewardError: What ended the download.
         """
@@ -114,7 +119,10 @@ class Arriving:
             while not wanted <= self._here:
                 self.check()
                 self._changed.wait(_POLL_S)
-            self._put_pipes()
+            can_begin = self._put_pipes()
+        if not can_begin:
+            self.wait_for_all()
+            return
         self._awaited = False
         self._start(self._look_for_readers)
 
@@ -161,7 +169,8 @@ class Arriving:
                 heapq.heappush(self._replaced, pipe)
             self._changed.notify_all()
 
-    def _put_pipes(self) -> None:
+    def _put_pipes(self) -> bool:
+        """Return whether the folder can hold them; a network share may not."""
         pipes = self._folder / "pipes"
         pipes.mkdir(mode=0o700)
         for number, file in enumerate(self._files):
@@ -175,8 +184,12 @@ class Arriving:
             except FileExistsError:
                 continue
             except OSError as exc:
-                raise PreconditionError(f"{pipes} can't hold named pipes: {exc.strerror}") from exc
+                if self._missing:  # it could hold the first one
+                    raise PreconditionError(f"{pipes} can hold no more pipes: {exc.strerror}") from exc
+                log.info("nothing is loaded before all files are here: %s holds no pipes (%s)", pipes, exc)
+                return False
             self._missing[file.path] = pipe
+        return True
 
     def _look_for_readers(self) -> None:
         """Feed whoever waits at a pipe whose file has come.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -133,6 +136,29 @@ def test_tables_are_loaded_while_other_files_still_come(
     assert len(held) >= 5  # two small tables, an empty one, large objects and their list
     assert scratch(server) == []
     assert list(spool_root().iterdir()) == []
+
+
+def test_where_the_spool_holds_no_pipes_all_files_come_first(
+    target: Target, server: Server, new_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    read = FolderStore.read
+    late = threading.Event()
+
+    def slowly(store: FolderStore, key: str) -> Iterator[bytes]:
+        if key.endswith(small):
+            late.wait(0.5)
+        return read(store, key)
+
+    backup_id = back_up(target).details["backup_id"]
+    small = min(data_files(stored_manifest(target, backup_id)), key=lambda file: file.size_bytes).path
+    monkeypatch.setattr(FolderStore, "local_folder", lambda *_: None)
+    monkeypatch.setattr(FolderStore, "read", slowly)
+    monkeypatch.setattr(os, "mkfifo", refused)
+    result = restore(target, into=new_name, jobs=2)
+    assert (result.status, result.details["proof"]["equal"]) == ("ok", True)
 
 
 def test_a_byte_that_differs_in_a_late_file_fails_the_restore_by_its_name(
