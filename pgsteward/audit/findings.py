@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pgsteward.audit import ddl
-from pgsteward.audit.duplicates import find_superfluous
+from pgsteward.audit.duplicates import Superfluous, find_superfluous
 from pgsteward.audit.foreign_keys import find_unsupported
 from pgsteward.audit.invalid import find_invalid
 from pgsteward.audit.inventory import ForeignKey, Index, Inventory
 from pgsteward.audit.problem import Problem
 from pgsteward.audit.required import Required
 from pgsteward.audit.sizes import Sizes
-from pgsteward.audit.usage import Usage
+from pgsteward.audit.usage import Usage, only_support
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection
 from pgsteward.relations import is_excluded
@@ -60,13 +60,11 @@ def find_problems(
             is_excluded(exclude, key.schema, key.name) or is_excluded(exclude, key.schema, key.table_name)
         )
     ]
-    could_go: dict[int, tuple[str, Index, str]] = {}
-    for found in find_superfluous(inventory, asked_for(required)):
-        could_go[found.index.oid] = (found.kind, found.index, found.reason)
-    for usage in used:
-        if usage.verdict == "unused":
-            could_go.setdefault(usage.index.oid, ("unused", usage.index, usage.why))
-    going = {oid: each for oid, each in could_go.items() if oid not in excluded}
+    spoken_of = [usage for usage in used if usage.index.oid not in excluded]
+    superfluous = [
+        found for found in find_superfluous(inventory, asked_for(required)) if found.index.oid not in excluded
+    ]
+    going = choose_going(inventory, superfluous, spoken_of)
     again = ddl.definitions(connection, inventory, [index for _, index, _ in going.values()])
     problems += [
         Problem(
@@ -81,6 +79,34 @@ def find_problems(
         for oid, (kind, index, reason) in going.items()
     ]
     return problems
+
+
+def choose_going(
+    inventory: Inventory, superfluous: Sequence[Superfluous], used: Iterable[Usage]
+) -> dict[int, tuple[str, Index, str]]:
+    """Return by OID what could go, all of it together, with kind and reason.
+
+    An unused index stays where it is to take over the work of a superfluous one (of two that are alike the
+    planner reads one), or where a foreign key would be left without any.
+    """
+    going: dict[int, tuple[str, Index, str]] = {
+        found.index.oid: (found.kind, found.index, found.reason) for found in superfluous
+    }
+    heirs = {_whole(found.by, inventory).oid for found in superfluous}
+    for usage in used:
+        index = usage.index
+        if usage.verdict != "unused" or index.oid in going or index.oid in heirs:
+            continue
+        if not only_support(index, inventory, going):
+            going[index.oid] = ("unused", index, usage.why)
+    return going
+
+
+def _whole(index: Index, inventory: Inventory) -> Index:
+    """Return the partitioned index that an index is a part of, in the end; of any other itself."""
+    while index.parent_oid is not None:
+        index = inventory.by_oid[index.parent_oid]
+    return index
 
 
 def asked_for(required: Iterable[Required]) -> set[int]:

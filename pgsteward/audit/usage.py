@@ -197,13 +197,17 @@ def why_needed(index: Index, inventory: Inventory) -> str:
         return "belongs to an extension"
     if index.has_expressions:
         return "the planner may use its statistics of an expression"
-    alone = _only_support(index, inventory)
+    alone = only_support(index, inventory)
     return f"supports the foreign key {alone}" if alone else ""
 
 
-def _only_support(index: Index, inventory: Inventory) -> str:
-    """Return the foreign key that nothing but this index supports."""
-    others = [other for other in inventory.by_table[index.table_oid] if other.oid != index.oid]
+def only_support(index: Index, inventory: Inventory, going: Collection[int] = ()) -> str:
+    """Return the foreign key that nothing but this index supports, once those that go are gone."""
+    others = [
+        other
+        for other in inventory.by_table[index.table_oid]
+        if other.oid != index.oid and other.oid not in going
+    ]
     for key in inventory.keys_of(index.table_oid):
         if supports(index, key) and not any(supports(other, key) for other in others):
             return key.name

@@ -11,10 +11,11 @@ import pytest
 from pgsteward.audit.ddl import free_name, tail_of
 from pgsteward.audit.duplicates import find_superfluous
 from pgsteward.audit.foreign_keys import find_unsupported
+from pgsteward.audit.findings import choose_going
 from pgsteward.audit.inventory import ForeignKey, Index, Inventory, Key
 from pgsteward.audit.problem import Problem
 from pgsteward.audit.required import find_named
-from pgsteward.audit.usage import Counter, Observation, judge
+from pgsteward.audit.usage import Counter, Observation, judge, judge_all
 from pgsteward.report.units import plural
 
 NOW = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -243,6 +244,39 @@ def test_no_scan_is_evidence_only_where_somebody_has_counted_for_long(
     said: str, found: Index, facts: dict[str, Any]
 ) -> None:
     assert verdict(found, **facts) == said
+
+
+@pytest.mark.parametrize(
+    ("indexes", "keys", "scanned", "going"),
+    [
+        pytest.param([index(1, "a"), index(2, "a")], (), {2}, {2: "duplicate"}, id="its-twin-is-read"),
+        pytest.param([index(1, "a"), index(2, "ab")], (), {1}, {1: "redundant"}, id="the-shorter-is-read"),
+        pytest.param([index(1, "a"), index(2, "b")], (), {1}, {2: "unused"}, id="nobody-needs-it"),
+        pytest.param(
+            [
+                index(1, "a"),
+                index(2, "ab", parent_oid=3),
+                index(3, "ab", kind="I", table_kind="p", table_oid=2),
+            ],
+            (),
+            {1},
+            {1: "redundant"},
+            id="a-part-takes-over",
+        ),
+        pytest.param(
+            [index(1, "ab"), index(2, "ac")], (key("a"),), set(), {1: "unused"}, id="the-key-keeps-one"
+        ),
+    ],
+)
+def test_what_goes_together_leaves_one_to_do_the_work(
+    indexes: list[Index], keys: tuple[ForeignKey, ...], scanned: set[int], going: dict[int, str]
+) -> None:
+    inventory = Inventory(tuple(indexes), keys)
+    seen = {each.oid: NOW - MONTH for each in indexes}
+    counters = {each.oid: Counter(int(each.oid in scanned), 0) for each in indexes}
+    used = judge_all(inventory, [Observation("primary", NOW - MONTH, counters)], seen, NOW, MONTH)
+    found = choose_going(inventory, find_superfluous(inventory), used)
+    assert {oid: kind for oid, (kind, _, _) in found.items()} == going
 
 
 def test_a_partitioned_index_is_judged_by_all_its_parts() -> None:
