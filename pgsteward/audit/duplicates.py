@@ -77,7 +77,9 @@ def _worth(index: Index) -> tuple[object, ...]:
 
 def is_duplicate(index: Index, other: Index) -> bool:
     """Tell whether another index does everything that this one does."""
-    return index.shape == other.shape and _may_go(index, other)
+    return (
+        index.shape == other.shape and index.method_options == other.method_options and _may_go(index, other)
+    )
 
 
 def is_prefix(index: Index, other: Index) -> bool:

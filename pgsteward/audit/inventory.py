@@ -46,6 +46,8 @@ class Index:
         table_kind: ``r`` table, ``p`` partitioned, ``m`` materialized view.
         key_count: How many columns are keys; an unreadable index has no `keys`.
         predicate: As PostgreSQL writes it; None for an index on all rows, and where it could not be read.
+        method_options: ``WITH`` of methods where it decides what an index finds, and how fast: BRIN's
+            ``pages_per_range``, those of extensions.
         builder_pid: Who builds an invalid one now, or works on its table so that it may well be.
         is_readable: Its expressions and its predicate could be read: nobody holds its table locked.
     """
@@ -78,6 +80,7 @@ class Index:
     is_referenced: bool
     is_of_extension: bool
     builder_pid: int | None
+    method_options: str | None = None
     predicate: str | None = None
     is_readable: bool = True
 

@@ -59,6 +59,8 @@ SELECT i.indexrelid::int8                                                   AS o
           FROM pg_attribute AS a
          WHERE a.attrelid = i.indexrelid
            AND a.attoptions IS NOT NULL)                                    AS class_options,
+       CASE WHEN am.amname NOT IN ('btree', 'hash', 'gist', 'gin', 'spgist')
+            THEN c.reloptions::text END                                     AS method_options,
        k.conname                                                            AS constraint_name,
        k.contype::text                                                      AS constraint_type,
        i.indexrelid IN (SELECT f.conindid FROM referenced AS f)             AS is_referenced,

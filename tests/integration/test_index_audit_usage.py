@@ -82,6 +82,16 @@ def test_every_finding_can_be_mended_and_taken_back_by_its_statements(shop: Data
     )
 
 
+def test_only_options_that_decide_what_is_found_tell_copies_apart(shop: Database, tmp_path: Path) -> None:
+    for name, pages in (("coarse", 128), ("fine", 8), ("fine_too", 8)):
+        shop.execute(
+            f"CREATE INDEX {name} ON orders USING brin (day) WITH (pages_per_range = {pages})".encode()
+        )
+    found = look(shop, tmp_path)
+    copies = {each["object"] for each in found["problems"] if each["kind"] == "duplicate"}
+    assert {name.removeprefix("public.") for name in copies} == {"fine_too"}
+
+
 def test_a_verdict_needs_time_and_the_day_an_index_was_seen_first(shop: Database, tmp_path: Path) -> None:
     scan(shop)
     found = look(shop, tmp_path)

@@ -10,8 +10,8 @@ import pytest
 
 from pgsteward.audit.ddl import free_name, tail_of
 from pgsteward.audit.duplicates import find_superfluous
-from pgsteward.audit.foreign_keys import find_unsupported
 from pgsteward.audit.findings import choose_going
+from pgsteward.audit.foreign_keys import find_unsupported
 from pgsteward.audit.inventory import ForeignKey, Index, Inventory, Key
 from pgsteward.audit.problem import Problem
 from pgsteward.audit.required import find_named
@@ -110,6 +110,14 @@ def descending(found: Index) -> Index:
         pytest.param([index(1, "a"), index(2, "a", predicate="(b > 1)")], {}, id="other-rows"),
         pytest.param([index(1, "a"), descending(index(2, "a"))], {}, id="other-order"),
         pytest.param([index(1, "a"), index(2, "a", method="hash")], {}, id="other-method"),
+        pytest.param(
+            [
+                index(1, "a", method="brin"),
+                index(2, "a", method="brin", method_options="{pages_per_range=8}"),
+            ],
+            {},
+            id="other-options-of-the-method",
+        ),
         pytest.param([index(1, "a", method="gin"), index(2, "ab", method="gin")], {}, id="no-prefix-in-gin"),
         pytest.param(
             [index(1, "a", is_replica_identity=True, is_unique=True), index(2, "a")],
