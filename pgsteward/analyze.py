@@ -24,7 +24,8 @@ from pgsteward.analyze_plan import (
 )
 from pgsteward.errors import LockTimeout, StewardError
 from pgsteward.ledger import Ledger, Outcome
-from pgsteward.postgres import Connection, Row, compose, connect, identifier, operation_lock
+from pgsteward.postgres import Connection, Row, compose, connect, identifier
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
     Relation,

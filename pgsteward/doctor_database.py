@@ -13,6 +13,7 @@ from pgsteward.doctor import Check, CheckStatus
 from pgsteward.errors import ConfigError, PreconditionError, StewardError
 from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.postgres import Connection, Row, quote_name
+from pgsteward.postgres_lock import refuse_pooler
 from pgsteward.relations import find_table
 from pgsteward.results import Note
 from pgsteward.session_checks import choose_expiry
@@ -116,7 +117,7 @@ def _connection_fix(exc: StewardError) -> str:
 
 
 def _server(target: Target, connection: Connection, purpose: Purpose) -> Iterator[Check]:
-    postgres.refuse_pooler(connection)
+    refuse_pooler(connection)
     check = f"server ({purpose})"
     version = connection.server_version
     major = version // 10_000

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pgsteward import postgres, results
+from pgsteward import results
 from pgsteward.audit.create import drop_leftovers as drop_unfinished_indexes
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
 from pgsteward.postgres import Row
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.restore import side
 from pgsteward.restore.replaced import drop_old
 from pgsteward.restore.scratch import Dropped
@@ -61,7 +62,7 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
     """
     began = time.monotonic()
     tally = _Tally()
-    with postgres.operation_lock(target.login("backup"), "backup") as session:
+    with operation_lock(target.login("backup"), "backup") as session:
         owner = session.row(load("whose_mark"))
         stores = target.stores()
         if (spool := spool_store(target)) is not None:

@@ -21,16 +21,8 @@ from pgsteward import sql
 from pgsteward.errors import DatabaseUnavailable, PreconditionError, StewardError
 from pgsteward.hold_ups import hold_ups, name_hold_ups
 from pgsteward.places import state_folder
-from pgsteward.postgres import (
-    Connection,
-    Login,
-    Row,
-    compose,
-    connect,
-    identifier,
-    operation_lock,
-    quote_name,
-)
+from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, quote_name
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.relations import name_holder
 from pgsteward.results import Item, Note
 from pgsteward.targets import Target

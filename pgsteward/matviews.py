@@ -29,7 +29,8 @@ from pgsteward.matview_changes import (
     why_changed,
     without_path,
 )
-from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, operation_lock, raw
+from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, raw
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
     Relation,

@@ -19,7 +19,7 @@ from pgsteward import results, sql
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, backup_prefix, catalog_prefix
 from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.ledger import Ledger
-from pgsteward.postgres import operation_lock
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
 from pgsteward.storage import ObjectVersion, Store

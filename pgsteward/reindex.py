@@ -19,7 +19,8 @@ from pgsteward.hold_ups import hold_ups, name_hold_ups
 from pgsteward.index_bloat import Census, status_without_candidates, take_census
 from pgsteward.ledger import Ledger
 from pgsteward.leftovers import LOCK, drop_marked
-from pgsteward.postgres import Connection, connect, operation_lock
+from pgsteward.postgres import Connection, connect
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.reindex_plan import Limits, Plan, make_plan
 from pgsteward.reindex_run import Run

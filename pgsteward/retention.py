@@ -21,7 +21,7 @@ from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreU
 from pgsteward.keep_rules import Decision, apply_policy, asks_first
 from pgsteward.ledger import Ledger
 from pgsteward.old_versions import hidden_only, retained
-from pgsteward.postgres import operation_lock
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
 from pgsteward.retention_catalog import Catalog, newest_id, refuse_strangers, survey

@@ -20,7 +20,8 @@ from pgsteward import results
 from pgsteward.config import SessionTable
 from pgsteward.errors import ConfigError, QueryFailed, StewardError
 from pgsteward.ledger import Ledger
-from pgsteward.postgres import Connection, Login, connect, operation_lock, quote_name
+from pgsteward.postgres import Connection, Login, connect, quote_name
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import Relation, current_role

@@ -17,7 +17,8 @@ from pgsteward.backup.lock_watch import OURS
 from pgsteward.config import VacuumConfig
 from pgsteward.horizon import holders_as_json, horizon_holders, name_horizon_holders
 from pgsteward.ledger import Ledger
-from pgsteward.postgres import Connection, Row, connect, operation_lock
+from pgsteward.postgres import Connection, Row, connect
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import find_table, leaves, maintain_fix, name_holder
 from pgsteward.results import StepResult

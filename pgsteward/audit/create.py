@@ -23,16 +23,8 @@ from pgsteward.audit.required import Required
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
 from pgsteward.hold_ups import Patience, hold_ups, name_blockers, name_hold_ups
 from pgsteward.ledger import Ledger
-from pgsteward.postgres import (
-    Connection,
-    Login,
-    as_written,
-    compose,
-    connect,
-    identifier,
-    operation_lock,
-    quote_name,
-)
+from pgsteward.postgres import Connection, Login, as_written, compose, connect, identifier, quote_name
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import find_relation, owner_fix
 from pgsteward.results import Item, Note

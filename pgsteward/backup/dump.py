@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from pgsteward import postgres, results
+from pgsteward import results
 from pgsteward.backup import archive, completeness, readme
 from pgsteward.backup.anomalies import history, unlikely
 from pgsteward.backup.beside import Beside
@@ -38,6 +38,7 @@ from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, Transien
 from pgsteward.interlock import let_rebuild_finish
 from pgsteward.pgtools import find_clients
 from pgsteward.postgres import Connection
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import Item, Note, StepResult
@@ -72,7 +73,7 @@ def back_up(
     began = time.monotonic()
     with (
         Beside("clients", lambda wanted: find_clients(target.settings.client_dirs, wanted)) as clients,
-        postgres.operation_lock(target.login("backup"), "backup") as session,
+        operation_lock(target.login("backup"), "backup") as session,
     ):
         recipients = _recipients(target)
         if not dry_run:

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from pgsteward import postgres, results
+from pgsteward import results
 from pgsteward.backup.catalog import newest_id, problem_of
 from pgsteward.backup.copying import copy_backup
 from pgsteward.backup.home import home_store, spool_store
@@ -22,6 +22,7 @@ from pgsteward.errors import (
     VerificationFailed,
 )
 from pgsteward.postgres import Connection
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.retention import remove_backup
@@ -56,7 +57,7 @@ def upload(
     if len(target.settings.stores) == 1 and spool is None:
         return results.skipped("upload", target.name, f"{home.name} is the only store of this target")
     made_in = [home] if spool is None or spool.name == home.name else [home, spool]
-    with postgres.operation_lock(target.login("backup"), "backup") as session:
+    with operation_lock(target.login("backup"), "backup") as session:
         if (
             backup_id is None
             and (spool is not None or dry_run)

@@ -15,19 +15,8 @@ from datetime import UTC, datetime
 
 from pgsteward import sql
 from pgsteward.errors import DatabaseUnavailable, LockTimeout, PreconditionError, QueryFailed, StewardError
-from pgsteward.postgres import (
-    LOCK_SPACE,
-    Connection,
-    Login,
-    compose,
-    connect,
-    identifier,
-    join,
-    literal,
-    operation_lock,
-    raw,
-    try_lock,
-)
+from pgsteward.postgres import Connection, Login, compose, connect, identifier, join, literal, raw
+from pgsteward.postgres_lock import LOCK_SPACE, operation_lock, try_lock
 from pgsteward.restore.fetch import remove_dead_spools
 from pgsteward.results import Item, Note
 

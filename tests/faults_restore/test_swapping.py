@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from pgsteward.errors import StewardError
-from pgsteward.postgres import compose, connect, identifier, operation_lock
+from pgsteward.postgres import compose, connect, identifier
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.restore import swap
 from tests.faults.proxy import WAIT_S, Hold
 from tests.faults_restore.scene import Outcome, Scene, fault, names_in, play, striking

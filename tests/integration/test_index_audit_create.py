@@ -14,7 +14,7 @@ from pgsteward.audit.ddl import MARK
 from pgsteward.errors import PreconditionError
 from pgsteward.index_audit import audit
 from pgsteward.janitor import clean_up
-from pgsteward.postgres import operation_lock
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.results import StepResult
 from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import facts_of, invalid_indexes, temporary_role

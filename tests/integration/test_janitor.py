@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from pgsteward import postgres
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.home import mark
@@ -18,6 +17,7 @@ from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
 from pgsteward.errors import PreconditionError
 from pgsteward.janitor import clean_up
 from pgsteward.postgres import Row
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.sql import load
 from pgsteward.storage import selftest
 from pgsteward.targets import Target
@@ -161,6 +161,6 @@ def test_a_store_that_cannot_be_asked_is_unknown_and_the_others_are_cleaned(
 
 
 def test_the_janitor_waits_for_no_backup_that_is_at_work(target: Target, database: Database) -> None:
-    with postgres.operation_lock(database.login, "backup"):
+    with operation_lock(database.login, "backup"):
         with pytest.raises(PreconditionError, match="another backup run"):
             clean_up(target)

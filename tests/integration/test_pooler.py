@@ -15,7 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pgsteward import postgres
 from pgsteward.children import Children, free_port
 from pgsteward.errors import PreconditionError
-from pgsteward.postgres import Login, operation_lock
+from pgsteward.postgres import Login
+from pgsteward.postgres_lock import operation_lock, refuse_pooler
 from tests.conftest import missing
 from tests.servers import Database
 
@@ -74,7 +75,7 @@ def test_a_pooler_is_refused_by_name_and_not_by_a_clash_of_prepared_statements(p
             postgres.connect(pooled, purpose="test") as connection,
             pytest.raises(PreconditionError, match="connection pooler sits between"),
         ):
-            postgres.refuse_pooler(connection)
+            refuse_pooler(connection)
     with pytest.raises(PreconditionError, match="point conninfo at PostgreSQL itself"):
         with operation_lock(pooled, "backup"):
             raise AssertionError("the lock of a run must never be given out by a pooler")
@@ -82,4 +83,4 @@ def test_a_pooler_is_refused_by_name_and_not_by_a_clash_of_prepared_statements(p
 
 def test_postgresql_itself_is_not_taken_for_a_pooler(database: Database) -> None:
     with operation_lock(database.login, "backup") as connection:
-        postgres.refuse_pooler(connection)
+        refuse_pooler(connection)

@@ -18,7 +18,7 @@ from pgsteward.errors import (
     PreconditionError,
     StoreFailed,
 )
-from pgsteward.postgres import operation_lock
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.retention import prune, remove_backup
 from pgsteward.storage.folder import FolderStore
 from pgsteward.targets import Target

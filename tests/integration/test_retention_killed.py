@@ -19,7 +19,7 @@ from pgsteward.backup.home import mark
 from pgsteward.backup.manifest import MARK, backup_prefix
 from pgsteward.backup.upload import upload
 from pgsteward.janitor import clean_up
-from pgsteward.postgres import operation_lock
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.retention import prune
 from pgsteward.sql import load
 from pgsteward.targets import Target

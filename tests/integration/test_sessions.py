@@ -17,7 +17,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from pgsteward.errors import ConfigError, PreconditionError
-from pgsteward.postgres import Login, compose, identifier, operation_lock, raw
+from pgsteward.postgres import Login, compose, identifier, raw
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.session_pace import Watch
 from pgsteward.sessions import clean_sessions
 from tests.integration.backup_targets import make_target
