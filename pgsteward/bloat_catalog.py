@@ -36,13 +36,15 @@ class Catalog:
     def row_count(self, index: Row) -> float:
         """Return how many entries an index should have now; negative when nobody knows.
 
-        As the planner does it: rows per page when they were last counted, times the pages of today.
+        As the planner does it: rows per page when they were last counted, times the pages of today. Of a GIN
+        index the table's are taken: a build counts its entries, of which a row has many, VACUUM the rows.
         """
         heap = self.heaps.get(index["table_oid"])
         size = self.sizes.get(index["table_oid"])
-        if heap is None or not heap["pages"] or size is None or index["row_count"] < 0:
-            return float(index["row_count"])
-        return float(index["row_count"]) * size / self.block_size / int(heap["pages"])
+        rows = float((heap if heap is not None and index["method"] == "gin" else index)["row_count"])
+        if heap is None or not heap["pages"] or size is None or rows < 0:
+            return rows
+        return rows * size / self.block_size / int(heap["pages"])
 
     def needed_bytes(self, index: Row, columns: Columns) -> tuple[int, str | None]:
         """Return a B-tree's size after a rebuild by the statistics; 0 and the reason if they can't say."""

@@ -232,6 +232,9 @@ def test_what_has_no_measure_is_compared_with_its_own_history(database: Database
     database.execute("REINDEX TABLE t")
     rebuilt = detect(target)
     assert (rebuilt.status, rebuilt.details["bloated"]) == ("ok", [])
+    database.execute("VACUUM ANALYZE t")  # a GIN index that was just built counts its entries, not its rows
+    counted = detect(target)
+    assert (counted.status, counted.details["bloated"]) == ("ok", [])
 
 
 @pytest.mark.contrib
