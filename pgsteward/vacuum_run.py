@@ -1,7 +1,8 @@
 """One VACUUM, and whether it did what it was for.
 
-VACUUM ends with success when it had no right to work: it only warns. Every warning is a failure here, and
-success is believed when the server's own record of it has moved, its age too where that was the reason.
+VACUUM ends with success when it had no right to work: it only warns. It warns as well where it did its work
+but somebody keeps the oldest transactions. So success is believed when the server's own record of it has
+moved, its age too where that was the reason, and a warning is never passed over.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ def vacuum(
         warnings = [notice for notice in notices if notice.severity == "WARNING"]
         if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
             return Outcome(due, "locked", f"{due.reason}; locked by {_who_locks(connection, due)}")
-        if warnings:
-            said = "; ".join(notice.message for notice in warnings)
-            return Outcome(due, "failed", f"{said}; run: {maintain_fix(connection, relation)}")
         after = _wait_for_the_record(connection, due, before)
+        said = "; ".join(notice.message for notice in warnings)
+        if said and after is not None and after["last_vacuum"] == before["last_vacuum"]:
+            return Outcome(due, "failed", f"{said}; run: {maintain_fix(connection, relation)}")
     except LockTimeout:
         return Outcome(due, "locked", f"{due.reason}; stayed locked by {_who_locks(connection, due)}")
     except StewardError as exc:
@@ -107,7 +108,8 @@ def vacuum(
         "seconds": round(time.monotonic() - started, 3),
     }
     log.info("%s vacuumed, %d dead rows stay", relation.qualified, after["dead_rows"])
-    return Outcome(due, "vacuumed", facts=facts, stays=what_stays(due, after, limits))
+    stays = "; ".join(filter(None, (said, what_stays(due, after, limits))))
+    return Outcome(due, "vacuumed", facts=facts, stays=stays)
 
 
 def what_stays(due: Due, after: Row, limits: tuple[float, float]) -> str:

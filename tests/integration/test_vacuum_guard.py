@@ -17,6 +17,7 @@ from pgsteward.demo.server import EmbeddedPostgres
 from pgsteward.postgres import compose, identifier, literal
 from pgsteward.results import StepResult
 from pgsteward.vacuum import vacuum_tables
+from tests.faults.clusters import own_cluster
 from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import facts_of, flush_counters, standby, temporary_role, wait_until
 from tests.servers import TEST_SETTINGS, Database, Server
@@ -148,6 +149,22 @@ def test_who_keeps_a_table_old_is_named_and_then_it_works(database: Database, tm
     holder = next(each for each in found.as_json()["horizon"] if each["gid"] == gid)
     assert holder["age_xids"] > 80_000
     assert guard(database, tmp_path).status == "ok"
+
+
+def test_a_horizon_that_is_older_than_the_server_likes_is_no_want_of_rights(
+    server: Server, tmp_path: Path
+) -> None:
+    with own_cluster(server, tmp_path / "own", {"autovacuum_freeze_max_age": "100000"}) as cluster:
+        cluster.server.create("shop")
+        database = Database(cluster.server, "shop")
+        make_orders(database)
+        with prepared(database) as gid:
+            use_up_transactions(database, 110_000)
+            found = guard(database, tmp_path)
+    assert not found.failed
+    note = next(note for note in found.findings if note.object == ORDERS)
+    assert "cutoff for removing and freezing tuples is far in the past" in note.reason
+    assert f"prepared transaction {gid!r}" in note.reason
 
 
 @pytest.mark.parametrize("kind", HOLDERS)
