@@ -102,7 +102,7 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         }
         text = literal(MARK + json.dumps(mark))
         live.execute(compose("COMMENT ON SCHEMA {} IS {}", identifier(schema), text))
-    live.execute(compose("ANALYZE {}", identifier(*side)))
+        live.execute(compose("ANALYZE {}", identifier(*side)))
     return Side(schema, table.key[1], here[0])
 
 

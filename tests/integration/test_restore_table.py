@@ -247,6 +247,17 @@ def test_nothing_is_left_where_the_copy_is_not_what_was_restored(
     monkeypatch.setattr(table_module, "compare_rows", breaks)
     with pytest.raises(KeyboardInterrupt):
         restore_table(target, "bag")
+    monkeypatch.setattr(table_module, "compare_rows", compare_rows)
+    execute = Connection.execute
+
+    def ended(session: Connection, statement: Any, *args: Any) -> Any:
+        if not isinstance(statement, (bytes, str)) and "ANALYZE" in statement.as_string():
+            raise KeyboardInterrupt
+        return execute(session, statement, *args)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Connection, "execute", ended)
+        restore_table(target, "bag")
     copy_out = Connection.copy_out
     monkeypatch.setattr(Connection, "copy_out", lambda *args: list(copy_out(*args))[:-1])
     with pytest.raises(VerificationFailed, match="is not what was restored"):
