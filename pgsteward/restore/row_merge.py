@@ -23,6 +23,8 @@ from pgsteward.restore.side import Side
 
 _WRITTEN = ("DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "bytea_output", "lc_monetary")
 """Settings that the text of values depends on, so that the merge compares as was compared."""
+_HIDDEN = "row_security"
+"""Off: what a policy hides from whoever runs the merge would be missing, and be inserted once more."""
 
 Merge = Mapping[str, str | None]
 
@@ -55,7 +57,10 @@ def statements(found: Pair, side: Side, differences: Differences) -> Merge:
 
 def script(merge: Merge, found: Pair, differences: Differences) -> str:
     """Return the statements as one script, which changes nothing until somebody has put COMMIT in it."""
-    settings = [compose("SET LOCAL {} = {};", identifier(n.lower()), literal(SETTINGS[n])) for n in _WRITTEN]
+    settings = [
+        compose("SET LOCAL {} = {};", identifier(n.lower()), literal(SETTINGS[n]))
+        for n in (*_WRITTEN, _HIDDEN)
+    ]
     if any(column.type.startswith("reg") for column in found.then.columns):
         settings.append(compose("SET LOCAL search_path = '';"))
     says = {

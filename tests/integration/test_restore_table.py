@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgsteward.backup.dump import back_up
-from pgsteward.errors import ConfigError, PreconditionError, VerificationFailed
+from pgsteward.errors import ConfigError, PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.janitor import clean_up
 from pgsteward.postgres import Connection, compose, identifier, literal
 from pgsteward.report.page import step_page
@@ -149,6 +149,27 @@ def test_rows_without_a_key_are_compared_as_wholes(database: Database, changed: 
         restore_table(changed, "bag", key=("c",))
 
 
+def test_rows_that_a_policy_hides_are_not_merged_back_once_more(database: Database, target: Target) -> None:
+    database.execute("DELETE FROM bag WHERE a = 0")
+    result = brought(target, "bag")
+    role = identifier(f"merger of {database.dbname}")
+    schema = identifier(str(result.details["side_table"]).split(".")[0])
+    database.execute(compose("CREATE ROLE {}", role))
+    try:
+        database.execute(compose("GRANT ALL ON SCHEMA {} TO {}", schema, role))
+        database.execute(compose("GRANT ALL ON ALL TABLES IN SCHEMA public, {} TO {}", schema, role))
+        database.execute("ALTER TABLE bag ENABLE ROW LEVEL SECURITY")
+        database.execute("CREATE POLICY p ON bag USING (a = 9) WITH CHECK (true)")
+        script = str(result.details["merge_script"]).replace("ROLLBACK;", "COMMIT;")
+        as_role = compose("SET ROLE {};", role).as_string() + script
+        with pytest.raises(QueryFailed, match="row-level security"):
+            database.execute(as_role.encode())
+        assert database.value("SELECT count(*) FROM bag") == 7
+    finally:
+        database.execute(compose("DROP OWNED BY {} CASCADE", role))
+        database.execute(compose("DROP ROLE {}", role))
+
+
 def test_a_partitioned_table_is_one_table_with_a_key_of_two_columns(
     database: Database, changed: Target
 ) -> None:
@@ -255,9 +276,10 @@ def test_nothing_is_left_where_the_copy_is_not_what_was_restored(
             raise KeyboardInterrupt
         return execute(session, statement, *args)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Connection, "execute", ended)
+    monkeypatch.setattr(Connection, "execute", ended)
+    with pytest.raises(KeyboardInterrupt):
         restore_table(target, "bag")
+    monkeypatch.setattr(Connection, "execute", execute)
     copy_out = Connection.copy_out
     monkeypatch.setattr(Connection, "copy_out", lambda *args: list(copy_out(*args))[:-1])
     with pytest.raises(VerificationFailed, match="is not what was restored"):
