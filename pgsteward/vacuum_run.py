@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 from pgsteward import sql
 from pgsteward.errors import LockTimeout, StewardError
@@ -25,6 +25,7 @@ Verdict = Literal["vacuumed", "skipped", "locked", "unknown", "failed"]
 
 _BUFFERS_SINCE = 160000
 _LOCK_NOT_AVAILABLE = "55P03"
+_BARELY_WAIT: LiteralString = "SET LOCAL lock_timeout = '100ms'"
 _POLLS = 25
 _POLL_S = 0.2
 _MANY_DEAD = 0.05
@@ -70,7 +71,7 @@ def vacuum(
             why = " against wraparound" if busy["is_for_wraparound"] else ""
             reason = f"autovacuum is at it{why} (pid {busy['pid']}, since {busy['since']})"
             return Outcome(due, "skipped", f"{due.reason}; {reason}")
-        before = _state(connection, due)
+        before = _state(connection, due) if wait else _state_at_once(connection, due)
         if before is None:
             return Outcome(due, "skipped", "it was dropped meanwhile")
         _freeze_by(connection, limits if due.for_age else None)
@@ -165,6 +166,13 @@ def _wait_for_the_record(connection: Connection, due: Due, before: Row) -> Row |
 
 def _state(connection: Connection, due: Due) -> Row | None:
     return connection.maybe_row(sql.load("vacuum_state"), {"oid": due.relation.oid})
+
+
+def _state_at_once(connection: Connection, due: Due) -> Row | None:
+    """The same; sizes wait for whoever locks the table, which is left then as SKIP_LOCKED would leave it."""
+    with connection.transaction():
+        connection.execute(_BARELY_WAIT)
+        return _state(connection, due)
 
 
 def _who_locks(connection: Connection, due: Due) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -246,6 +247,18 @@ def test_a_table_that_stays_locked_is_named_and_the_others_are_done(
     assert note.object == ORDERS
     assert "migration" in note.reason
     assert [item.object for item in found.changed] == ["public.aside"]
+
+
+def test_a_locked_table_is_waited_for_once_all_others_are_done(database: Database, tmp_path: Path) -> None:
+    make_orders(database)
+    delete_most(database)
+    with database.connect(autocommit=False) as holder:
+        holder.execute('LOCK TABLE "Order Lines"')
+        began = time.monotonic()
+        found = guard(database, tmp_path, lock_timeout_s=4)
+        took_s = time.monotonic() - began
+    assert [note.object for note in found.failed] == [ORDERS]
+    assert 4 <= took_s < 7
 
 
 def test_a_lock_that_ends_meanwhile_is_waited_for(database: Database, tmp_path: Path) -> None:
