@@ -91,7 +91,12 @@ def create(connection: Connection, definition: Definition, inventory: Inventory)
     attach: list[Step] = []
     for number, table in enumerate(tree):
         is_root = number == 0
-        found = [index for index in inventory.by_table.get(table["oid"], ()) if definition.serves(index)]
+        found = [
+            index
+            for index in inventory.by_table.get(table["oid"], ())
+            if definition.serves(index)
+            and index.is_unique == definition.is_unique  # others can't be attached
+        ]
         parent = names.get(table["parent_oid"] or 0)
         attached = [index for index in found if index.parent_oid is not None]
         free = [
@@ -181,6 +186,7 @@ def supporting(key: ForeignKey, inventory: Inventory) -> Definition:
         serves=lambda index: (
             index.method == "btree"
             and not index.is_partial
+            and not index.include
             and index.columns[: index.key_count] == key.columns
         ),
     )

@@ -75,6 +75,23 @@ def test_a_partitioned_table_gets_it_part_by_part_and_goes_on_where_it_was_left(
     assert invalid_indexes(database) == []
 
 
+def test_a_part_is_an_index_that_can_be_attached(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+        connection.execute(
+            "CREATE TABLE log (id int, day int, buyer int REFERENCES orders) PARTITION BY LIST (day)"
+        )
+        connection.execute("CREATE TABLE log_1 PARTITION OF log FOR VALUES IN (1)")
+        connection.execute("CREATE UNIQUE INDEX own_id ON log_1 (id)")
+        connection.execute("CREATE INDEX own_buyer ON log_1 (buyer) INCLUDE (id)")
+    done = create(database, tmp_path, {"name": "log_id", "table": "log", "columns": ["id"]})
+    assert done.details["found"] == ["log_id"], done
+    (lacking,) = [each for each in done.details["problems"] if each["kind"] == "foreign key"]
+    for statement in lacking["ddl"]:
+        database.execute(statement.encode())
+    assert invalid_indexes(database) == []
+
+
 def test_a_role_that_does_not_own_the_table_is_told_what_is_missing(board: Database, tmp_path: Path) -> None:
     with temporary_role(board, "pg_read_all_data") as login:
         target = make_target(board, tmp_path, login=login, index_audit={"required": [STATUS]})
