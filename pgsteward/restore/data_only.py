@@ -32,10 +32,17 @@ from pgsteward.restore.parts import as_listed
 from pgsteward.restore.preflight import Check
 from pgsteward.restore.rows import read_rows
 from pgsteward.restore.toc import Key
+from pgsteward.results import Note
 
 _MODES = {"": raw(""), "ALWAYS": raw("ALWAYS"), "REPLICA": raw("REPLICA")}
 _SHOWN = 5
 _SET: LiteralString = "SELECT pg_catalog.setval(%(name)s::regclass, %(value)s, %(called)s)"
+_IS_FURTHER: LiteralString = (
+    "SELECT coalesce(sign(s.seqincrement) * (pg_sequence_last_value(s.seqrelid) - %(value)s::int8)"
+    "             >= %(called)s::bool::int, false)"
+    "  FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid = %(name)s::regclass"
+)
+"""NULL where it was not used yet."""
 
 
 def examine(order: Order) -> Check:
@@ -50,8 +57,12 @@ def examine(order: Order) -> Check:
     return Check("tables", "go", f"all {len(tables)} are there and empty")
 
 
-def fill(order: Order, ready: Ready) -> Comparison:
+def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
     """Load the rows, compare them, and only then commit.
+
+    Returns:
+        The comparison, and the sequences that stay where they are: set back, they would give others' values
+        once more.
 
     Raises:
         PreconditionError: A table is missing, has rows, or can't be filled; nothing was changed.
@@ -88,11 +99,16 @@ def fill(order: Order, ready: Ready) -> Comparison:
                     f"the rows are not what backup {order.manifest.backup_id} holds, and were taken back:"
                     f" {listed}"
                 )
+            kept = []
             for position in positions:  # last: no rollback takes these back
-                inside.execute(_SET, position)
+                if inside.value(_IS_FURTHER, position):
+                    why = f"stays where it is, which is further than in the backup ({position['value']})"
+                    kept.append(Note(f"sequence {position['name']}", why))
+                else:
+                    inside.execute(_SET, position)
         with order.phases.phase("analyze"):
             inside.execute(compose("ANALYZE {}", join(", ", list(names.values()))))
-    return compared
+    return compared, kept
 
 
 def _connect(order: Order) -> Connection:

@@ -330,14 +330,15 @@ def fetch_files(order: Order, ready: Ready) -> None:
 
 def _fill(order: Order, ready: Ready, began: float) -> StepResult:
     fetch_files(order, ready)
-    compared = data_only.fill(order, ready)
+    compared, kept = data_only.fill(order, ready)
     extras: dict[str, Any] = {
         "open_to_public": None,
         "receipt": None,
         "receipt_error": None,
         "not_analyzed": [],
     }
-    return done(order, ready, Verdict(), compared, extras, time.monotonic() - began)
+    result = done(order, ready, Verdict(), compared, extras, time.monotonic() - began)
+    return dataclasses.replace(result, skipped=(*result.skipped, *kept))
 
 
 def _restore(

@@ -339,3 +339,26 @@ def test_of_a_partial_backup_what_it_has_can_be_chosen(
         assert tables_in(connection) == {"customers": 5}
     with pytest.raises(PreconditionError, match=r"matches nothing in this backup"):
         restore(partial, made, scope=scope(LINES))
+
+
+def test_a_sequence_that_is_further_is_not_set_back(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE SEQUENCE shared; CREATE SEQUENCE down INCREMENT -1; CREATE SEQUENCE same")
+    for table in ("a", "b"):
+        database.execute(
+            f"CREATE TABLE {table} (id int DEFAULT nextval('shared') PRIMARY KEY,"
+            " down int DEFAULT nextval('down'), same int DEFAULT nextval('same'))".encode()
+        )
+    database.execute("INSERT INTO a (same) SELECT 1 FROM generate_series(1, 5)")
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    database.execute("INSERT INTO b (same) SELECT 1 FROM generate_series(1, 10); TRUNCATE a")
+    database.execute("SELECT nextval('same')")
+    result = restore(target, into=database.dbname, scope=scope("a", data_only=True))
+    assert result.status == "ok", result.as_json()
+    further = sorted(note.object for note in result.skipped if "further than in the backup" in note.reason)
+    assert further == ["sequence public.down", "sequence public.same", "sequence public.shared"]
+    database.execute("INSERT INTO b DEFAULT VALUES")
+    database.execute("TRUNCATE a; ALTER SEQUENCE shared RESTART; ALTER SEQUENCE down RESTART")
+    again = restore(target, into=database.dbname, scope=scope("a", data_only=True))
+    assert [note.object for note in again.skipped] == ["sequence public.same"]
+    assert database.value("SELECT nextval('shared') + nextval('down')") == 0
