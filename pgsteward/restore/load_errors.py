@@ -15,6 +15,13 @@ _LOST = re.compile(
     "no connection to the server|server closed the connection|could not receive data from server"
     "|could not send data to server|SSL SYSCALL|reconnection failed|connection to server .* failed"
 )
+_OURS = re.compile(
+    r"could not execute query: (?:no connection to the server|server closed the connection"
+    r"|could not (?:receive|send) data|SSL SYSCALL)"
+    r"|^(?!(?:[a-z ]+: )?server closed)(?:(?!DETAIL: ).)*server closed the connection unexpectedly",
+    re.DOTALL,
+)
+"""The same where a query may have asked another server, whose connection may be the one that was lost."""
 _END = re.compile(r"\w+ (?:ended with status \d+|was ended by \w+)")
 _GUESS = re.compile(
     r";? *This probably means the server terminated abnormally;? *before or while .*? request\.?"
@@ -46,9 +53,10 @@ def advice(reason: str) -> str:
 def session_lost(verdict: Verdict) -> DatabaseUnavailable | None:
     """Return the error for a load whose sessions were ended or cut; None where it failed otherwise."""
     lost = [each for each in verdict.fatal if _LOST.search(each.reason)]
+    lost += [each for each in verdict.degraded if _OURS.search(each.reason)]
     if not lost:
         return None
-    return DatabaseUnavailable(f"pg_restore lost its session: {_first(verdict.fatal)}")
+    return DatabaseUnavailable(f"pg_restore lost its session: {_first(verdict.fatal or tuple(lost))}")
 
 
 def as_error(exc: ToolFailed, verdict: Verdict) -> StewardError:
