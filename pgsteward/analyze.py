@@ -155,13 +155,13 @@ def _read(target: Target, connection: Connection, ledger: Ledger) -> _Tables:
         ledger.doubt(connection.dbname, "track_counts is off: nobody counts changed rows; turn it on")
     ledger.examined = len(rows)
     relations = {row["oid"]: relation_from(row) for row in rows}
-    kept = state.recall(target, _PARENTS)
+    kept = state.recall(target, _PARENTS, lambda entry: (entry["oid"], read_counters(entry["leaves"])))
     counters = {
-        oid: read_counters(entry["leaves"])
+        oid: kept[relation.qualified][1]
         for oid, relation in relations.items()
-        if (entry := kept.get(relation.qualified)) is not None and entry["oid"] == oid
+        if kept.get(relation.qualified, (None,))[0] == oid
     }
-    known = state.recall(target, _MISSING)
+    known = state.recall(target, _MISSING, frozenset)
     missing: dict[int, list[str]] = {}
     for oid, what in _missing(connection):
         if oid in relations and what not in known.get(relations[oid].qualified, ()):

@@ -86,14 +86,6 @@ class Look:
     gain_bytes: int = 0
     bytes_per_row: float | None = None
 
-    @classmethod
-    def of(cls, kept: Any) -> Look | None:
-        """Return what was kept of a look; None for what another version has written."""
-        try:
-            return cls(**kept)
-        except TypeError:
-            return None
-
 
 class Memory:
     """The last looks of a database. Losing them loses the order, and the history of what only it measures."""
@@ -105,8 +97,7 @@ class Memory:
             target: Bound to one database.
         """
         self._target = target
-        kept = ((name, Look.of(each)) for name, each in recall(target, _TOPIC).items())
-        self._looks = {name: look for name, look in kept if look is not None}
+        self._looks = recall(target, _TOPIC, lambda kept: Look(**kept))
         self._new: dict[str, Look] = {}
         self._now = datetime.now(UTC).isoformat()
 

@@ -70,10 +70,34 @@ class Look:
     leaves: Mapping[int, tuple[int, int, str]]
     unknowable: str | None
 
-    def as_memory(self) -> dict[str, Any]:
-        """Return what `why_changed` has to be given another time."""
-        leaves = [[oid, node, changes] for oid, (node, changes, _) in self.leaves.items()]
-        return {"began": list(self.began), "leaves": leaves}
+    @property
+    def counters(self) -> tuple[tuple[int, int, int], ...]:
+        """OID, file node and changes of each relation with rows."""
+        return tuple((oid, node, changes) for oid, (node, changes, _) in self.leaves.items())
+
+
+@dataclass(frozen=True, slots=True)
+class LastRefresh:
+    """What is kept of a view from its refresh on.
+
+    Attributes:
+        version: See `Sources`.
+        refreshed_at: When it began, as ISO 8601.
+        began: See `Look`; so is `counters`. Both are of the moment before the refresh.
+    """
+
+    oid: int
+    version: str
+    refreshed_at: str
+    began: tuple[str | None, str | None]
+    counters: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> LastRefresh:
+        """Return it as `dataclasses.asdict` and JSON have left it."""
+        database, server = kept["began"]
+        counters = tuple((int(oid), int(node), int(changes)) for oid, node, changes in kept["counters"])
+        return cls(kept["oid"], kept["version"], kept["refreshed_at"], (database, server), counters)
 
 
 def read_sources(connection: Connection, matviews: Collection[int]) -> dict[int, Sources]:
@@ -126,26 +150,25 @@ def look_at(connection: Connection, sources: Sources) -> Look:
     )
 
 
-def why_changed(sources: Sources, look: Look, memory: Mapping[str, Any] | None) -> str | None:
+def why_changed(sources: Sources, look: Look, last: LastRefresh | None) -> str | None:
     """Return why a view has to be refreshed, or None when nothing that it reads has changed.
 
     Args:
         sources: What it reads.
         look: How that is now.
-        memory: `Look.as_memory` of before its last refresh, with the view's ``version``; None when that is
-            unknown.
+        last: Its last refresh; None when that is unknown.
     """
     if sources.changing is not None:
         return sources.changing
     if look.unknowable is not None:
         return look.unknowable
-    if memory is None:
+    if last is None:
         return "nothing is known of an earlier refresh"
-    if memory["version"] != sources.version:
+    if last.version != sources.version:
         return "its query, or a function in it, is another now"
-    if tuple(memory["began"]) != look.began:
+    if last.began != look.began:
         return "the counters have begun anew since"
-    before = {oid: (node, changes) for oid, node, changes in memory["leaves"]}
+    before = {oid: (node, changes) for oid, node, changes in last.counters}
     if before.keys() != look.leaves.keys():
         return "tables or partitions below it came or went"
     for oid, (node, changes, name) in look.leaves.items():
@@ -156,11 +179,11 @@ def why_changed(sources: Sources, look: Look, memory: Mapping[str, Any] | None) 
     return None
 
 
-def changed_rows(look: Look, memory: Mapping[str, Any] | None) -> int | None:
+def changed_rows(look: Look, last: LastRefresh | None) -> int | None:
     """Return how many rows below a view have changed since its last refresh; None when nobody can know."""
-    if memory is None or tuple(memory["began"]) != look.began:
+    if last is None or last.began != look.began:
         return None
-    before: dict[int, int] = {oid: changes for oid, _, changes in memory["leaves"]}
+    before = {oid: changes for oid, _, changes in last.counters}
     return sum(max(changes - before.get(oid, 0), 0) for oid, (_, changes, _) in look.leaves.items())
 
 

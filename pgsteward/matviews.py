@@ -11,7 +11,7 @@ import heapq
 import logging
 import time
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from pgsteward.errors import LockTimeout, QueryFailed, StewardError
 from pgsteward.ledger import Ledger, Outcome
 from pgsteward.matview_changes import (
     Function,
+    LastRefresh,
     Sources,
     changed_rows,
     look_at,
@@ -89,7 +90,7 @@ class _Night:
     order: Sequence[int]
     everything: bool
     dry_run: bool
-    memory: Mapping[str, Any]
+    memory: Mapping[str, LastRefresh]
     learned: dict[str, Any] = field(default_factory=dict)
     moved: set[int] = field(default_factory=set)
     missed: set[int] = field(default_factory=set)
@@ -97,10 +98,10 @@ class _Night:
     def name(self, oid: int) -> str:
         return self.views[oid].relation.qualified
 
-    def known(self, oid: int) -> Mapping[str, Any] | None:
+    def known(self, oid: int) -> LastRefresh | None:
         """What was kept of this very view, or None; one that was dropped and made anew is another."""
         kept = self.memory.get(self.name(oid))
-        return kept if kept is not None and kept["oid"] == oid else None
+        return kept if kept is not None and kept.oid == oid else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class _Done:
 
     outcome: Outcome
     entry: Mapping[str, Any] = field(default_factory=dict)
-    memory: Mapping[str, Any] | None = None
+    memory: LastRefresh | None = None
     moved: bool = False
 
 
@@ -155,7 +156,7 @@ def refresh(
             order,
             everything or not settings.skip_unchanged,
             dry_run,
-            state.recall(target, _MEMORY),
+            state.recall(target, _MEMORY, LastRefresh.from_json),
         )
         if dry_run or session.server_version < _SAFE_PATH_SINCE:
             _find_without_path(session, night, ledger)
@@ -264,7 +265,7 @@ def _refresh_all(night: _Night, login: Login, ledger: Ledger, progress: Progress
             oid, each = workers.next()
             done[oid] = each
             if each.memory is not None:
-                night.learned[night.name(oid)] = each.memory
+                night.learned[night.name(oid)] = asdict(each.memory)
             if each.moved:
                 night.moved.add(oid)
             if each.outcome.kind == "failed":
@@ -310,7 +311,7 @@ def _refresh_one(connection: Connection, night: _Night, oid: int) -> _Done:
     mode = choose_mode(view, allow_exclusive=settings.allow_exclusive)
     assert mode is not None
     look = look_at(connection, sources)
-    last = known["refreshed_at"] if known else None
+    last = known.refreshed_at if known else None
     behind = changed_rows(look, known)
     entry = {"mode": mode, "unchanged": False, "refreshed_at": last, "changed_rows": behind}
     reason = _why(night, oid, mode, why_changed(sources, look, known))
@@ -339,13 +340,8 @@ def _refresh_one(connection: Connection, night: _Night, oid: int) -> _Done:
         return _Done(Outcome("failed", f"not refreshed ({mode}): {exc}{fix}{stale}"), entry)
     log.info("%s refreshed (%s) in %.1f s: %s", relation.qualified, mode, seconds, reason)
     facts = {"mode": mode, "reason": reason, "seconds": seconds, "bytes": _size(connection, relation)}
-    memory = {
-        "oid": oid,
-        "version": sources.version,
-        "refreshed_at": began.isoformat(timespec="seconds"),
-        **look.as_memory(),
-    }
-    entry |= {"mode": mode, "refreshed_at": memory["refreshed_at"], "changed_rows": 0}
+    memory = LastRefresh(oid, sources.version, began.isoformat(timespec="seconds"), look.began, look.counters)
+    entry |= {"mode": mode, "refreshed_at": memory.refreshed_at, "changed_rows": 0}
     moved = mode != "concurrently" or _changes(connection, oid) != before
     return _Done(Outcome("changed", "refreshed", facts), entry, memory, moved)
 

@@ -147,10 +147,7 @@ def work_bytes(new_bytes: int, table_bytes: int) -> int:
 def load(target: Target) -> Memory:
     """Return what is known about the target's database; an empty memory, and a warning, when that fails."""
     return Memory(
-        {
-            name: tuple(Past.from_json(entry) for entry in entries)
-            for name, entries in state.recall(target, TOPIC).items()
-        }
+        state.recall(target, TOPIC, lambda entries: tuple(Past.from_json(entry) for entry in entries))
     )
 
 

@@ -77,7 +77,7 @@ def first_seen(target: Target, here: Row, inventory: Inventory) -> dict[int, dat
     They are told apart by OID: one that is made again begins anew, and so does one that is rebuilt.
     """
     database = f"{here['system_identifier']}/{here['database_oid']}"
-    before: Mapping[str, str] = state.recall(target, TOPIC).get(database, {})
+    before: Mapping[str, str] = state.recall(target, TOPIC, dict).get(database, {})
     now = here["now"].isoformat()
     seen = {str(index.oid): before.get(str(index.oid), now) for index in inventory.indexes}
     if seen != before:

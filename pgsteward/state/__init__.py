@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgsteward.config import Config
 from pgsteward.errors import StewardError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
 
 __all__ = ["keep", "open_history", "recall", "remember"]
 
@@ -46,21 +48,30 @@ def remember(config: Config, result: NightResult | StepResult, *, database: str 
         return None
 
 
-def recall(target: Target, topic: str) -> dict[str, Any]:
+def recall(target: Target, topic: str, read: Callable[[Any], Kept]) -> dict[str, Kept]:
     """Return what an operation has kept of a target's database, by object.
 
-    When that fails there is a warning, and it is as if nothing had been kept.
+    When that fails, or another version of pgsteward has kept it in a way that `read` does not know, there is
+    a warning, and it is as if nothing had been kept.
 
     Args:
         target: Bound to one database.
         topic: See `pgsteward.state.history.History.keep`.
+        read: Makes of the JSON of one object what the operation works with.
     """
     try:
         with open_history(target.config) as history:
-            return history.recall(target.name, target.database, topic)
+            kept = history.recall(target.name, target.database, topic)
     except StewardError as exc:
         log.warning("what earlier runs have learned (%s) is missing: %s", topic, exc)
         return {}
+    found: dict[str, Kept] = {}
+    for name, entry in kept.items():
+        try:
+            found[name] = read(entry)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+            log.warning("what was learned (%s) of %s is in another form, and left out: %r", topic, name, exc)
+    return found
 
 
 def keep(target: Target, topic: str, entries: Mapping[str, Any], *, gone: Iterable[str] = ()) -> None:

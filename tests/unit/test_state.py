@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from pgsteward import state
+from pgsteward import reindex_memory, state
 from pgsteward.config import Config
 from pgsteward.errors import ConfigError, StateFailed
 from pgsteward.results import Item, NightResult, Note, StepResult, skipped
@@ -352,22 +353,38 @@ def bound(url: str, database: str = "shop") -> Target:
     return Target("app", config.target("app"), config)
 
 
+def as_kept(entry: Any) -> Any:
+    return entry
+
+
+def test_what_another_version_has_kept_is_left_out_with_a_warning(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = bound(url)
+    state.keep(target, "matviews", {"old": {"x": 1}, "odd": [3], "none": None, "good": {"n": 7}})
+    assert state.recall(target, "matviews", lambda entry: int(entry["n"])) == {"good": 7}
+    assert "of old is in another form" in caplog.text
+    assert reindex_memory.load(target).rebuilds == {}
+    state.keep(target, reindex_memory.TOPIC, {"public.i": [{"at": "2026-11-30T00:00:00+00:00", "new": 1}]})
+    assert reindex_memory.load(target).rebuilds == {}
+
+
 def test_what_was_kept_is_recalled_by_database_and_topic(url: str) -> None:
     shop, crm = bound(url), bound(url, "crm")
-    assert state.recall(shop, "matviews") == {}
+    assert state.recall(shop, "matviews", as_kept) == {}
     state.keep(shop, "matviews", {'public."Order Lines"': {"leaves": [[16384, 7]]}, "public.b": None})
     state.keep(shop, "analyze", {"public.b": 1})
     state.keep(crm, "matviews", {"public.b": 2})
     state.keep(shop, "matviews", {"public.b": 3, "public.c": 4})
-    assert state.recall(shop, "matviews") == {
+    assert state.recall(shop, "matviews", as_kept) == {
         'public."Order Lines"': {"leaves": [[16384, 7]]},
         "public.b": 3,
         "public.c": 4,
     }
     state.keep(shop, "matviews", {}, gone=["public.b", "public.never"])
-    assert "public.b" not in state.recall(shop, "matviews")
-    assert state.recall(shop, "analyze") == {"public.b": 1}
-    assert state.recall(crm, "matviews") == {"public.b": 2}
+    assert "public.b" not in state.recall(shop, "matviews", as_kept)
+    assert state.recall(shop, "analyze", as_kept) == {"public.b": 1}
+    assert state.recall(crm, "matviews", as_kept) == {"public.b": 2}
 
 
 def test_a_memory_that_can_not_be_read_or_written_is_a_warning(
@@ -375,7 +392,7 @@ def test_a_memory_that_can_not_be_read_or_written_is_a_warning(
 ) -> None:
     (tmp_path / "state.db").write_bytes(b"this is no database" * 100)
     target = bound(f"sqlite:///{tmp_path}/state.db")
-    assert state.recall(target, "matviews") == {}
+    assert state.recall(target, "matviews", as_kept) == {}
     assert "is missing" in caplog.text
     state.keep(target, "matviews", {"public.b": 1})
     assert "was not kept" in caplog.text
