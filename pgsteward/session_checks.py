@@ -205,7 +205,13 @@ def check_tables(connection: Connection, configured: Sequence[SessionTable], now
 
     Raises:
         ConfigError: Something does not exist, or does not fit.
+        PreconditionError: Foreign keys do nothing in this role's sessions.
     """
+    if connection.value("SHOW session_replication_role") == "replica":
+        raise PreconditionError(
+            "session_replication_role is replica for this role or database: a DELETE would leave rows that"
+            " refer to what is gone; ALTER ROLE (or ALTER DATABASE) ... RESET session_replication_role"
+        )
     found: list[Cleanup] = []
     wrong: list[str] = []
     for settings in configured:

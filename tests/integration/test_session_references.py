@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pgsteward.errors import PreconditionError
+from pgsteward.postgres import compose, identifier
 from pgsteward.results import StepResult
 from pgsteward.sessions import clean_sessions
 from tests.integration.backup_targets import make_target
@@ -70,6 +72,15 @@ def test_what_goes_by_cascade_is_counted_at_any_depth(database: Database, tmp_pa
     assert found["cleanups"][0]["key"] == ["id", "k 2"]
     assert database.value("SELECT count(*) FROM lines") == 150
     assert database.value("SELECT count(*) FROM devices WHERE s IS NULL") == 25
+
+
+def test_nothing_goes_where_foreign_keys_do_nothing(database: Database, tmp_path: Path) -> None:
+    make_sessions(database)
+    name = identifier(database.dbname)
+    database.execute(compose("ALTER DATABASE {} SET session_replication_role = 'replica'", name))
+    with pytest.raises(PreconditionError, match="RESET session_replication_role"):
+        clean(database, tmp_path)
+    assert database.value("SELECT count(*) FROM sessions") == 1000
 
 
 def test_a_table_that_points_at_itself_loses_what_hangs_on_it(database: Database, tmp_path: Path) -> None:
