@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgsteward import sql
+from pgsteward.key_comparisons import Comparison, comparisons
 from pgsteward.postgres import Connection, Part, compose, identifier, join, quote_name, raw
 from pgsteward.relations import Relation
 
@@ -22,7 +23,7 @@ class Reference:
     Attributes:
         action: ``ON DELETE``, as in ``pg_constraint.confdeltype``.
         table_oid: The table that has the key; `parent_oid` is what it points at.
-        columns: Of the key, in the order of `parent_columns`.
+        columns: Of the key, in the order of `parent_columns` and `comparisons`.
         is_indexed: An index finds the rows that point at a deleted one.
     """
 
@@ -38,6 +39,7 @@ class Reference:
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
     is_indexed: bool
+    comparisons: tuple[Comparison, ...]
 
     @property
     def table(self) -> str:
@@ -71,8 +73,12 @@ class Reference:
 def references_to(connection: Connection, tables: Iterable[Relation]) -> tuple[Reference, ...]:
     """Return the foreign keys that point at tables, or at what those delete from by cascade."""
     rows = connection.rows(sql.load("referencing_keys"), {"oids": [table.oid for table in tables]})
+    compared = comparisons(connection, [row["oid"] for row in rows])
     return tuple(
-        Reference(**{**row, "columns": tuple(row["columns"]), "parent_columns": tuple(row["parent_columns"])})
+        Reference(
+            **{**row, "columns": tuple(row["columns"]), "parent_columns": tuple(row["parent_columns"])},
+            comparisons=compared[row["oid"]],
+        )
         for row in rows
     )
 
@@ -170,8 +176,10 @@ class _Doomed:
     def _through(self, reference: Reference, alias: str, seen: frozenset[int]) -> Part:
         parent = f"parent{len(seen)}"
         pairs = [
-            compose("{} = {}", identifier(parent, theirs), identifier(alias, ours))
-            for ours, theirs in zip(reference.columns, reference.parent_columns, strict=True)
+            each.of(identifier(parent, theirs), identifier(alias, ours))
+            for each, ours, theirs in zip(
+                reference.comparisons, reference.columns, reference.parent_columns, strict=True
+            )
         ]
         goes = self.through_keys(reference.parent_oid, parent, seen)
         if reference.parent_oid in self.roots:

@@ -18,7 +18,17 @@ from pgsteward.audit.required import PROBE, REFUSED, empty_copy
 from pgsteward.audit.rules import Rule
 from pgsteward.config_audit import RequiredConstraint
 from pgsteward.errors import LockTimeout, QueryFailed, StewardError
-from pgsteward.postgres import Composed, Connection, Row, as_written, compose, quote_name
+from pgsteward.key_comparisons import Comparison, comparisons
+from pgsteward.postgres import (
+    Composed,
+    Connection,
+    Row,
+    as_written,
+    compose,
+    identifier,
+    join,
+    quote_name,
+)
 from pgsteward.postgres_names import split_qualified
 from pgsteward.relations import Relation, find_relation
 
@@ -118,15 +128,18 @@ def _judge(
     try:
         there = _look_at(connection, relation, inventory)
         rule = _read(connection, entry, there)
+        found = _compare(entry, rule, there)
+        if rule is not None and rule.kind == "foreign key" and found.state in ("missing", "different"):
+            rule = replace(rule, comparisons=_would_compare(connection, rule, relation))
     except LockTimeout:
-        return Constraint(label, table, "", "unknown", reason=f"{table} is locked")
+        locked = " or ".join(filter(None, [table, entry.references]))
+        return Constraint(label, table, "", "unknown", reason=f"{locked} is locked")
     except QueryFailed as exc:
         if exc.sqlstate not in REFUSED:
             return Constraint(label, table, "", "unknown", reason=f"can't be compared: {exc}")
         return Constraint(label, table, "", "missing", reason=f"PostgreSQL can't add it: {exc}; correct it")
     except StewardError as exc:
         return Constraint(label, table, "", "unknown", reason=f"can't be compared: {exc}")
-    found = _compare(entry, rule, there)
     return _with_count(counting, _with_statements(connection, found, rule, there, entry))
 
 
@@ -223,7 +236,7 @@ def _with_statements(
         mend = f"ALTER TABLE {found.table} VALIDATE CONSTRAINT {name};"
         if found.state == "not enforced":
             mend = f"ALTER TABLE {found.table} ALTER CONSTRAINT {name} ENFORCED;"
-        return replace(found, ddl=(mend,)), rule or _rule_of(row, there.relation)
+        return replace(found, ddl=(mend,)), _rule_of(connection, row, there.relation)
     if rule is None or found.state == "different":
         return found, rule
     taken = [row["name"] for row in there.constraints]
@@ -254,7 +267,7 @@ def count(connection: Connection, query: Composed) -> tuple[int | None, str]:
         return None, str(exc)
 
 
-def _rule_of(row: Row, relation: Relation) -> Rule | None:
+def _rule_of(connection: Connection, row: Row, relation: Relation) -> Rule | None:
     """Return what a constraint of the database says."""
     kind = _KINDS.get(row["kind"])
     if kind is None:
@@ -266,6 +279,7 @@ def _rule_of(row: Row, relation: Relation) -> Rule | None:
         condition=row["condition"] or "",
         referenced=(row["referenced_schema"], row["referenced_table"], row["referenced_kind"]),
         referenced_columns=tuple(row["referenced_columns"]),
+        comparisons=comparisons(connection, [row["oid"]]).get(row["oid"], ()),
     )
 
 
@@ -332,3 +346,31 @@ def _foreign_key(
         )
     referenced = (other.schema, other.name, other.kind)
     return Rule("foreign key", *place, columns=columns, referenced=referenced, referenced_columns=theirs)
+
+
+def _would_compare(connection: Connection, rule: Rule, relation: Relation) -> tuple[Comparison, ...]:
+    """Let PostgreSQL say how it would compare the columns of a foreign key that is not there.
+
+    Raises:
+        StewardError: It can't compare them, or our role may not try.
+    """
+    other = identifier("pg_temp", f"{PROBE}_referenced")
+    ours, theirs = (join(", ", map(identifier, names)) for names in (rule.columns, rule.referenced_columns))
+    with empty_copy(connection, relation) as probe:
+        connection.execute(
+            compose(
+                "CREATE TEMPORARY TABLE {} (LIKE {}, UNIQUE ({}))",
+                other,
+                identifier(*rule.referenced[:2]),
+                theirs,
+            )
+        )
+        connection.execute(
+            compose("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({})", probe, ours, other, theirs)
+        )
+        oid = connection.value(
+            "SELECT k.oid::int8 FROM pg_constraint AS k"
+            " WHERE k.conrelid = to_regclass(%(probe)s) AND k.contype = 'f'",
+            {"probe": f"pg_temp.{PROBE}"},
+        )
+        return comparisons(connection, [oid])[oid]

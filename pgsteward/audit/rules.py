@@ -8,6 +8,7 @@ from typing import Literal
 
 from pgsteward import sql
 from pgsteward.audit.ddl import free_name
+from pgsteward.key_comparisons import Comparison
 from pgsteward.postgres import (
     Composed,
     Connection,
@@ -37,6 +38,7 @@ class Rule:
         condition: Of a CHECK, as PostgreSQL writes it.
         referenced: Schema, name and relkind of the table that a foreign key refers to.
         referenced_columns: As many as `columns`.
+        comparisons: As many as `columns`: what makes a row refer to another.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class Rule:
     condition: str = ""
     referenced: tuple[str, str, str] = ("", "", "")
     referenced_columns: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def text(self) -> str:
@@ -78,8 +81,8 @@ class Rule:
             case "not null":
                 return compose("SELECT count(*) FROM {} AS t WHERE {} IS NULL", table, columns[0])
         there = join(" AND ", [compose("{} IS NOT NULL", column) for column in columns])
-        pairs = zip(self.referenced_columns, columns, strict=True)
-        same = join(" AND ", [compose("{} = {}", identifier("r", theirs), ours) for theirs, ours in pairs])
+        pairs = zip(self.comparisons, self.referenced_columns, columns, strict=True)
+        same = join(" AND ", [each.of(identifier("r", theirs), ours) for each, theirs, ours in pairs])
         return compose(
             "SELECT count(*) FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS r WHERE {})",
             table,

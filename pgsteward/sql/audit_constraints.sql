@@ -2,7 +2,8 @@
 -- Waits for an ACCESS EXCLUSIVE lock on the table.
 -- Parameters: oid (int8) of the table.
 -- Needs no privilege. PostgreSQL 15+.
-SELECT k.conname                                                            AS name,
+SELECT k.oid::int8                                                          AS oid,
+       k.conname                                                            AS name,
        k.contype::text                                                      AS kind,
        k.convalidated                                                       AS is_validated,
        coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)                AS is_enforced,

@@ -185,3 +185,42 @@ def test_what_can_not_be_added_is_missing_and_says_why(
     found = look(board, tmp_path, entry)
     assert [each["state"] for each in found["constraints"]] == ["missing"]
     assert said in found["findings"][0]["reason"]
+
+
+@pytest.mark.contrib
+def test_a_foreign_key_is_counted_by_its_own_operators(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute('CREATE SCHEMA "My Types"')
+        connection.execute('CREATE EXTENSION citext SCHEMA "My Types"')
+        connection.execute(
+            'CREATE TABLE users (mail "My Types".citext, tag varchar(9) COLLATE "C",'
+            " grade char(3), kinds int[], PRIMARY KEY (mail, tag, grade, kinds))"
+        )
+        connection.execute(
+            'CREATE TABLE orders (mail "My Types".citext, tag text, grade char(5), kinds int[])'
+        )
+        connection.execute("INSERT INTO users VALUES ('A', 'x', 'y', '{1}')")
+        connection.execute("INSERT INTO orders VALUES ('a', 'x', 'y', '{1}'), ('b', 'x', 'y', '{1}')")
+    entry = {
+        "table": "orders",
+        "name": "theirs",
+        "foreign_key": ["tag", "mail", "grade", "kinds"],
+        "references": "users",
+        "references_columns": ["tag", "mail", "grade", "kinds"],
+    }
+    (missing,) = look(database, tmp_path, entry)["constraints"]
+    assert (missing["state"], missing["violations"]) == ("missing", 1)
+    database.execute("DELETE FROM orders WHERE mail OPERATOR(\"My Types\".=) 'b'")
+    database.execute(missing["ddl"][0].encode())
+    for declared in ([], [entry]):
+        (there,) = look(database, tmp_path, *declared)["constraints"]
+        assert (there["state"], there["violations"]) == ("not validated", 0)
+    database.execute(there["ddl"][0].encode())
+    assert [each["state"] for each in look(database, tmp_path, entry)["constraints"]] == ["found"]
+
+
+def test_a_foreign_key_that_postgresql_would_refuse_can_not_be_added(board: Database, tmp_path: Path) -> None:
+    entry = {"table": "jobs", "foreign_key": ["slug"], "references": "companies"}
+    found = look(board, tmp_path, entry)
+    assert [each["state"] for each in found["constraints"]] == ["missing"]
+    assert "cannot be implemented" in found["findings"][0]["reason"]

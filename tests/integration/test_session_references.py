@@ -102,6 +102,23 @@ def test_a_table_that_points_at_itself_loses_what_hangs_on_it(database: Database
     assert database.value("SELECT array_agg(id) FROM sessions") == [3]
 
 
+@pytest.mark.contrib
+def test_rows_are_counted_by_the_operators_of_the_key(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute('CREATE SCHEMA "My Types"')
+        connection.execute('CREATE EXTENSION citext SCHEMA "My Types"')
+        connection.execute('CREATE TABLE sessions (id "My Types".citext PRIMARY KEY, expires timestamptz)')
+        connection.execute(
+            'CREATE TABLE lines (session "My Types".citext REFERENCES sessions ON DELETE CASCADE)'
+        )
+        connection.execute("CREATE INDEX ON lines (session)")
+        connection.execute(f"INSERT INTO sessions VALUES ('A', {EXPIRED}), ('B', {LIVE})")
+        connection.execute("INSERT INTO lines VALUES ('a')")
+    for dry_run in (True, False):
+        found = clean(database, tmp_path, dry_run=dry_run).as_json()
+        assert found["cleanups"][0]["cascaded"] == {"public.lines": 1}
+
+
 def test_a_key_without_an_index_is_a_finding_before_anything_goes(database: Database, tmp_path: Path) -> None:
     make_sessions(database)
     with database.connect() as connection:
