@@ -15,7 +15,7 @@ from typing import Any
 from pgsteward.audit import alembic_state, constraints, evidence, required, rules, sizes, usage
 from pgsteward.audit.alembic_state import Migrations
 from pgsteward.audit.constraints import Constraint
-from pgsteward.audit.create import create_missing
+from pgsteward.audit.create import LOCK, create_missing
 from pgsteward.audit.findings import asked_for, find_problems
 from pgsteward.audit.inventory import Inventory, take_inventory
 from pgsteward.audit.problem import Problem
@@ -25,6 +25,7 @@ from pgsteward.audit.usage import Usage, Verdict
 from pgsteward.config_audit import AlembicConfig, IndexAuditConfig, RequiredConstraint, RequiredIndex
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, as_written, connect
+from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import find_relation
 from pgsteward.report.units import plural
@@ -89,12 +90,12 @@ def audit(
     ledger = Ledger(STEP, target.name, dry_run)
     with _session(target) as connection:
         if create:
-            settings = target.settings.index_audit
-            inventory = take_inventory(connection)
-            wanted = required.judge_all(connection, settings.required, inventory)
-            with _counting(target) as counting:
-                wanted = [_with_violations(counting, each) for each in wanted]
-            create_missing(target, connection, wanted, inventory, ledger, progress)
+            with operation_lock(target.login("maintenance"), LOCK):
+                inventory = take_inventory(connection)
+                wanted = required.judge_all(connection, target.settings.index_audit.required, inventory)
+                with _counting(target) as counting:
+                    wanted = [_with_violations(counting, each) for each in wanted]
+                create_missing(target, connection, wanted, inventory, ledger, progress)
         found = _look(target, connection, ledger)
     return _tell(target, found, ledger)
 

@@ -146,6 +146,9 @@ def create_missing(
 ) -> None:
     """Make each required index that is missing and can be made safely; the ledger says why others not.
 
+    The caller holds the lock of this operation since before it looked: what a run that has just ended made is
+    not missing.
+
     Args:
         target: Whose database.
         connection: To it.
@@ -153,16 +156,10 @@ def create_missing(
         inventory: All indexes.
         ledger: Also says whether this is a dry run.
         progress: Told about blocks.
-
-    Raises:
-        PreconditionError: Another run creates indexes in this database.
     """
     login = target.login("maintenance")
     settings = target.settings.index_audit
-    with (
-        operation_lock(login, LOCK),
-        connect(login, purpose="index create watch", statement_timeout_s=30) as watch,
-    ):
+    with connect(login, purpose="index create watch", statement_timeout_s=30) as watch:
         dropped, left = _drop_all(login, inventory.indexes, dry_run=ledger.dry_run)
         ledger.changed += dropped
         ledger.failed += left

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from pgsteward import postgres_lock
 from pgsteward.audit.ddl import MARK
 from pgsteward.errors import PreconditionError
 from pgsteward.index_audit import audit
 from pgsteward.janitor import clean_up
+from pgsteward.postgres import Connection
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.results import StepResult
 from tests.integration.backup_targets import make_target
@@ -159,6 +161,23 @@ def test_what_a_killed_run_left_goes_with_the_next_one_but_nothing_else(
     cleaned = clean_up(target)
     assert f"public.{MARK}00c0ffee" in [item.object for item in cleaned.changed]
     assert invalid_indexes(board) == ["somebody_elses"]
+
+
+def test_what_another_run_made_until_the_lock_was_free_is_not_made_again(
+    board: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = postgres_lock.try_lock
+
+    def after_the_other_run(connection: Connection, operation: str) -> bool:
+        if operation == "index create":
+            board.execute("CREATE INDEX by_status ON jobs (status) WHERE status <> 'x'")
+        return take(connection, operation)
+
+    monkeypatch.setattr(postgres_lock, "try_lock", after_the_other_run)
+    done = create(board, tmp_path, STATUS)
+    assert done.status == "ok", done
+    assert done.changed == ()
+    assert done.details["found"] == ["by_status"]
 
 
 def test_what_a_killed_run_had_built_gets_its_name(board: Database, tmp_path: Path) -> None:
