@@ -111,7 +111,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A foreign key, on the side that refers."""
+    """A foreign key, on the side that refers.
+
+    Attributes:
+        partition_oids: Of a partitioned table's: the partitions that have it too, any level down.
+    """
 
     oid: int
     name: str
@@ -122,6 +126,7 @@ class ForeignKey:
     referenced_schema: str
     referenced_table: str
     columns: tuple[str, ...]
+    partition_oids: tuple[int, ...] = ()
 
     @property
     def table(self) -> str:
@@ -174,11 +179,12 @@ class Inventory:
     def _keys(self) -> Mapping[int, tuple[ForeignKey, ...]]:
         found: dict[int, list[ForeignKey]] = {}
         for key in self.foreign_keys:
-            found.setdefault(key.table_oid, []).append(key)
+            for oid in (key.table_oid, *key.partition_oids):
+                found.setdefault(oid, []).append(key)
         return {oid: tuple(keys) for oid, keys in found.items()}
 
     def keys_of(self, table_oid: int) -> tuple[ForeignKey, ...]:
-        """Return the foreign keys of a table."""
+        """Return the foreign keys of a table, those that it has from a partitioned one among them."""
         return self._keys.get(table_oid, ())
 
     def leaves(self, index: Index) -> tuple[Index, ...]:
@@ -192,7 +198,9 @@ def take_inventory(connection: Connection) -> Inventory:
     """Look at all indexes and foreign keys; what is locked is there, but not readable."""
     indexes = [_index(row) for row in connection.rows(sql.load("audit_indexes"), {"only": None})]
     keys = [
-        ForeignKey(**{**row, "columns": tuple(row["columns"])})
+        ForeignKey(
+            **{**row, "columns": tuple(row["columns"]), "partition_oids": tuple(row["partition_oids"])}
+        )
         for row in connection.rows(sql.load("audit_foreign_keys"))
     ]
     return Inventory(with_expressions(connection, indexes), tuple(keys))

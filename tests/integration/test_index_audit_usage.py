@@ -82,6 +82,21 @@ def test_every_finding_can_be_mended_and_taken_back_by_its_statements(shop: Data
     )
 
 
+def test_what_a_partition_needs_for_its_parents_key_is_not_unused(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
+        connection.execute("CREATE TABLE log (day int, who int REFERENCES users) PARTITION BY LIST (day)")
+        connection.execute("CREATE TABLE log_1 PARTITION OF log FOR VALUES IN (1, 2) PARTITION BY LIST (day)")
+        connection.execute("CREATE TABLE log_1a PARTITION OF log_1 FOR VALUES IN (1)")
+        connection.execute("CREATE INDEX leaf ON log_1a (who)")
+        connection.execute("CREATE INDEX in_vain ON log_1a (day)")
+    found = look(database, tmp_path, min_observed_days=0)
+    said = verdicts(found)
+    assert (said["leaf"], said["in_vain"]) == ("needed", "unused")
+    kinds = {each["object"]: each["kind"] for each in found["problems"]}
+    assert kinds == {"log_who_fkey": "foreign key", "public.in_vain": "unused"}
+
+
 def test_only_options_that_decide_what_is_found_tell_copies_apart(shop: Database, tmp_path: Path) -> None:
     for name, pages in (("coarse", 128), ("fine", 8), ("fine_too", 8)):
         shop.execute(
