@@ -188,6 +188,7 @@ def supporting(key: ForeignKey, inventory: Inventory) -> Definition:
             and not index.is_partial
             and not index.include
             and index.columns[: index.key_count] == key.columns
+            and all(column.is_plain for column in index.keys)
         ),
     )
 

@@ -22,6 +22,7 @@ class Key:
         text: Name of the column; an expression as PostgreSQL writes it.
         operator_class, collation: OIDs.
         option: Bits of ``pg_index.indoption``: 1 descending, 2 NULLs first.
+        is_plain: A column with the operator class and collation that it has where none is named.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Key:
     operator_class: int
     collation: int
     option: int
+    is_plain: bool = True
 
     @property
     def sql(self) -> str:
@@ -256,13 +258,18 @@ def _index(row: Row) -> Index:
     keys = tuple(
         Key(column or "", column is None, *rest)
         for column, *rest in zip(
-            row["columns"][:count], row["operator_classes"], row["collations"], row["options"], strict=True
+            row["columns"][:count],
+            row["operator_classes"],
+            row["collations"],
+            row["options"],
+            row["plain"],
+            strict=True,
         )
     )
     plain: dict[str, Any] = {
         name: value
         for name, value in row.items()
-        if name not in ("operator_classes", "collations", "options", "columns")
+        if name not in ("operator_classes", "collations", "options", "plain", "columns")
     }
     return Index(**plain, columns=tuple(row["columns"]), keys=keys)
 

@@ -55,6 +55,19 @@ SELECT i.indexrelid::int8                                                   AS o
        i.indclass::oid[]::int8[]                                            AS operator_classes,
        i.indcollation::oid[]::int8[]                                        AS collations,
        i.indoption::int2[]::int4[]                                          AS options,
+       ARRAY(SELECT coalesce(o.opcdefault
+                             AND k.coll = a.attcollation
+                             AND (o.opcintype = a.atttypid
+                                  OR NOT EXISTS (SELECT FROM pg_opclass AS d
+                                                  WHERE d.opcmethod = o.opcmethod
+                                                    AND d.opcdefault
+                                                    AND d.opcintype = a.atttypid)),
+                             false)
+               FROM unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[])
+                      WITH ORDINALITY AS k (num, opclass, coll, place)
+                    JOIN pg_opclass AS o ON o.oid = k.opclass
+                    LEFT JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.num
+              ORDER BY k.place)                                             AS plain,
        (SELECT string_agg(a.attnum || a.attoptions::text, ' ' ORDER BY a.attnum)
           FROM pg_attribute AS a
          WHERE a.attrelid = i.indexrelid

@@ -94,6 +94,27 @@ def test_a_part_is_an_index_that_can_be_attached(database: Database, tmp_path: P
     assert invalid_indexes(database) == []
 
 
+def test_a_part_has_the_operator_class_and_collation_of_the_whole(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE users (name varchar(9) PRIMARY KEY)")
+        connection.execute(
+            "CREATE TABLE log (day int, who varchar(9) REFERENCES users) PARTITION BY LIST (day)"
+        )
+        for day, how in enumerate(("text_pattern_ops", 'COLLATE "C"', "DESC")):
+            connection.execute(f"CREATE TABLE log_{day} PARTITION OF log FOR VALUES IN ({day})".encode())
+            connection.execute(f"CREATE INDEX own_{day} ON log_{day} (who {how})".encode())
+    (lacking,) = [
+        each for each in create(database, tmp_path).details["problems"] if each["kind"] == "foreign key"
+    ]
+    for statement in lacking["ddl"]:
+        database.execute(statement.encode())
+    assert invalid_indexes(database) == []
+    attached = database.value(
+        "SELECT array_agg(inhrelid::regclass::text) FROM pg_inherits WHERE inhrelid::regclass::text ~ '^own'"
+    )
+    assert attached == ["own_2"]
+
+
 def test_a_role_that_does_not_own_the_table_is_told_what_is_missing(board: Database, tmp_path: Path) -> None:
     with temporary_role(board, "pg_read_all_data") as login:
         target = make_target(board, tmp_path, login=login, index_audit={"required": [STATUS]})
