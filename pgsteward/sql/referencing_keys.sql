@@ -44,6 +44,7 @@ SELECT k.oid::int8                                            AS oid,
                 WHERE i.indrelid = k.conrelid
                   AND i.indisvalid
                   AND i.indpred IS NULL
+                  AND i.indnkeyatts >= cardinality(k.conkey)
                   AND m.amname IN ('btree', 'hash')
                   AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
                   AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] <@ k.conkey) AS is_indexed
