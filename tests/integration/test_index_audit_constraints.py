@@ -224,3 +224,22 @@ def test_a_foreign_key_that_postgresql_would_refuse_can_not_be_added(board: Data
     found = look(board, tmp_path, entry)
     assert [each["state"] for each in found["constraints"]] == ["missing"]
     assert "cannot be implemented" in found["findings"][0]["reason"]
+
+
+@pytest.mark.contrib
+@pytest.mark.pg_min(18)
+def test_a_foreign_key_of_periods_is_unknown_and_never_zero(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE EXTENSION btree_gist")
+        connection.execute("CREATE TABLE a (id int, d int4range, PRIMARY KEY (id, d WITHOUT OVERLAPS))")
+        connection.execute("CREATE TABLE b (id int, d int4range)")
+        connection.execute("INSERT INTO a VALUES (1, '[1,5)')")
+        connection.execute("INSERT INTO b VALUES (1, '[3,9)')")
+        connection.execute(
+            "ALTER TABLE b ADD CONSTRAINT during"
+            " FOREIGN KEY (id, PERIOD d) REFERENCES a (id, PERIOD d) NOT VALID"
+        )
+    found = look(database, tmp_path)
+    (there,) = found["constraints"]
+    assert (there["state"], there["violations"]) == ("not validated", None)
+    assert "several rows together" in found["unknown"][0]["reason"]
