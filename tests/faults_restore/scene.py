@@ -134,7 +134,7 @@ class Stage:
 def made_stage(server: Server, folder: Path) -> Iterator[Stage]:
     """Make the backup."""
     suffix = uuid.uuid4().hex[:8]
-    stage = Stage(server, f"Attacked {suffix}", f"Owner {suffix}", folder)
+    stage = Stage(server, f"test_Attacked {suffix}", f"Owner {suffix}", folder)
     key = x25519.Identity.generate()
     stage.key.write_text(str(key))
     server.create(stage.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -197,14 +196,3 @@ def test_no_pause_is_longer_than_half_a_year() -> None:
 def test_what_is_kept_of_a_rebuild_is_read_back() -> None:
     for each in (past(1), past(2, None)):
         assert Past.from_json(each.as_json()) == each
-
-
-def test_ten_thousand_candidates_are_planned_within_a_second() -> None:
-    candidates = [candidate(f"i{n}", 100 + n % 900, 0.4 + n % 60 / 100, table=n // 3) for n in range(10_000)]
-    memory = Memory({f"public.i{n}": tuple(past(d) for d in (400, 300, 200, 100)) for n in range(10_000)})
-    window = Window.parse("22:00-05:00")
-    limits = Limits(window=window, max_wal_bytes=10**12, free_bytes={"": 10**12}, parallel_tables=4)
-    began = time.process_time()
-    plan = make_plan(candidates, memory, limits, NOW)
-    assert time.process_time() - began < 1
-    assert len(plan.entries) > 5000
