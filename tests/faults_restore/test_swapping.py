@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgsteward.errors import StewardError
+from pgsteward.errors import DatabaseUnavailable, StewardError
 from pgsteward.postgres import compose, connect, identifier
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.restore import swap
@@ -109,23 +109,20 @@ def copy_watched(scene: Scene) -> Outcome:
     """A monitoring superuser, say, that connects to all databases there are."""
     hold = scene.proxy.hold("pgsteward restore", asked=b"RENAME TO")
     with contextlib.ExitStack() as stack:
-
-        def blow() -> None:
-            (name,) = scene.scratch()
-            stack.enter_context(scene.server.connect(name))
-
-        return scene.struck(hold, blow, beside=True)
+        return scene.struck(hold, lambda: look_in(scene, stack), beside=True)
 
 
 @fault("somebody looks into the copy when it takes the original's place")
 def copy_watched_in_replace(scene: Scene) -> Outcome:
     with contextlib.ExitStack() as stack:
+        return scene.struck(scene.hold_the_load(), lambda: look_in(scene, stack))
 
-        def blow() -> None:
-            (name,) = scene.scratch()
-            stack.enter_context(scene.server.connect(name))
 
-        return scene.struck(scene.hold_the_load(), blow)
+def look_in(scene: Scene, stack: contextlib.ExitStack) -> None:
+    """Connect to the copy, and stay for as long as one may."""
+    (name,) = scene.scratch()
+    with contextlib.suppress(DatabaseUnavailable):  # ended before it had said its first word
+        stack.enter_context(scene.server.connect(name))
 
 
 @fault("somebody takes the name while the copy is loaded")
