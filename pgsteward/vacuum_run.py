@@ -81,7 +81,8 @@ def vacuum(
         if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
             return Outcome(due, "locked", f"{due.reason}; locked by {_who_locks(connection, due)}")
         after = _wait_for_the_record(connection, due, before)
-        said = "; ".join(notice.message for notice in warnings)
+        # The table and its TOAST table each warn; once is enough to read.
+        said = "; ".join(dict.fromkeys(notice.message for notice in warnings))
         if said and after is not None and after["last_vacuum"] == before["last_vacuum"]:
             return Outcome(due, "failed", f"{said}; run: {maintain_fix(connection, relation)}")
     except LockTimeout:
