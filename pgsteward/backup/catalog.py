@@ -14,7 +14,7 @@ from pgsteward.backup import freeze
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
-from pgsteward.backup.proof import proof_facts
+from pgsteward.backup.proof_gaps import proof_facts
 from pgsteward.backup.receipts import Receipt
 from pgsteward.errors import (
     DamagedBackup,

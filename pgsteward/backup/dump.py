@@ -30,7 +30,7 @@ from pgsteward.backup.manifest import (
 )
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
-from pgsteward.backup.proof import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted

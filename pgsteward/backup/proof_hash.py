@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, LiteralString
 
 from pgsteward import postgres
+from pgsteward.errors import PreconditionError
 from pgsteward.postgres import Composed, Connection, Part, Row
 
 TYPED = "typed-v1"
@@ -66,6 +67,19 @@ PAGE = "large object page"
 TEXT_FORM = "text form"
 _TEXTS = "abcdefghijklmnopqrs"
 """The columns of the test vector's texts."""
+
+
+def refuse_unknown(method: str) -> None:
+    """Make sure that a method is one of those that are known here.
+
+    Raises:
+        PreconditionError: It is one of a newer version.
+    """
+    if method not in METHODS:
+        raise PreconditionError(
+            f"the backup's proof is of method {method}, this pgsteward knows {' and '.join(METHODS)};"
+            " compare with the version that made the backup"
+        )
 
 
 def kinds_of_columns(method: str, row: Row) -> dict[str, Columns]:

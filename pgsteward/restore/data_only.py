@@ -14,7 +14,8 @@ from typing import LiteralString
 from pgsteward import sql
 from pgsteward.backup import archive
 from pgsteward.backup.manifest import Proof
-from pgsteward.backup.proof import SETTINGS, compare, compared_level, not_compared, take_proof_of
+from pgsteward.backup.proof import SETTINGS, take_proof_of
+from pgsteward.backup.proof_compare import compare, compared_level, not_compared
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import (
     Composed,

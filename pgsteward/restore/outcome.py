@@ -14,7 +14,7 @@ from typing import Any, Final
 from pgsteward import results
 from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.manifest import Manifest
-from pgsteward.backup.proof import Difference
+from pgsteward.backup.proof_compare import Difference
 from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
 from pgsteward.errors import StewardError, ToolFailed
 from pgsteward.pgtools import Client

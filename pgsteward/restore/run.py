@@ -17,14 +17,8 @@ from pgsteward.backup import freeze
 from pgsteward.backup.archive import decoder
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import Manifest
-from pgsteward.backup.proof import (
-    Difference,
-    compare,
-    compared_level,
-    not_compared,
-    read_sequences,
-    take_proof,
-)
+from pgsteward.backup.proof import read_sequences, take_proof
+from pgsteward.backup.proof_compare import Difference, compare, compared_level, not_compared
 from pgsteward.backup.receipts import What
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import (

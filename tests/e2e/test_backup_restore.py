@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pgsteward.backup.manifest import backup_prefix
-from pgsteward.backup.proof import compare, read_sequences, take_proof
+from pgsteward.backup.proof import read_sequences, take_proof
+from pgsteward.backup.proof_compare import compare
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.janitor import clean_up

@@ -23,7 +23,8 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.globals_sql import globals_sql
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
-from pgsteward.backup.proof import compare, read_sequences, take_proof
+from pgsteward.backup.proof import read_sequences, take_proof
+from pgsteward.backup.proof_compare import compare
 from pgsteward.errors import PreconditionError, StewardError, TransientError
 from pgsteward.pgtools import choose_client, find_clients, run_tool
 from pgsteward.postgres import Login

@@ -15,7 +15,8 @@ import pytest
 from pgsteward import postgres
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
-from pgsteward.backup.proof import compare, take_proof
+from pgsteward.backup.proof import take_proof
+from pgsteward.backup.proof_compare import compare
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.errors import StewardError, VerificationFailed
 from pgsteward.pgtools import choose_client, find_clients, run_tool

@@ -7,7 +7,9 @@ import pytest
 
 from pgsteward import postgres
 from pgsteward.backup.manifest import ProofLevel
-from pgsteward.backup.proof import NOT_POPULATED, compare, not_examined, read_sequences, take_proof
+from pgsteward.backup.proof import read_sequences, take_proof
+from pgsteward.backup.proof_compare import compare
+from pgsteward.backup.proof_gaps import NOT_POPULATED, not_examined
 from pgsteward.errors import QueryFailed, TransientError
 from tests.servers import Database
 

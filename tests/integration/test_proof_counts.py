@@ -8,7 +8,8 @@ import pytest
 
 from pgsteward import postgres
 from pgsteward.backup import proof_counts
-from pgsteward.backup.proof import LARGE_OBJECTS, NOT_POPULATED, not_examined, take_proof
+from pgsteward.backup.proof import take_proof
+from pgsteward.backup.proof_gaps import LARGE_OBJECTS, NOT_POPULATED, not_examined
 from pgsteward.errors import QueryFailed
 from tests.servers import Database
 

@@ -14,8 +14,10 @@ from pgsteward import postgres
 from pgsteward.backup import proof as proofs
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST
-from pgsteward.backup.proof import LARGE_OBJECTS, compare, not_examined, take_proof
+from pgsteward.backup.proof import take_proof
 from pgsteward.backup.proof_bound import NOT_REACHED
+from pgsteward.backup.proof_compare import compare
+from pgsteward.backup.proof_gaps import LARGE_OBJECTS, not_examined
 from pgsteward.backup.proof_hash import TEXT, TYPED
 from pgsteward.backup.proof_large_objects import NO_RIGHT
 from pgsteward.errors import PreconditionError, StewardError, VerificationFailed

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from pgsteward.backup.manifest import Proof, ProofLevel
-from pgsteward.backup.proof import DROPPED, REWRITTEN, take_proof
+from pgsteward.backup.proof import take_proof
+from pgsteward.backup.proof_gaps import DROPPED, REWRITTEN
 from pgsteward.errors import LockTimeout
 from tests.servers import Database
 

@@ -11,7 +11,7 @@ import pytest
 
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import Manifest
-from pgsteward.backup.proof import GENERATED
+from pgsteward.backup.proof_compare import GENERATED
 from pgsteward.postgres import compose, identifier, literal, raw
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult

@@ -10,7 +10,8 @@ import pytest
 from pgsteward import postgres
 from pgsteward.backup import proof_hash
 from pgsteward.backup.manifest import Proof
-from pgsteward.backup.proof import SETTINGS, compare, take_proof
+from pgsteward.backup.proof import SETTINGS, take_proof
+from pgsteward.backup.proof_compare import compare
 from pgsteward.backup.proof_hash import CELLS, MOST_COLUMNS, TEXT, TYPED
 from pgsteward.errors import QueryFailed
 from tests.servers import Database, Server, private_database

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from pgsteward.backup.proof import LARGE_OBJECTS
+from pgsteward.backup.proof_gaps import LARGE_OBJECTS
 from pgsteward.postgres import Connection
 from tests.rounds.values import COLUMNS, NEVER_NULL, TWINS, named, quoted, some_value, twin
 

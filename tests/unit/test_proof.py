@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pgsteward.backup.manifest import LargeObjects, Proof, Relation, Sequence
-from pgsteward.backup.proof import NOT_POPULATED, compare, not_compared, not_examined
+from pgsteward.backup.proof_compare import compare, not_compared
+from pgsteward.backup.proof_gaps import NOT_POPULATED, not_examined
 from pgsteward.backup.proof_shares import cut
 from pgsteward.errors import PreconditionError
 
