@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from pgsteward import postgres
 from pgsteward.client_places import can_be_run
+from pgsteward.clients import choose_client, find_clients
 from pgsteward.config import Purpose, SessionTable
 from pgsteward.databases import bind, find
 from pgsteward.doctor import Check, CheckStatus
 from pgsteward.errors import ConfigError, PreconditionError, StewardError
-from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_lock import refuse_pooler
 from pgsteward.relations import find_table

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import LiteralString, Self
 
 from pgsteward.backup.manifest import Sequence
+from pgsteward.clients import Client
 from pgsteward.errors import VerificationFailed
-from pgsteward.pgtools import Client, run_tool, start_tool
+from pgsteward.pgtools import run_tool, start_tool
 from pgsteward.postgres import Connection
 from pgsteward.postgres_names import split_qualified
 

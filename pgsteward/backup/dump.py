@@ -34,9 +34,9 @@ from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined,
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
+from pgsteward.clients import find_clients
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
 from pgsteward.interlock import let_rebuild_finish
-from pgsteward.pgtools import find_clients
 from pgsteward.postgres import Connection
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import zstandard
 
+from pgsteward.clients import Client
 from pgsteward.errors import VerificationFailed
-from pgsteward.pgtools import Client, run_tool, tool_env
+from pgsteward.pgtools import run_tool, tool_env
 from pgsteward.postgres import Login, database_argument
 
 GLOBALS = "globals.sql.zst"

@@ -16,6 +16,7 @@ from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
 from pgsteward.client_places import can_be_run
+from pgsteward.clients import Client, choose_client
 from pgsteward.errors import (
     DatabaseUnavailable,
     PreconditionError,
@@ -23,7 +24,6 @@ from pgsteward.errors import (
     StoreUnavailable,
     VerificationFailed,
 )
-from pgsteward.pgtools import Client, choose_client
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.sql import load

@@ -19,9 +19,10 @@ from pgsteward.backup.filters import Choice, Part
 from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import take_proof
+from pgsteward.clients import Client
 from pgsteward.config import BackupConfig
 from pgsteward.errors import QueryFailed, ToolFailed, TransientError
-from pgsteward.pgtools import Client, RunningTool, start_tool, tool_env
+from pgsteward.pgtools import RunningTool, start_tool, tool_env
 from pgsteward.postgres import Connection, Login, Row
 from pgsteward.progress import Progress
 from pgsteward.results import Note

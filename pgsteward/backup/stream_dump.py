@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from pgsteward.backup.encryption import Recipients, Writer
+from pgsteward.clients import Client
 from pgsteward.errors import ToolFailed
-from pgsteward.pgtools import Client, run_tool
+from pgsteward.pgtools import run_tool
 
 FIRST_LOOK_BYTES = 256 << 10
 _PIECE_BYTES = 1 << 18

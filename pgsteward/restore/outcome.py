@@ -16,8 +16,8 @@ from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof_compare import Difference
 from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
+from pgsteward.clients import Client
 from pgsteward.errors import StewardError, ToolFailed
-from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
 from pgsteward.restore import choice, cluster, preflight

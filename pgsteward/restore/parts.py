@@ -9,8 +9,8 @@ from pathlib import Path
 from pgsteward.backup import archive
 from pgsteward.backup.manifest import DUMP, SUFFIX, LargeObjects, Manifest, Proof
 from pgsteward.backup.proof_gaps import LEFT_OUT
+from pgsteward.clients import Client
 from pgsteward.errors import PreconditionError
-from pgsteward.pgtools import Client
 from pgsteward.postgres import Connection, quote_name
 from pgsteward.restore import selection, toc
 from pgsteward.restore.outcome import Order

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pgsteward import sql
 from pgsteward.backup import archive as archive_text
 from pgsteward.backup.manifest import Manifest
+from pgsteward.clients import Client, choose_client, find_clients
 from pgsteward.errors import NoGo, PreconditionError, QueryFailed
-from pgsteward.pgtools import Client, choose_client, find_clients, run_tool
+from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.report.units import humanize_bytes
 from pgsteward.restore.properties import read_properties

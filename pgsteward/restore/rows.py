@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from pgsteward.clients import Client
 from pgsteward.errors import VerificationFailed
-from pgsteward.pgtools import Client, start_tool
+from pgsteward.pgtools import start_tool
 from pgsteward.postgres_names import split_copy
 
 _COPY = b"COPY "

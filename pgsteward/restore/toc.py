@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pgsteward.clients import Client
 from pgsteward.errors import QueryFailed
-from pgsteward.pgtools import Client, run_tool
+from pgsteward.pgtools import run_tool
 from pgsteward.postgres_names import split_names
 
 _LISTED = re.compile(r"^(\d+); \d+ \d+ (.*)(?:\n;\tdepends on:((?: \d+)+))?$", re.MULTILINE)

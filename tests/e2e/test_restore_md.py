@@ -22,7 +22,7 @@ from pyrage import x25519
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import compare
-from pgsteward.pgtools import choose_client, find_clients
+from pgsteward.clients import choose_client, find_clients
 from pgsteward.postgres import compose, identifier
 from pgsteward.postgres_names import split_qualified
 from tests.integration.backup_targets import backup_folder, make_target, stored_manifest

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from pgsteward.backup.catalog import backups
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST
-from pgsteward.pgtools import Client, choose_client, find_clients
+from pgsteward.clients import Client, choose_client, find_clients
 from pgsteward.postgres import Login, compose, identifier
 from tests.faults.scene import Outcome, Scene, cases, fault, play
 from tests.integration.backup_targets import backup_folder, sealed, stored_manifest

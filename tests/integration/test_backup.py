@@ -25,8 +25,9 @@ from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import compare
+from pgsteward.clients import choose_client, find_clients
 from pgsteward.errors import PreconditionError, StewardError, TransientError
-from pgsteward.pgtools import choose_client, find_clients, run_tool
+from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Login
 from tests.integration.backup_targets import (
     backup_folder,

@@ -10,7 +10,8 @@ from pgsteward import postgres
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.globals_sql import decompress
 from pgsteward.backup.run import back_up_everywhere
-from pgsteward.pgtools import choose_client, find_clients, run_tool
+from pgsteward.clients import choose_client, find_clients
+from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Login, compose, identifier
 from pgsteward.restore.properties import read_properties
 from pgsteward.targets import Target

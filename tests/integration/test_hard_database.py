@@ -18,8 +18,9 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.proof import take_proof
 from pgsteward.backup.proof_compare import compare
 from pgsteward.backup.run import back_up_everywhere
+from pgsteward.clients import choose_client, find_clients
 from pgsteward.errors import StewardError, VerificationFailed
-from pgsteward.pgtools import choose_client, find_clients, run_tool
+from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Connection, Row, compose, identifier
 from pgsteward.restore.drill import drill
 from pgsteward.restore.properties import read_properties

@@ -20,9 +20,9 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, STREAM, Manifest, backup_prefix
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.backup.upload import upload
+from pgsteward.clients import choose_client, find_clients
 from pgsteward.errors import PreconditionError, StewardError, StoreUnavailable, ToolFailed, TransientError
 from pgsteward.janitor import clean_up
-from pgsteward.pgtools import choose_client, find_clients
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult
 from pgsteward.storage.s3 import S3Store

@@ -10,8 +10,9 @@ from pgsteward.backup.dump_errors import as_dump_error, explained, gist
 from pgsteward.backup.lock_watch import GivenWay, LockWatch, Waiter
 from pgsteward.backup.snapshot_dump import _give_way
 from pgsteward.backup.stream_dump import ArchiveHead
+from pgsteward.clients import Client
 from pgsteward.errors import StoreUnavailable, ToolFailed, TransientError
-from pgsteward.pgtools import Client, start_tool
+from pgsteward.pgtools import start_tool
 from pgsteward.postgres import Login
 
 CUT = """pg_dump ended with status 1: pg_dump: warning: there are circular foreign-key constraints
