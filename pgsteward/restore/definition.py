@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pgsteward import sql
 from pgsteward.errors import PreconditionError
-from pgsteward.postgres import Composed, Connection, compose, identifier, quote_name
+from pgsteward.postgres import Composed, Connection, Part, compose, identifier, quote_name
 from pgsteward.restore.toc import Key
 from pgsteward.results import Note
 
@@ -27,6 +27,19 @@ class Column:
     identity_always: bool
     identity: bool
     value_required: bool
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its type is PostgreSQL's own, and therefore kept as it is."""
+        return self.kept_as != "text" or self.equality == "text"
+
+
+def written(cell: Part) -> Composed:
+    """Return a value as its type writes it, and as a dump holds it; NULL stays NULL.
+
+    A cast to text may be somebody's own and say something else; a row of NULLs ``IS NULL`` too.
+    """
+    return compose("CASE WHEN pg_catalog.num_nulls({cell}) = 0 THEN pg_catalog.concat({cell}) END", cell=cell)
 
 
 @dataclass(frozen=True, slots=True)

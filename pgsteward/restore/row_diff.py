@@ -22,7 +22,7 @@ from pgsteward.postgres import (
     literal,
     quote_name,
 )
-from pgsteward.restore.definition import Pair
+from pgsteward.restore.definition import Pair, written
 from pgsteward.restore.side import Side
 
 _CHARACTERS = 200
@@ -126,7 +126,7 @@ def _missing(
         query = "{side} AS s WHERE NOT EXISTS (SELECT FROM {rows} AS l WHERE {same})"
     rows = compose(query, **parts)
     ordered = join(", ", [comparable(found, name, alias) for name in found.identified_by])
-    cells, limit = _texts(found.names, alias), literal(shown)
+    cells, limit = _texts(found, found.names, alias), literal(shown)
     count = live.value(compose("SELECT count(*) FROM {}", rows))
     if not count:
         return 0, ()
@@ -140,15 +140,16 @@ def _changed(live: Connection, found: Pair, joined: Part, shown: int) -> list[di
     key, compared = found.identified_by, found.compared
     statement = compose_file(
         "diff_changed",
-        key=_texts(key, "s"),
-        then=_texts(compared, "s"),
-        now=_texts(compared, "l"),
+        key=_texts(found, key, "s"),
+        then=_texts(found, compared, "s"),
+        now=_texts(found, compared, "l"),
         differs=join(", ", [differs(found, name) for name in compared]),
         joined=joined,
         ordered=join(", ", [comparable(found, name, "s") for name in key]),
+        shown=literal(shown),
     )
     listed = []
-    for row in live.rows(statement, {"shown": shown}):
+    for row in live.rows(statement):
         then, now = _shown(compared, row["then"]), _shown(compared, row["now"])
         other = [name for name, differs_here in zip(compared, row["differs"], strict=True) if differs_here]
         which = _shown(key, row["key"])
@@ -181,7 +182,7 @@ def merge_parts(found: Pair, side: Side) -> dict[str, Part]:
         ]
         return {**parts, "same": join(" AND ", same)}
     for alias in ("s", "l"):
-        cells = join(", ", [identifier(alias, name) for name in found.names])
+        cells = join(", ", [_text(found, name, alias) for name in found.names])
         parts[f"{alias}_row"] = compose('ROW({})::text COLLATE "C"', cells)
     return parts
 
@@ -190,8 +191,20 @@ def comparable(found: Pair, name: str, alias: str) -> Composed:
     """Return what of a column is compared: the value itself where that is exact, or else its text."""
     then, now = found.both(name)
     exact = then.equality == now.equality == "exact" and then.kept_as == now.kept_as
-    text: LiteralString = "{}" if exact else '{}::text COLLATE "C"'
-    return compose(text, identifier(alias, name))
+    if exact:
+        return compose("{}", identifier(alias, name))
+    return compose('{} COLLATE "C"', _text(found, name, alias))
+
+
+def _text(found: Pair, name: str, alias: str) -> Composed:
+    """Return the text of a value as its type writes it, or as ALTER TABLE casts it where that has changed."""
+    then, now = found.both(name)
+    cell = identifier(alias, name)
+    if alias == "s" and then.kept_as == "text":
+        return compose("{}", cell)
+    if then.kept_as != now.kept_as and (then if alias == "s" else now).is_own:
+        return compose("{}::text", cell)
+    return compose("{}::text", cell) if now.equality == "text" else written(cell)
 
 
 def differs(found: Pair, name: str) -> Composed:
@@ -199,9 +212,9 @@ def differs(found: Pair, name: str) -> Composed:
     return compose("{} IS DISTINCT FROM {}", comparable(found, name, "s"), comparable(found, name, "l"))
 
 
-def _texts(names: Iterable[str], alias: str) -> Composed:
+def _texts(found: Pair, names: Iterable[str], alias: str) -> Composed:
     length = literal(_CHARACTERS + 1)
-    cells = [compose("left({}::text, {})", identifier(alias, name), length) for name in names]
+    cells = [compose("left({}, {})", _text(found, name, alias), length) for name in names]
     return compose("ARRAY[{}]::text[]", join(", ", cells))
 
 

@@ -11,13 +11,12 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 from pgsteward import sql
 from pgsteward.backup import proof_hash
 from pgsteward.errors import LockTimeout, QueryFailed, VerificationFailed
 from pgsteward.postgres import (
-    Composed,
     Connection,
     Part,
     as_written,
@@ -28,7 +27,7 @@ from pgsteward.postgres import (
     literal,
     raw,
 )
-from pgsteward.restore.definition import Column, Table
+from pgsteward.restore.definition import Column, Table, written
 from pgsteward.restore.scratch import Dropped, fit_name
 from pgsteward.restore.toc import Key
 from pgsteward.results import Item, Note
@@ -106,9 +105,9 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
     return Side(schema, table.key[1], here[0])
 
 
-def _cell(column: Column) -> Composed:
-    template: LiteralString = "{name}::text AS {name}" if column.kept_as == "text" else "{name}"
-    return compose(template, name=identifier(column.name))
+def _cell(column: Column) -> Part:
+    name = identifier(column.name)
+    return name if column.is_own else compose("{} AS {}", written(name), name)
 
 
 def _fingerprint(session: Connection, table: Part, names: list[str]) -> tuple[Any, ...]:

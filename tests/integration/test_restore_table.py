@@ -51,6 +51,14 @@ CREATE VIEW shown AS SELECT 1 AS a;
 CREATE TABLE by_mood (m mood) PARTITION BY HASH (m);
 CREATE TABLE by_mood_0 PARTITION OF by_mood FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 CREATE TABLE no_columns ();
+CREATE TYPE spot AS (x int, y int);
+CREATE FUNCTION shout(mood) RETURNS text LANGUAGE sql AS 'SELECT ''so ''::text';
+CREATE FUNCTION shout(spot) RETURNS text LANGUAGE sql AS 'SELECT ''somewhere''::text';
+CREATE CAST (mood AS text) WITH FUNCTION shout(mood);
+CREATE CAST (spot AS text) WITH FUNCTION shout(spot);
+CREATE TABLE own_casts (m mood PRIMARY KEY, s spot, "x %s" xml, f bool, t text, c char(3));
+INSERT INTO own_casts VALUES ('sad', (1, NULL), '<?xml version="1.0" encoding="UTF-8"?><a/>', true, '', 'a'),
+                             ('glad', (NULL, NULL), NULL, false, NULL, '');
 """
 SINCE = """
 DELETE FROM "App X"."Order Lines" WHERE id <= 3;
@@ -147,6 +155,20 @@ def test_rows_without_a_key_are_compared_as_wholes(database: Database, changed: 
         restore_table(changed, "bag", key=("a",))
     with pytest.raises(PreconditionError, match=r"has no column c; it has a, b"):
         restore_table(changed, "bag", key=("c",))
+
+
+def test_a_cast_of_ones_own_says_nothing_about_a_value(database: Database, target: Target) -> None:
+    database.execute("ALTER TABLE own_casts ALTER f TYPE text, ALTER c TYPE char(5)")
+    same = {"removed": 0, "added": 0}
+    assert brought(target, "own_casts").details["difference"] == {**same, "changed": 0}
+    database.execute("UPDATE own_casts SET s = (2, 2) WHERE m = 'sad'")
+    database.execute("UPDATE own_casts SET s = NULL WHERE m = 'glad'")
+    result = brought(target, "own_casts")
+    assert result.details["difference"] == {**same, "changed": 2}
+    assert [row["backup"] for row in result.details["rows_changed"]] == ["(,)", "(1,)"]
+    merge(database, result)
+    database.execute("ALTER TABLE own_casts DROP CONSTRAINT own_casts_pkey")
+    assert brought(target, "own_casts").details["difference"] == {**same, "changed": None}
 
 
 def test_rows_that_a_policy_hides_are_not_merged_back_once_more(database: Database, target: Target) -> None:
