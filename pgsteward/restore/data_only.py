@@ -7,7 +7,7 @@ writes is our own, so that what is not equal is rolled back.
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import LiteralString
 
@@ -20,6 +20,7 @@ from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import (
     Composed,
     Connection,
+    Part,
     Row,
     compose,
     connect,
@@ -52,7 +53,7 @@ def examine(order: Order) -> Check:
         try:
             tables = _tables(order, inside)
             _refuse_rows(inside, tables)
-            _in_order(tables, inside.rows(sql.load("fill_obstacles"), {"oids": _oids(tables)}))
+            _in_order(tables, _obstacles(order, inside, tables))
         except PreconditionError as exc:
             return Check("tables", "no-go", str(exc))
     return Check("tables", "go", f"all {len(tables)} are there and empty")
@@ -62,8 +63,8 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
     """Load the rows, compare them, and only then commit.
 
     Returns:
-        The comparison, and the sequences that stay where they are: set back, they would give others' values
-        once more.
+        The comparison, and what is to be told: event triggers that were off meanwhile, and the sequences that
+        stay where they are; set back, they would give others' values once more.
 
     Raises:
         PreconditionError: A table is missing, has rows, or can't be filled; nothing was changed.
@@ -78,10 +79,9 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
             for row in tables:
                 inside.execute(compose("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", _name(row)))
             _refuse_rows(inside, tables)
-            obstacles = inside.rows(sql.load("fill_obstacles"), {"oids": _oids(tables)})
+            obstacles = _obstacles(order, inside, tables)
             ordered = _in_order(tables, obstacles)
-            names = {row["oid"]: _name(row) for row in tables}
-            _switch_triggers(inside, names, obstacles, on=False)
+            _switch_triggers(inside, obstacles, on=False)
             inside.execute("SET CONSTRAINTS ALL DEFERRED")
             with order.phases.phase("load"):
                 for number, row in enumerate(ordered):
@@ -93,14 +93,20 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
             inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
             with order.phases.phase("compare"):
                 compared = _compare(order, inside, tables)
-            _switch_triggers(inside, names, obstacles, on=True)
+            _switch_triggers(inside, obstacles, on=True)
             if compared.differences:
                 listed = "; ".join(map(str, compared.differences[:_SHOWN]))
                 raise VerificationFailed(
                     f"the rows are not what backup {order.manifest.backup_id} holds, and were taken back:"
-                    f" {listed}"
+                    f" {listed}{_suspects(obstacles)}"
                 )
-            kept = []
+            kept = [
+                Note(
+                    f"event trigger {quote_name(row['name'])}",
+                    "did not hear that triggers were off meanwhile",
+                )
+                for row in _switched_events(obstacles)
+            ]
             for position in positions:  # last: no rollback takes these back
                 if inside.value(_IS_FURTHER, position):
                     why = f"stays where it is, which is further than in the backup ({position['value']})"
@@ -108,7 +114,7 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
                 else:
                     inside.execute(_SET, position)
         with order.phases.phase("analyze"):
-            inside.execute(compose("ANALYZE {}", join(", ", list(names.values()))))
+            inside.execute(compose("ANALYZE {}", join(", ", [_name(row) for row in tables])))
     return compared, kept
 
 
@@ -124,8 +130,14 @@ def _name(row: Row) -> Composed:
     return compose("{}", identifier(*_key(row)))
 
 
-def _oids(tables: Sequence[Row]) -> list[int]:
-    return [row["oid"] for row in tables]
+def _obstacles(order: Order, inside: Connection, tables: Sequence[Row]) -> list[Row]:
+    """Return what ``fill_obstacles.sql`` finds for these tables."""
+    tops = {each.key for each in order.manifest.proof.relations if each.moves_within is not None}
+    wanted = {
+        "oids": [row["oid"] for row in tables],
+        "moving": [row["oid"] for row in tables if _key(row) in tops],
+    }
+    return inside.rows(sql.load("fill_obstacles"), wanted)
 
 
 def _tables(order: Order, inside: Connection) -> list[Row]:
@@ -193,15 +205,51 @@ def _in_order(tables: Sequence[Row], obstacles: Sequence[Row]) -> list[Row]:
         ) from None
 
 
-def _switch_triggers(
-    inside: Connection, names: Mapping[int, Composed], obstacles: Sequence[Row], *, on: bool
-) -> None:
-    """Put the triggers off, and on again as they were: rows of a backup have been through them already."""
-    for row in obstacles:
-        if row["kind"] == "trigger":
-            what = compose("ENABLE {}", _MODES[row["mode"]]) if on else raw("DISABLE")
-            table, trigger = names[row["oid"]], identifier(row["name"])
-            inside.execute(compose("ALTER TABLE ONLY {} {} TRIGGER {}", table, what, trigger))
+def _switch_triggers(inside: Connection, obstacles: Sequence[Row], *, on: bool) -> None:
+    """Put triggers off, and on again as they were: rows of a backup have been through them already.
+
+    An event trigger may log each such switch into a table that is being filled: it is off meanwhile.
+    """
+    statements = [
+        compose("ALTER EVENT TRIGGER {} {}", identifier(row["name"]), _mode(row, on=on))
+        for row in _switched_events(obstacles)
+    ]
+    of_tables = [
+        compose(
+            "ALTER TABLE ONLY {} {} TRIGGER {}",
+            identifier(row["schema_name"], row["table_name"]),
+            _mode(row, on=on),
+            identifier(row["name"]),
+        )
+        for row in _triggers(obstacles)
+    ]
+    for statement in (*of_tables, *statements) if on else (*statements, *of_tables):
+        inside.execute(statement)
+
+
+def _mode(row: Row, *, on: bool) -> Part:
+    return compose("ENABLE {}", _MODES[row["mode"]]) if on else raw("DISABLE")
+
+
+def _triggers(obstacles: Sequence[Row]) -> list[Row]:
+    return [row for row in obstacles if row["kind"] == "trigger"]
+
+
+def _switched_events(obstacles: Sequence[Row], *, may_alter: bool = True) -> list[Row]:
+    """Return the event triggers that hear of the switches, those that this role may put off or the others."""
+    events = [row for row in obstacles if row["kind"] == "event trigger" and row["may_alter"] == may_alter]
+    return events if _triggers(obstacles) else []
+
+
+def _suspects(obstacles: Sequence[Row]) -> str:
+    """Name what may have written into the tables besides, and can't be put off by this role."""
+    listed = [quote_name(row["name"]) for row in _switched_events(obstacles, may_alter=False)]
+    if not listed:
+        return ""
+    return (
+        "; if an event trigger logs into them that triggers were put off, have its owner put it off for the"
+        f" time ({'; '.join(f'ALTER EVENT TRIGGER {name} DISABLE' for name in listed)})"
+    )
 
 
 def _copy(

@@ -9,11 +9,13 @@ from typing import Any
 
 import pyrage
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgsteward.backup.dump import back_up
+from pgsteward.backup.home import home_store
 from pgsteward.backup.receipts import read_receipts
 from pgsteward.errors import ConfigError, PreconditionError, VerificationFailed
-from pgsteward.postgres import Connection
+from pgsteward.postgres import Connection, compose, identifier, quote_name
 from pgsteward.restore import data_only
 from pgsteward.restore.run import restore
 from pgsteward.restore.scope import Scope
@@ -235,6 +237,56 @@ def test_rows_alone_fill_empty_tables_in_one_go(server: Server, target: Target, 
         restore(target, into=name, scope=wanted)
     with pytest.raises(PreconditionError, match=r"no database 'nowhere_x' to load rows into"):
         restore(target, into="nowhere_x", scope=wanted)
+
+
+LOGS = """
+CREATE FUNCTION log_it() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+    AS 'BEGIN INSERT INTO public.audit_log VALUES (-1); END';
+CREATE FUNCTION log_them() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN INSERT INTO public.audit_log VALUES (-2); RETURN NULL; END';
+CREATE TRIGGER t AFTER INSERT ON by_mood EXECUTE FUNCTION log_them();
+CREATE EVENT TRIGGER "its log" ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION log_it();
+ALTER EVENT TRIGGER "its log" ENABLE ALWAYS;
+CREATE ROLE {role} LOGIN CREATEDB PASSWORD 'x';
+GRANT ALL ON SCHEMA public TO {role};
+GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+ALTER TABLE by_mood OWNER TO {role};
+TRUNCATE audit_log;
+"""
+
+
+def test_what_logs_into_a_table_adds_nothing_to_its_rows(
+    server: Server, source: Database, target: Target, tmp_path: Path, name: str
+) -> None:
+    restore(target, into=name, scope=scope("by_mood", "audit_log", schema_only=True))
+    role = f"filler of {source.dbname}"
+    (tmp_path / "role").write_text("x")
+    folder = home_store(target).local_folder("")
+    assert folder is not None
+    its_login = {
+        "conninfo": make_conninfo(source.conninfo, user=role),
+        "password": {"file": str(tmp_path / "role")},
+    }
+    lesser = make_target(source, folder.parent, restore=its_login)
+    wanted = scope("by_mood", "audit_log", data_only=True)
+    with server.connect(name) as connection:
+        connection.execute(LOGS.format(role=quote_name(role)).encode())
+        try:
+            with pytest.raises(
+                VerificationFailed, match=r"audit_log: .*ALTER EVENT TRIGGER \"its log\" DISABLE"
+            ):
+                restore(lesser, into=name, scope=wanted)
+            result = restore(target, into=name, scope=wanted)
+            assert result.status == "ok", result.as_json()
+            assert 'event trigger "its log"' in [note.object for note in result.skipped]
+            assert connection.value("SELECT count(*) FROM audit_log") == 0
+            assert connection.value("SELECT evtenabled::text FROM pg_event_trigger") == "A"
+            connection.execute("INSERT INTO by_mood VALUES ('sad', 1)")
+            assert connection.value("SELECT array_agg(id) FROM audit_log") == [-2]
+        finally:
+            connection.execute(
+                compose("DROP OWNED BY {role} CASCADE; DROP ROLE {role}", role=identifier(role))
+            )
 
 
 def test_rows_that_are_not_equal_are_taken_back(
