@@ -18,6 +18,8 @@ from tests.faults.proxy import Hold
 from tests.faults.scene import Outcome, Scene, fault, made_scene, names_in, play, tools_of
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 ROOM = 96 << 20
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.faults.scene import BOTH, Outcome, Said, Scene, cases, fault, play, until
 
+pytestmark = pytest.mark.any_server
+
 
 def _config(scene: Scene) -> Path:
     settings = scene.target().settings

@@ -15,6 +15,8 @@ from pgsteward.demo.s3 import LocalS3
 from tests.faults.scene import Outcome, Scene, cases, fault, made_scene, play
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 STORES: dict[str, LocalS3] = {}
 """By the name of the scene's database."""
 

@@ -20,6 +20,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

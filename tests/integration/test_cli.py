@@ -16,6 +16,8 @@ import pytest
 
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 PASSWORD_ENV = "PGSTEWARD_TEST_PASSWORD"
 OURS = (
     "SELECT application_name::text AS name FROM pg_stat_activity"

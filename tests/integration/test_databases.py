@@ -32,6 +32,8 @@ from pgsteward.vacuum import vacuum_tables
 from tests.integration.backup_targets import make_target, nothing_left
 from tests.servers import Database, Server
 
+pytestmark = pytest.mark.any_server
+
 ROLE, PASSWORD = "Fleet Backup", "fleet-in-a-test"
 NAMES = ("Order Lines", "a=b 'c'", "prod", "prod-eu")
 OTHERS = ("pgsteward_*", "test_*", "postgres", "nobodys")

@@ -23,6 +23,8 @@ from pgsteward.errors import PreconditionError, ToolFailed
 from pgsteward.postgres import Login, connect
 from tests.servers import Bucket
 
+pytestmark = pytest.mark.any_server
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be refused by PostgreSQL")
 
 

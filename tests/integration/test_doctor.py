@@ -13,6 +13,8 @@ from pgsteward.results import StepResult
 from pgsteward.targets import Target
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 PASSWORD = "doctor's"
 
 

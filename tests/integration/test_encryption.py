@@ -34,6 +34,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target, sealed
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 SECRET_TEXT = "only for those who may read it"
 FORMS: dict[str, dict[str, Any]] = {
     "stream": {},

@@ -13,6 +13,8 @@ from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import temporary_role
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 LINE: Mapping[str, str] = {"a1": "None", "b2": "'a1'", "c3": "'b2'"}
 FORK: Mapping[str, str] = {"a1": "None", "b2": "'a1'", "b3": "'a1'"}
 MERGED: Mapping[str, str] = {**FORK, "d4": "('b2', 'b3')"}

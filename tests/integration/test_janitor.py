@@ -24,6 +24,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 DEAD = "20261101T020000Z-abcdef"
 
 KILLED = """

@@ -22,6 +22,8 @@ from tests.integration.backup_targets import make_target, sealed
 from tests.servers import Database
 from tests.terminal import run_on_a_terminal
 
+pytestmark = pytest.mark.any_server
+
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 PASSWORD_ENV = "PGSTEWARD_TEST_PASSWORD"
 

@@ -15,6 +15,8 @@ from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Database
 from tests.unit.test_manifest_schema import errors
 
+pytestmark = pytest.mark.any_server
+
 KINDS: dict[str, dict[str, Any]] = {
     "directory": {},
     "counts": {"proof": "counts", "compress": "gzip:1"},

@@ -20,6 +20,8 @@ from pgsteward.postgres_lock import operation_lock, refuse_pooler
 from tests.conftest import missing
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 _CONFIG = """\
 [databases]
 * = host={host} port={port}

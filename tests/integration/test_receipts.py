@@ -19,6 +19,8 @@ from tests.integration.old_backups import as_toml
 from tests.integration.test_listing import documented
 from tests.servers import Bucket, Database, Server
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from tests.integration.backup_targets import make_target
 from tests.integration.old_backups import of_cluster
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture
 def target(database: Database, tmp_path: Path) -> Target:

@@ -24,6 +24,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
 from tests.servers import Bucket, Database, Server
 
+pytestmark = pytest.mark.any_server
+
 WITHOUT_PREFECT = """
 import sys
 

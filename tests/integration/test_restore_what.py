@@ -20,6 +20,8 @@ from tests.integration.backup_targets import make_target, stored_manifest
 from tests.integration.old_backups import NOW, age, receipt
 from tests.servers import Database, Server
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

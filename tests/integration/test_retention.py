@@ -26,6 +26,8 @@ from tests.integration.backup_targets import make_target
 from tests.integration.old_backups import POLICY, age, keys, newest, of_cluster, receipt
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ from tests.integration.old_backups import POLICY, age, as_toml, keys, newest, of
 from tests.integration.test_listing import documented
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from tests.integration.backup_targets import make_target
 from tests.integration.old_backups import NOW, POLICY, age, as_toml, keys, newest
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

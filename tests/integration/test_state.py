@@ -15,6 +15,8 @@ from pgsteward.state.tables import metadata
 from tests.servers import Database
 from tests.unit.test_state import REINDEX, TWO, night
 
+pytestmark = pytest.mark.any_server
+
 
 def url_of(database: Database, user: str | None = None, password: str | None = None) -> str:
     parts = conninfo_to_dict(database.conninfo)

@@ -27,6 +27,8 @@ from pgsteward.storage.parts import (
 from pgsteward.storage.s3 import S3Store
 from tests.servers import Bucket
 
+pytestmark = pytest.mark.any_server
+
 MIB = 1 << 20
 SMALL: dict[str, Any] = {"single_put_bytes": 6 * MIB, "part_bytes": 5 * MIB}
 

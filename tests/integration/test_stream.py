@@ -31,6 +31,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, own_sessions
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 ROWS = """
 CREATE TABLE "Order ""Lines" (id serial PRIMARY KEY, note text);
 INSERT INTO "Order ""Lines" (note) SELECT md5(g::text) FROM generate_series(1, 900) AS g;

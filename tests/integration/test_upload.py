@@ -23,6 +23,8 @@ from pgsteward.targets import Target
 from tests.integration.backup_targets import backup_folder, make_target, sealed
 from tests.servers import Bucket, Database
 
+pytestmark = pytest.mark.any_server
+
 copying = importlib.import_module("pgsteward.backup.copying")
 
 

@@ -12,6 +12,8 @@ from pgsteward.postgres import Connection
 from pgsteward.workers import Workers, share_out
 from tests.servers import Database
 
+pytestmark = pytest.mark.any_server
+
 
 def running(database: Database) -> int:
     return int(
