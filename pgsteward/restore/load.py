@@ -15,9 +15,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from pgsteward import sql
 from pgsteward.backup import archive
 from pgsteward.errors import ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
+from pgsteward.postgres import compose, connect, identifier, quote_name
 from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import plural
 from pgsteward.restore import load_errors
@@ -69,6 +71,29 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
         if verdict.fatal and order.jobs > 1:
             verdict = _try_again(order, ready, name, verdict, entries, first)
     return _refuse(order, verdict)
+
+
+def load_bare(order: Order, ready: Ready, name: str) -> Verdict:
+    """Likewise for a table's rows alone: what its checks read may not be there, and they have had their say.
+
+    Raises:
+        VerificationFailed: Rows, or something that they need, are missing.
+        DatabaseUnavailable: Its sessions were ended or cut.
+        ToolFailed: pg_restore itself broke down.
+    """
+    entries = _entries(order, ready)
+    rows = [number for number, _, what in entries if what.startswith(b"TABLE DATA ")]
+    others = [number for number, _, _ in entries if number not in set(rows)]
+    with order.phases.phase("load"):
+        made = _refuse(order, _run(order, ready, name, entries, others, 1))
+        with connect(order.admin.to(name), purpose=STEP) as session:
+            while checks := session.rows(sql.load("table_checks")):  # partitions lose theirs with the table
+                for row in checks:
+                    table = identifier(row["schema_name"], row["table_name"])
+                    check = identifier(row["name"])
+                    session.execute(compose("ALTER TABLE {} DROP CONSTRAINT {}", table, check))
+        filled = _refuse(order, _run(order, ready, name, entries, rows, order.jobs))
+    return replace(filled, findings=(*made.findings, *filled.findings))
 
 
 def load_triggers(order: Order, ready: Ready, name: str, verdict: Verdict) -> Verdict:
@@ -197,7 +222,9 @@ def _run(
     jobs: int,
 ) -> Verdict:
     heard = Listener(
-        ready.archive.roles, {number: what.decode(errors="replace") for number, _, what in listed}
+        ready.archive.roles,
+        {number: what.decode(errors="replace") for number, _, what in listed},
+        [] if order.part is None else [quote_name(*key) for key in order.part.unread],
     )
     tables = sum(relation.kind == "r" for relation in order.manifest.proof.relations)
     order.progress(f"loading {order.manifest.backup_id}", 0, tables)

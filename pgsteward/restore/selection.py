@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,7 @@ class Part:
         rows_of: Number of the entry that holds its rows, by table.
         along: What was not chosen and comes along, with the reason.
         left_out: What the chosen would have and does not get, with the reason.
+        unread: Tables that routines of it mention, and that have no rows here.
     """
 
     scope: Scope
@@ -92,6 +93,7 @@ class Part:
     rows_of: dict[Key, int] = field(default_factory=dict)
     along: tuple[Note, ...] = ()
     left_out: tuple[Note, ...] = ()
+    unread: tuple[Key, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -299,19 +301,16 @@ class _Taking:
         words = _WORD.findall(routine.sql)
         return {word[1:-1].replace('""', '"') if word.startswith('"') else word.lower() for word in words}
 
-    def _mentioned(self) -> Iterable[Note]:
-        """Name the tables that routines may work with, and that are not there."""
+    def _mentioned(self) -> Iterator[tuple[Entry, Entry]]:
+        """Return routines with the tables that they may read, and whose rows are not there."""
         graph = self.graph
         for number in sorted(self.taken):
             routine = graph.entries[number]
             if routine.kind in _ROUTINES:
-                missing = {n for word in self._words(routine) for n in graph.tables.get(word, ())}
-                for table in sorted(missing - set(self.taken)):
-                    yield Note(
-                        quote_name(*graph.entries[table].key),
-                        f"not restored, and mentioned by {routine.kind.lower()}"
-                        f" {routine.schema}.{routine.name}, which is",
-                    )
+                tables = {n for word in self._words(routine) for n in graph.tables.get(word, ())}
+                for table in sorted(tables):
+                    if not self.taken.get(table, False):
+                        yield routine, graph.entries[table]
 
     def part(self, chosen: frozenset[int]) -> Part:
         """Return what was taken."""
@@ -334,7 +333,15 @@ class _Taking:
         if any(entry.kind in LARGE_OBJECTS for entry in entries.values()):
             left_out.append(Note("large objects", "left out: a part of a backup has none"))
         if not scope.data_only:
-            left_out += self._mentioned()
+            left_out += [
+                Note(
+                    quote_name(*table.key),
+                    f"not restored, and mentioned by {routine.kind.lower()}"
+                    f" {routine.schema}.{routine.name}, which is",
+                )
+                for routine, table in self._mentioned()
+                if table.number not in self.taken
+            ]
         numbers = {
             entry.number
             for entry in taken
@@ -362,6 +369,7 @@ class _Taking:
             rows_of=rows_of,
             along=tuple(along),
             left_out=tuple(left_out),
+            unread=tuple(dict.fromkeys(table.key for _, table in self._mentioned())),
         )
 
     def _without_copy(self, taken: Iterable[Entry]) -> Iterable[Note]:

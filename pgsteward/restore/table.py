@@ -23,7 +23,7 @@ from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
 from pgsteward.restore import choice, fetch, parts, preflight, row_merge, scratch, side
 from pgsteward.restore.definition import Pair, Table, as_json, pair, read_table
-from pgsteward.restore.load import load
+from pgsteward.restore.load import load_bare
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
 from pgsteward.restore.partial import make_schemas
 from pgsteward.restore.row_diff import Differences, compare_rows
@@ -283,7 +283,7 @@ def _restored(wanted: _Wanted, session: Connection) -> Iterator[tuple[str, Compa
         name = scratch.create(session, order.run_id, manifest.backup_id, options)
     try:
         make_schemas(order, ready, name)
-        verdict = load(order, ready, name)
+        verdict = load_bare(order, ready, name)
         with order.phases.phase("compare"):
             compared = compare_restored(order, name, verdict)
         if compared.differences:

@@ -73,6 +73,8 @@ _BROKEN = (
     ),
 )
 """Databases that could not be loaded by anybody: what is wrong, and what to do in the original."""
+_CALLED = re.compile("violates check constraint|CONTEXT: +(?:SQL|PL/\\w+) function")
+"""Errors that may come from a function which reads more than it was given."""
 _DEGRADED = (
     (re.compile(r"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?(.+?)(?: WITH .*)?;"), "not filled"),
     (re.compile(r"ALTER DEFAULT PRIVILEGES "), "default privileges not set"),
@@ -169,14 +171,21 @@ class Listener:
         filled: The tables whose rows are or were loaded, in order.
     """
 
-    def __init__(self, owners: Collection[str] = (), listed: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        owners: Collection[str] = (),
+        listed: Mapping[int, str] | None = None,
+        unread: Collection[str] = (),
+    ) -> None:
         """Begin.
 
         Args:
             owners: Of objects in the archive: entries end with an owner's name, unquoted.
             listed: The archive's entries by number, as ``pg_restore --list`` writes them: with their schemas.
+            unread: Tables that functions may want to read, and that a part leaves without rows.
         """
         self._listed = listed or {}
+        self._unread = unread
         self.filled: list[str] = []
         self._owners = sorted(owners, key=len, reverse=True)
         self._created: dict[str, list[str]] = {}
@@ -253,7 +262,7 @@ class Listener:
 
         An error that pg_restore counted but nobody heard is fatal; errors of its workers are counted twice.
         """
-        findings = [_judge(message) for message in self._messages]
+        findings = [_judge(message, self._unread) for message in self._messages]
         findings += [Finding("degraded", "pg_restore", text) for text in self._warnings]
         heard = len(self._messages)
         if lost := sum(self._levels.values()):
@@ -318,7 +327,7 @@ def _schema(entry: str, listed: str) -> str | None:
     return None
 
 
-def _judge(message: _Message) -> Finding:
+def _judge(message: _Message, unread: Collection[str]) -> Finding:
     named = " or ".join(message.objects) or "preamble"
     reason = _SERVER.sub("", message.text, count=1)
     command = message.command
@@ -332,12 +341,17 @@ def _judge(message: _Message) -> Finding:
     for pattern, why in _DEGRADED:
         if match := pattern.match(command):
             matview = match[1] if why == "not filled" else None
-            said = f"{why}: {reason}{_advice(reason, why)}"
+            said = f"{why}: {reason}{_advice(reason, why, unread)}"
             return Finding("degraded", matview or named, said, matview, entry)
-    return Finding("fatal", named, f"{reason}{_advice(reason, '')}", entry=entry)
+    return Finding("fatal", named, f"{reason}{_advice(reason, '', unread)}", entry=entry)
 
 
-def _advice(reason: str, why: str) -> str:
+def _advice(reason: str, why: str, unread: Collection[str]) -> str:
+    if unread and _CALLED.search(reason):
+        names = ", ".join(unread)
+        return (
+            f"; functions of this part mention {names}, which has no rows in it: choose it too, or everything"
+        )
     if why == "not filled":
         return "; mend its query (names without a schema are the usual cause) and REFRESH it"
     if known := next((what for pattern, what in _BROKEN if pattern.search(reason)), None):

@@ -60,12 +60,19 @@ CREATE TABLE by_mood (m mood, v int) PARTITION BY HASH (m);
 CREATE TABLE by_mood_0 PARTITION OF by_mood FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE by_mood_1 PARTITION OF by_mood FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 INSERT INTO by_mood SELECT (ARRAY['sad', 'glad'])[1 + g % 2]::mood, g FROM generate_series(1, 20) AS g;
+CREATE TABLE known (id int PRIMARY KEY); INSERT INTO known VALUES (1);
+CREATE FUNCTION is_known(int) RETURNS bool LANGUAGE sql
+    AS 'SELECT EXISTS (SELECT FROM public.known WHERE id = $1)';
+CREATE FUNCTION knows(int) RETURNS bool LANGUAGE sql
+    BEGIN ATOMIC SELECT EXISTS (SELECT FROM known WHERE id = $1); END;
+CREATE TABLE late (id int CHECK (is_known(id))); INSERT INTO late VALUES (1);
+CREATE TABLE later (id int CHECK (knows(id))); INSERT INTO later VALUES (1);
 SELECT lo_from_bytea(4711, '\\x010203')
 """
 LINES = '"App X"."Order Lines"'
 ALL_TABLES = (
     *(LINES, "audit_log", "base", "customers", "heir"),
-    *("by_mood_0", "by_mood_1", "events_1", "events_2"),
+    *("by_mood_0", "by_mood_1", "events_1", "events_2", "known", "late", "later"),
 )
 
 
@@ -207,6 +214,15 @@ def test_relatives_come_along(
         if LINES in wanted.tables:
             keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"
             assert connection.value(keys) == 2
+
+
+def test_a_table_that_a_constraint_reads_has_to_be_chosen_too(
+    server: Server, target: Target, name: str
+) -> None:
+    for table, why in (("late", "does not exist"), ("later", "violates check constraint")):
+        with pytest.raises(VerificationFailed, match=rf"{why}.*mention public\.known, .* choose it too"):
+            restore(target, into=name, scope=scope(table))
+    assert restore(target, into=name, scope=scope("known", "late"), jobs=1).status == "ok"
 
 
 def test_the_schema_alone_is_compared_and_empty(server: Server, target: Target, name: str) -> None:

@@ -51,6 +51,11 @@ CREATE VIEW shown AS SELECT 1 AS a;
 CREATE TABLE by_mood (m mood) PARTITION BY HASH (m);
 CREATE TABLE by_mood_0 PARTITION OF by_mood FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 CREATE TABLE no_columns ();
+CREATE FUNCTION in_bag(int) RETURNS bool LANGUAGE sql
+    AS 'SELECT EXISTS (SELECT FROM public.bag WHERE a = $1)';
+CREATE TABLE checked (id int CHECK (in_bag(id))) PARTITION BY LIST (id);
+CREATE TABLE checked_1 PARTITION OF checked DEFAULT;
+INSERT INTO checked VALUES (1), (2);
 CREATE TYPE spot AS (x int, y int);
 CREATE FUNCTION shout(mood) RETURNS text LANGUAGE sql AS 'SELECT ''so ''::text';
 CREATE FUNCTION shout(spot) RETURNS text LANGUAGE sql AS 'SELECT ''somewhere''::text';
@@ -214,6 +219,11 @@ def test_a_table_that_is_gone_is_brought_all_the_same(database: Database, target
     result = brought(target, "bag")
     assert (result.details["rows"], result.details["difference"]) == (10, None)
     database.execute(str(result.details["drop"]).encode())
+
+
+def test_a_table_comes_without_what_its_checks_read(database: Database, target: Target) -> None:
+    database.execute("DELETE FROM checked WHERE id = 1")
+    assert brought(target, "checked").details["difference"]["removed"] == 1
 
 
 def test_a_copy_that_a_crash_has_emptied_deletes_nothing(database: Database, changed: Target) -> None:
