@@ -11,7 +11,7 @@ from datetime import UTC
 
 from pgsteward.backup.manifest import Manifest
 from pgsteward.report.units import plural
-from pgsteward.restore.preflight import Check
+from pgsteward.restore.checks import Check
 
 NAME = "cluster"
 

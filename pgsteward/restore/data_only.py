@@ -29,9 +29,9 @@ from pgsteward.postgres import (
     quote_name,
     raw,
 )
+from pgsteward.restore.checks import Check
 from pgsteward.restore.outcome import STEP, Comparison, Order, Ready
 from pgsteward.restore.parts import as_listed
-from pgsteward.restore.preflight import Check
 from pgsteward.restore.rows import read_rows
 from pgsteward.restore.toc import Key
 from pgsteward.results import Note

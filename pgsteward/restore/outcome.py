@@ -20,13 +20,14 @@ from pgsteward.clients import Client
 from pgsteward.errors import StewardError, ToolFailed
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
-from pgsteward.restore import choice, cluster, preflight
+from pgsteward.restore import choice, cluster
 from pgsteward.restore.arriving import Arriving
+from pgsteward.restore.checks import Check, as_json
 from pgsteward.restore.fetch import Found
-from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.roles import Made, Script
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.selection import Part
+from pgsteward.restore.surroundings import Archive
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.targets import Target
@@ -326,6 +327,6 @@ def _details(
         "client": ready.client.text,
         "jobs": order.jobs,
         "session_settings": dict(ready.session_settings),
-        "preflight": preflight.as_json(ready.checks),
+        "preflight": as_json(ready.checks),
         "phases": dict(order.phases.seconds),
     }

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
 
 from pgsteward import sql
 from pgsteward.backup import archive as archive_text
 from pgsteward.backup.manifest import Manifest
 from pgsteward.clients import Client, choose_client, find_clients
-from pgsteward.errors import NoGo, PreconditionError, QueryFailed
-from pgsteward.pgtools import run_tool
+from pgsteward.errors import PreconditionError
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.report.units import humanize_bytes
+from pgsteward.restore import locales, surroundings
+from pgsteward.restore.checks import Check
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scratch import NAME_BYTES, PREFIX
+from pgsteward.restore.surroundings import Archive
 from pgsteward.targets import Target
-
-Go = Literal["go", "warning", "unknown", "no-go"]
-
-_OWNER = re.compile(rb"^-- .*; Owner: (.+?)(?:; Tablespace: .*)?$", re.MULTILINE)
-_GRANTEE = re.compile(
-    rb"^(?:ALTER DEFAULT PRIVILEGES .* )?(?:GRANT|REVOKE) .* (?:TO|FROM) (\"(?:[^\"]|\"\")+\"|\S+?)"
-    rb"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
-    re.MULTILINE,
-)
-_POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
-_LEFT_OUT = re.compile(rb"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
-_CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
-_BYTES = re.compile(r"(?:C|POSIX)(?:\.|$)", re.IGNORECASE)
-_TABLESPACE = re.compile(rb"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
-_OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
 _WAYS_OUT = {
     "replication slot": "drop it, if nobody reads from it any more: SELECT pg_drop_replication_slot(...)",
@@ -46,43 +30,6 @@ _WAYS_OUT = {
     "running work of pgsteward": "wait for it to end",
 }
 """What to do about each kind of obstacle that replace_obstacles.sql knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at beforehand.
-
-    Attributes:
-        fix: What to do, where it is no go or a warning.
-    """
-
-    name: str
-    go: Go
-    says: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.says}{f'; {self.fix}' if self.fix else ''}"
-
-    def as_json(self) -> dict[str, str]:
-        return {"check": self.name, "verdict": self.go, "says": self.says, "fix": self.fix}
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """What the archive's table of contents says about its surroundings.
-
-    Attributes:
-        roles: Owners and grantees that its statements name.
-        left_out: Subscriptions and publications, which a restore leaves out.
-        options: How its database was created: ``ENCODING``, ``LOCALE_PROVIDER``, ``LC_COLLATE`` ...
-        tablespaces: Where its tables and indexes were, but for the database's own tablespace.
-    """
-
-    roles: frozenset[str]
-    left_out: tuple[str, ...]
-    options: dict[str, str]
-    tablespaces: frozenset[str] = frozenset()
 
 
 def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
@@ -100,51 +47,6 @@ def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
         except PreconditionError:  # an older client can still load what an older client dumped
             pass
     return choose_client(clients, dumped_by, codec=codec, needs=("pg_restore",))
-
-
-def read_archive(
-    client: Client, dump: Path, decode: Callable[[bytes], str], numbers: Collection[int] | None = None
-) -> Archive:
-    """Read the table of contents alone; the data need not be there.
-
-    Args:
-        client: Its pg_restore is asked.
-        dump: The archive.
-        decode: Reads the archive's encoding; `pgsteward.backup.archive.decoder` returns it.
-        numbers: Of the entries that will be restored; None where all of them are.
-    """
-    if numbers is None:
-        argv: list[str | Path] = [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump]
-        script = run_tool(argv, env={}).stdout
-    else:
-        entries = archive_text.entries(client, dump)
-        kept = [number for number, _, what in entries if number in numbers or what.startswith(b"DATABASE ")]
-        script = archive_text.script_of(client, dump, kept, "--schema-only", "--create")
-    raw = {name for name in _OWNER.findall(script) if name != b"-"}
-    raw |= {_unquoted(name) for name in _GRANTEE.findall(script)}
-    for names in _POLICY.findall(script):
-        raw |= {_unquoted(name.strip()) for name in names.split(b",")}
-    roles = {_read(name, decode) for name in raw}
-    created = _CREATE.search(script)
-    options = {}
-    for key, value in _OPTION.findall(_read(created[1], decode)) if created else ():
-        options[key] = value[1:-1].replace("''", "'") if value.startswith("'") else value
-    left_out = tuple(
-        f"{_read(kind, decode).lower()} {_read(name, decode)}" for name, kind in _LEFT_OUT.findall(script)
-    )
-    named = frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""})
-    tablespaces = frozenset(_read(_unquoted(name), decode) for name in _TABLESPACE.findall(script))
-    return Archive(named, left_out, options, tablespaces)
-
-
-def _read(text: bytes, decode: Callable[[bytes], str]) -> str:
-    """Read a name that the server keeps for all databases, in the bytes of the one that it was made from."""
-    with contextlib.suppress(UnicodeDecodeError):
-        return text.decode()
-    try:
-        return decode(text)
-    except (UnicodeDecodeError, QueryFailed):  # a name in no encoding that anybody knows
-        return text.decode(errors="backslashreplace")
 
 
 def examine(
@@ -176,7 +78,7 @@ def examine(
     """
     server = session.row(sql.load("restore_server"))
     decode = archive_text.decoder(session, manifest.server.encoding)
-    server["roles"] = [_read(bytes.fromhex(name), decode) for name in server["role_bytes"]]
+    server["roles"] = [surroundings.read_name(bytes.fromhex(name), decode) for name in server["role_bytes"]]
     checks = [
         Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
         _versions(manifest, server),
@@ -186,7 +88,7 @@ def examine(
         _extensions(manifest, server),
         _roles(archive, server, new_roles),
         _tablespaces(archive, server, no_tablespaces),
-        _collation(manifest, archive, server),
+        locales.collation(manifest, archive, server),
         _server_disk(manifest, server),
     ]
     if spool is not None:
@@ -223,22 +125,6 @@ def examine_rows(
     if spool is not None:
         checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
     return checks
-
-
-def refuse(checks: Sequence[Check], what: str = "the restore can't start") -> None:
-    """Raise when one of the checks says no.
-
-    Args:
-        checks: What was looked at.
-        what: What is refused, in words.
-
-    Raises:
-        NoGo: Lists every no-go with its remedy.
-    """
-    no = [check for check in checks if check.go == "no-go"]
-    if no:
-        said = f"{what}, and nothing was changed. {'; '.join(map(str, no))}"
-        raise NoGo(said, as_json(checks))
 
 
 def _versions(manifest: Manifest, server: Row) -> Check:
@@ -334,26 +220,6 @@ def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
     return Check("tablespaces", "no-go", f"this server lacks {names}", fix)
 
 
-def _collation(manifest: Manifest, archive: Archive, server: Row) -> Check:
-    """Compare what sorts text there and here; a restore builds its indexes anew, so that none is damaged."""
-    provider = archive.options.get("LOCALE_PROVIDER", "libc")
-    locale = archive.options.get("ICU_LOCALE" if provider == "icu" else "LC_COLLATE") or archive.options.get(
-        "LOCALE", manifest.server.collate
-    )
-    named = f"{provider} {locale}"
-    if provider == "builtin" or (provider == "libc" and _BYTES.match(locale)):
-        return Check("collation", "go", f"{named} sorts alike everywhere")
-    there = manifest.server.collation_version
-    here = server["icu_versions"].get(locale) if provider == "icu" else server["libc_version"]
-    if there is None or here is None:
-        lacking = "the backup" if there is None else "this server"
-        return Check("collation", "unknown", f"{lacking} does not say which version of {named} it sorts by")
-    if there == here:
-        return Check("collation", "go", f"{named}, version {here} as there")
-    fix = "look at what relies on the order: range partitions, CHECK constraints, the application"
-    return Check("collation", "warning", f"{named} is version {here} here, {there} there", fix)
-
-
 def _server_disk(manifest: Manifest, server: Row) -> Check:
     folder = server["data_directory"]
     if folder is None or not server["same_machine"] or not Path(folder).is_dir():
@@ -402,12 +268,3 @@ def replaceable(session: Connection, database: str) -> list[Check]:
     if own["security_labels"]:
         checks.append(Check("security labels", "warning", f"those of {database} are not copied"))
     return checks or [Check("replacing", "go", f"nothing is in the way of replacing {database}")]
-
-
-def _unquoted(name: bytes) -> bytes:
-    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name
-
-
-def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """Return what ``details["preflight"]`` holds."""
-    return [check.as_json() for check in checks]

@@ -20,6 +20,7 @@ from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed
 from pgsteward.postgres import Composed, Connection, Login, compose, connect, identifier, literal
 from pgsteward.progress import Progress, silent
 from pgsteward.restore import preflight, scratch, swap
+from pgsteward.restore.checks import as_json, refuse
 from pgsteward.restore.properties import read_properties
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.targets import Target
@@ -143,7 +144,7 @@ def undo_restore(
         there = read_properties(session, database) is not None
         checks = preflight.replaceable(session, chosen.name)
         checks += preflight.replaceable(session, database) if there else []
-        preflight.refuse(checks)
+        refuse(checks)
         if not dry_run:
             progress(f"putting {chosen.name} back as {database}")
             lock.execute("SELECT 1")
@@ -168,7 +169,7 @@ def undo_restore(
             "put_aside_at": chosen.put_aside_at.isoformat(),
             "put_aside": aside if there else None,
             "keep_replaced_days": days,
-            "preflight": preflight.as_json(checks),
+            "preflight": as_json(checks),
         },
         dry_run=dry_run,
     )

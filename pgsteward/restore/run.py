@@ -44,14 +44,15 @@ from pgsteward.restore import (
     swap,
 )
 from pgsteward.restore.arriving import Arriving
+from pgsteward.restore.checks import Check, refuse
 from pgsteward.restore.drill_checks import compare_schemas
 from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
-from pgsteward.restore.preflight import Archive, Check
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.statistics import analyze
+from pgsteward.restore.surroundings import Archive, read_archive
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Note, StepResult
 from pgsteward.storage import Store
@@ -247,7 +248,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
         order.progress("checking the stored files")
         fetch.fetch(store, order.prefix, manifest, manifest.files, None, order.progress)
     decode = decoder(session, manifest.server.encoding)
-    archive = preflight.read_archive(client, contents, decode, None if part is None else part.numbers)
+    archive = read_archive(client, contents, decode, None if part is None else part.numbers)
     script = None
     if order.create_roles:
         file = roles.stored_script(manifest)
@@ -288,7 +289,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
         )
     else:
         checks.append(Check("files", "go", f"all {len(manifest.files)} are {where}, in their full size"))
-    preflight.refuse(checks)
+    refuse(checks)
     arriving = None
     if local is None:
         arriving = stack.enter_context(
@@ -478,7 +479,7 @@ def _publish(
         order.progress(f"replacing {order.into}")
         # Looked at again: hours may have passed since the preflight.
         what = f"the restored database is equal, and can't take the place of {order.into}"
-        preflight.refuse(preflight.replaceable(session, order.into), what)
+        refuse(preflight.replaceable(session, order.into), what)
         comment = properties["comment"] if properties is not None else None
         swap.replace_database(
             order.admin, session, name, order.into, lambda: replaced.put_aside(session, order.into, before)

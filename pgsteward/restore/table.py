@@ -21,7 +21,7 @@ from pgsteward.errors import ConfigError, PreconditionError, StewardError, Verif
 from pgsteward.postgres import Connection, Login, compose, connect, identifier, quote_name
 from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import choice, fetch, parts, preflight, row_merge, scratch, side
+from pgsteward.restore import checks, choice, fetch, parts, row_merge, scratch, side
 from pgsteward.restore.definition import Pair, Table, as_json, pair, read_table
 from pgsteward.restore.load import load_bare
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
@@ -368,7 +368,7 @@ def _details(wanted: _Wanted) -> dict[str, Any]:
         "database": order.manifest.database,
         "store": order.found.store.name,
         "table": quote_name(*wanted.table),
-        "preflight": preflight.as_json(wanted.ready.checks),
+        "preflight": checks.as_json(wanted.ready.checks),
         "phases": dict(order.phases.seconds),
     }
 

@@ -10,7 +10,10 @@ from pgsteward import results
 from pgsteward.errors import NoGo
 from pgsteward.report import plain
 from pgsteward.report.page import step_page
-from pgsteward.restore.preflight import Archive, Check, _collation, _tablespaces, refuse
+from pgsteward.restore.checks import Check, refuse
+from pgsteward.restore.locales import collation
+from pgsteward.restore.preflight import _tablespaces
+from pgsteward.restore.surroundings import Archive
 from tests.unit.test_manifest import manifest
 
 CHECKS = [
@@ -75,7 +78,7 @@ def test_what_sorts_text_is_compared(
 ) -> None:
     made = manifest()
     made = made.model_copy(update={"server": made.server.model_copy(update={"collation_version": there})})
-    check = _collation(made, archive(**options), server)
+    check = collation(made, archive(**options), server)
     assert check.go == go
     assert bool(check.fix) == (go == "warning")
 
