@@ -28,8 +28,10 @@ from pgsteward.postgres import Connection, Row, compose, connect, identifier
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
+    GONE,
     Relation,
     is_excluded,
+    is_gone,
     lock_holders,
     maintain_fix,
     name_holders,
@@ -221,8 +223,12 @@ def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: b
     except StewardError as exc:
         if connection.closed:
             raise
+        if is_gone(connection, relation.oid):
+            return Outcome("skipped", GONE)
         return Outcome("failed", f"{why}: {exc}")
     warnings = [notice for notice in notices if notice.severity == "WARNING"]
+    if warnings and is_gone(connection, relation.oid):
+        return Outcome("skipped", GONE)
     if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
         return _locked(connection, relation, why)
     odd = "; ".join(notice.message for notice in warnings if notice.sqlstate == _NOT_COMPUTED)

@@ -24,7 +24,7 @@ from pgsteward.horizon import horizon_holders, name_horizon_holder
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.progress import Progress
-from pgsteward.relations import current_role, is_excluded, lock_holders, name_holders
+from pgsteward.relations import current_role, is_excluded, is_gone, lock_holders, name_holders
 
 QUERY_TIMEOUT_S = 60.0
 """For each question to the catalogs; a measure has what is left of ``measure_minutes``."""
@@ -257,7 +257,7 @@ class Survey:
             is_late = error.sqlstate == _CANCELED
             if is_late and not is_first:
                 return False
-            if self._is_gone(each.oid):
+            if is_gone(self.connection, each.oid):
                 self.ledger.skip(each.name, _GONE)
                 return True
             why = "it takes longer than measure_minutes" if is_late else error
@@ -387,11 +387,6 @@ class Survey:
         self.time_limit_s = seconds
         milliseconds = f"{max(int(seconds * 1000), 1)}"
         self.connection.execute("SELECT set_config('statement_timeout', %(ms)s, false)", {"ms": milliseconds})
-
-    def _is_gone(self, oid: int) -> bool:
-        return not self.connection.value(
-            "SELECT EXISTS (SELECT FROM pg_class WHERE oid = %(oid)s::int8::oid)", {"oid": oid}
-        )
 
 
 def _by_gain(indexes: Sequence[Index]) -> tuple[Index, ...]:

@@ -34,12 +34,14 @@ from pgsteward.postgres import Connection, Login, Row, compose, connect, identif
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
+    GONE,
     Relation,
     is_excluded,
+    is_gone,
     lock_holders,
     maintain_fix,
     name_holders,
-    refuse_standby,
+    refuse_read_only,
     relation_from,
 )
 from pgsteward.results import StepResult
@@ -132,13 +134,13 @@ def refresh(
         progress: Told about views.
 
     Raises:
-        PreconditionError: Another run works on this database, or it is a standby.
+        PreconditionError: Another run works on this database, or it is read-only.
     """
     login = target.login("maintenance")
     settings = target.settings.matviews
     ledger = Ledger(STEP, target.name, dry_run)
     with operation_lock(login, STEP) as session:
-        refuse_standby(session)
+        refuse_read_only(session)
         views = {row["oid"]: _matview_from(row) for row in session.rows(sql.load("matviews"))}
         if not views:
             return results.skipped(STEP, target.name, "there is no materialized view in this database")
@@ -336,6 +338,8 @@ def _refresh_one(connection: Connection, night: _Night, oid: int) -> _Done:
     except StewardError as exc:
         if connection.closed:
             raise
+        if is_gone(connection, oid):
+            return _Done(Outcome("skipped", GONE), entry)
         fix = path_fix(exc, sources) if isinstance(exc, QueryFailed) else ""
         return _Done(Outcome("failed", f"not refreshed ({mode}): {exc}{fix}{stale}"), entry)
     log.info("%s refreshed (%s) in %.1f s: %s", relation.qualified, mode, seconds, reason)

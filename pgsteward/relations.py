@@ -12,6 +12,7 @@ from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_names import split_qualified
 from pgsteward.report.units import humanize_age
 
+GONE = "it was dropped meanwhile"
 _MAINTAIN_SINCE = 170000
 
 
@@ -77,6 +78,13 @@ def find_table(connection: Connection, qualified: str) -> Relation:
     return found
 
 
+def is_gone(connection: Connection, oid: int) -> bool:
+    """Tell whether a relation has been dropped."""
+    return not connection.value(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE oid = %(oid)s::int8::oid)", {"oid": oid}
+    )
+
+
 def leaves(connection: Connection, relation: Relation) -> list[Relation]:
     """Return the relations that hold a table's rows: itself, its partitions, its children, any level down."""
     return [relation_from(row) for row in connection.rows(sql.load("relation_leaves"), {"oid": relation.oid})]
@@ -92,6 +100,26 @@ def refuse_standby(connection: Connection) -> None:
         raise PreconditionError(
             f"the server of database {connection.dbname} is a standby, where nothing can be changed; let"
             " the conninfo of [targets.NAME.maintenance] lead to its primary"
+        )
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Tell whether no row can be changed in this session: on a standby, or by a setting."""
+    return bool(connection.value("SELECT current_setting('transaction_read_only')::bool"))
+
+
+def refuse_read_only(connection: Connection) -> None:
+    """Raise when no row can be changed.
+
+    Raises:
+        PreconditionError: The server is a standby, or transactions are read-only here.
+    """
+    refuse_standby(connection)
+    if is_read_only(connection):
+        raise PreconditionError(
+            f"transactions of {quote_name(current_role(connection))} in database {connection.dbname} are"
+            " read-only: default_transaction_read_only is on, by ALTER ROLE, ALTER DATABASE, PGOPTIONS or"
+            " postgresql.conf (some hosts do that when a disk is full); turn it off there"
         )
 
 

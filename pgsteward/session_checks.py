@@ -27,16 +27,18 @@ _EPOCH_TYPES = frozenset({"bigint", "integer", "numeric", "double precision"})
 _NO_RIGHT = "42501"
 _CLOCKS_APART = timedelta(minutes=10)
 
+_BEFORE = raw("OPERATOR(pg_catalog.<)")
+"""An application may have a ``<`` of its own for its domain, or for a number and a bigint."""
 _EXPIRED: Mapping[str, LiteralString] = {
-    "timestamptz": "{expires} < %(cutoff)s::timestamptz",
+    "timestamptz": "{expires} {before} %(cutoff)s::timestamptz",
     # Near the cutoff the column is converted, not the cutoff: an hour that clocks repeat counts as the later
     # one. Elsewhere neither is, which is faster, and values at the end of time can't overflow.
-    "timestamp": "({expires} < (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text) - interval '1 day'"
-    " OR ({expires} < (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text) + interval '1 day'"
-    " AND ({expires} AT TIME ZONE %(time_zone)s::text) < %(cutoff)s::timestamptz))",
+    "timestamp": "({expires} {before} (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text)"
+    " - interval '1 day' OR ({expires} {before} (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text)"
+    " + interval '1 day' AND ({expires} AT TIME ZONE %(time_zone)s::text) < %(cutoff)s::timestamptz))",
     # a row lives until its day is over
-    "date": "{expires} < (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text)::date",
-    "epoch": "{expires} < %(cutoff_number)s::int8",
+    "date": "{expires} {before} (%(cutoff)s::timestamptz AT TIME ZONE %(time_zone)s::text)::date",
+    "epoch": "{expires} {before} %(cutoff_number)s::int8",
 }
 
 
@@ -60,7 +62,7 @@ class Expiry:
 
     def predicate(self) -> Part:
         """Return that a row has expired."""
-        return compose(_EXPIRED[self.kind], expires=identifier(self.column))
+        return compose(_EXPIRED[self.kind], expires=identifier(self.column), before=_BEFORE)
 
     def params(self, cutoff: datetime) -> dict[str, object]:
         """Return what the predicate needs."""
@@ -235,7 +237,14 @@ def _check_table(connection: Connection, settings: SessionTable, now: datetime) 
     parts = tuple(leaves(connection, table))
     rights = {leaf.oid: connection.row(sql.load("delete_rights"), {"oid": leaf.oid}) for leaf in parts}
     role = quote_name(current_role(connection))
-    why = {leaf.oid: _why_not(role, leaf, rights[leaf.oid]) or locked for leaf in parts}
+    above = _why_not_leaf_by_leaf(table, connection.row(sql.load("delete_rights"), {"oid": table.oid}))
+    why = {
+        leaf.oid: _why_not(role, leaf, rights[leaf.oid])
+        or (above if leaf.oid != table.oid else None)
+        or locked
+        or _refusal(connection, leaf)
+        for leaf in parts
+    }
     facts = connection.row(sql.load("expiring_table"), about)
     return Cleanup(
         settings,
@@ -304,3 +313,32 @@ def _why_not(role: str, leaf: Relation, rights: Row) -> str | None:
     if rights["rows_hidden"]:
         return f"row-level security hides rows from {role}; give it BYPASSRLS, or use the owner"
     return None
+
+
+def _why_not_leaf_by_leaf(table: Relation, rights: Row) -> str | None:
+    """Return what would be passed by where a table's leaves are cleaned in its place, or None."""
+    way_out = "; drop it, clean by hand, or name the partitions under [[sessions]] if they can do without it"
+    if rights["rules"]:
+        return (
+            f"the rule {rights['rules'][0]!r} of {table.qualified} makes something else of a DELETE{way_out}"
+        )
+    if rights["statement_triggers"]:
+        return (
+            f"the trigger {rights['statement_triggers'][0]!r} of {table.qualified} is for statements, and"
+            f" would not fire where its partitions are cleaned one by one{way_out}"
+        )
+    return None
+
+
+def _refusal(connection: Connection, leaf: Relation) -> str | None:
+    """Return what the server has against any DELETE from a leaf, e.g. a publication; no row is looked at."""
+    table = identifier(leaf.schema, leaf.name)
+    try:
+        with connection.rehearsal():
+            connection.execute("SET LOCAL lock_timeout = '100ms'")
+            connection.rows(compose("EXPLAIN DELETE FROM ONLY {} WHERE false", table))
+            return None
+    except LockTimeout:
+        return None  # the walk waits for it, and says who holds it
+    except QueryFailed as exc:
+        return f"the server refuses any DELETE: {exc}"

@@ -62,6 +62,7 @@ class Watch:
         replica: The replica that is furthest behind; empty where there is none.
         lag_bytes: How far.
         hidden_replicas: How many there are that our role is not told about.
+        blind: Why nobody looks any more; empty while somebody does.
     """
 
     login: Login
@@ -69,6 +70,7 @@ class Watch:
     replica: str = ""
     lag_bytes: int = 0
     hidden_replicas: int = 0
+    blind: str = ""
     _waited_for: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
     _first_look: threading.Event = field(default_factory=threading.Event)
@@ -125,6 +127,7 @@ class Watch:
                     self._first_look.set()
         except StewardError as exc:
             self.lag_bytes = 0  # nothing is known any more, and nobody would end a pause
+            self.blind = str(exc)
             log.warning("nobody looks any more who waits for the cleanup: %s", exc)
         finally:
             self._first_look.set()

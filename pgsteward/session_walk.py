@@ -14,7 +14,7 @@ from typing import Literal, LiteralString
 
 from pgsteward.errors import DatabaseUnavailable, LockTimeout, QueryFailed
 from pgsteward.postgres import Connection, Part, compose, identifier, literal, raw
-from pgsteward.relations import Relation, lock_holders, name_holders
+from pgsteward.relations import Relation, is_read_only, lock_holders, name_holders
 from pgsteward.session_checks import Cleanup
 from pgsteward.session_pace import Pace, Watch
 from pgsteward.session_references import Cascades
@@ -213,7 +213,7 @@ class Walk:
         except LockTimeout:
             return "locked"
         except DatabaseUnavailable:  # a deadlock is one of these too, and leaves the session alive
-            if self.connection.closed:
+            if self.connection.closed or is_read_only(self.connection):
                 raise
             return "locked"
         except QueryFailed as exc:

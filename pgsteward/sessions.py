@@ -24,7 +24,7 @@ from pgsteward.postgres import Connection, Login, connect, quote_name
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
-from pgsteward.relations import Relation, current_role
+from pgsteward.relations import GONE, Relation, current_role, is_gone, refuse_read_only
 from pgsteward.results import StepResult
 from pgsteward.session_checks import Cleanup, check_tables, read_cutoff
 from pgsteward.session_pace import LONGEST, Watch
@@ -41,7 +41,8 @@ _SETTINGS = {
     "enable_tidscan": "on",
     "jit": "off",
 }
-_GONE = "42P01"
+_LOOKING = {"row_security": "off"}
+"""A count that would not see all rows is refused; triggers of the application go on as ever."""
 
 
 def clean_sessions(
@@ -69,7 +70,8 @@ def clean_sessions(
     Raises:
         ConfigError: A table or column is missing, its type needs another setting, or `tables` has one that
             is not configured; nothing was changed.
-        PreconditionError: Another cleanup works on this database, or the cutoff lies in the future.
+        PreconditionError: Another cleanup works on this database, it is read-only, or the cutoff lies in the
+            future.
     """
     configured = choose_tables(target.settings.sessions, tables)
     if not configured:
@@ -78,8 +80,9 @@ def clean_sessions(
     ledger = Ledger(STEP, target.name, dry_run)
     with (
         operation_lock(login, STEP),
-        connect(login, purpose="session check", settings=_SETTINGS) as connection,
+        connect(login, purpose="session check", settings=_SETTINGS | _LOOKING) as connection,
     ):
+        refuse_read_only(connection)
         now = read_cutoff(connection, before)
         cleanups = check_tables(connection, configured, now)
         for cleanup in cleanups:
@@ -208,7 +211,12 @@ class _Run:
                 )
                 self._walk_leaf(walk, share)
                 left = None if left is None else left - walk.tally.rows
-            if watch is not None and watch.hidden_replicas:
+            if watch is not None and watch.blind:
+                self.ledger.skip(
+                    cleanup.table.qualified,
+                    f"nobody looked who waits for the cleanup, or for replicas: {watch.blind}",
+                )
+            elif watch is not None and watch.hidden_replicas:
                 role = quote_name(current_role(self.connection))
                 self.ledger.skip(
                     cleanup.table.qualified,
@@ -216,11 +224,24 @@ class _Run:
                     f" them; run: GRANT pg_read_all_stats TO {role}",
                 )
         if self.ledger.dry_run:
-            roots = [cleanup.table.oid, *(leaf.oid for leaf in cleanup.leaves)]
+            return self._count_cascade(cleanup)
+        return {} if cascades is None else dict(+(cascades.deleted + cascades.updated))
+
+    def _count_cascade(self, cleanup: Cleanup) -> dict[str, int]:
+        """Count what would go along; a DELETE does that by the owners' rights, and we look by our own."""
+        roots = [cleanup.table.oid, *(leaf.oid for leaf in cleanup.leaves)]
+        try:
             return dict(
                 count_cascade(self.connection, cleanup.references, roots, cleanup.expired(), cleanup.params())
             )
-        return {} if cascades is None else dict(+(cascades.deleted + cascades.updated))
+        except QueryFailed as exc:
+            role = quote_name(current_role(self.connection))
+            self.ledger.doubt(
+                cleanup.table.qualified,
+                f"what its foreign keys would take along was not counted: {exc}; {role} must be allowed to"
+                " SELECT all rows there",
+            )
+            return {}
 
     def _cascades(self, cleanup: Cleanup) -> Cascades | None:
         writing = [reference for reference in cleanup.references if reference.writes]
@@ -239,15 +260,13 @@ class _Run:
             walk.run()
             self.ledger.examined += 1
             self._note_kept(walk)
-        except QueryFailed as exc:
-            if exc.sqlstate == _GONE:
-                self.ledger.skip(name, "it was dropped meanwhile")
-            else:
-                self.ledger.fail(name, f"stopped after {tally.rows} rows: {exc}")
         except StewardError as exc:
             if walk.connection.closed:
                 raise
-            self.ledger.fail(name, f"stopped after {tally.rows} rows: {exc}")
+            if is_gone(self.connection, walk.leaf.oid):
+                self.ledger.skip(name, GONE)
+            else:
+                self.ledger.fail(name, f"stopped after {tally.rows} rows: {exc}")
         self._note_rest(walk, share)
         if tally.rows:
             self.ledger.change(

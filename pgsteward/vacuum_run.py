@@ -16,7 +16,7 @@ from typing import Any, Literal, LiteralString
 from pgsteward import sql
 from pgsteward.errors import LockTimeout, StewardError
 from pgsteward.postgres import Composed, Connection, Part, Row, compose, identifier, join, literal, raw
-from pgsteward.relations import lock_holders, maintain_fix, name_holders
+from pgsteward.relations import GONE, is_gone, lock_holders, maintain_fix, name_holders
 from pgsteward.vacuum_plan import Due
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def vacuum(
             return Outcome(due, "skipped", f"{due.reason}; {reason}")
         before = _state(connection, due) if wait else _state_at_once(connection, due)
         if before is None:
-            return Outcome(due, "skipped", "it was dropped meanwhile")
+            return Outcome(due, "skipped", GONE)
         _freeze_by(connection, limits if due.for_age else None)
         with connection.collect_notices() as notices:
             connection.execute(_statement(connection, due, buffer_bytes, wait=wait))
@@ -90,9 +90,11 @@ def vacuum(
     except StewardError as exc:
         if connection.closed:
             raise
+        if is_gone(connection, relation.oid):
+            return Outcome(due, "skipped", GONE)
         return Outcome(due, "failed", f"{due.reason}; {exc}")
     if after is None:
-        return Outcome(due, "skipped", "it was dropped meanwhile")
+        return Outcome(due, "skipped", GONE)
     if after["last_vacuum"] == before["last_vacuum"]:
         why = "" if after["is_counted"] else "; track_counts is off, turn it on"
         return Outcome(due, "unknown", f"VACUUM ended well, but the server has no record of it{why}")

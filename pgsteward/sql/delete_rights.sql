@@ -20,6 +20,13 @@ SELECT has_table_privilege(c.oid, 'SELECT')                   AS may_select,
                 AND t.tgenabled IN ('O', 'A')
                 AND t.tgtype & 8 <> 0
               ORDER BY t.tgname)                              AS triggers,
+       ARRAY(SELECT t.tgname::text
+               FROM pg_trigger AS t
+              WHERE t.tgrelid = c.oid
+                AND NOT t.tgisinternal
+                AND t.tgenabled IN ('O', 'A')
+                AND t.tgtype & 9 = 8
+              ORDER BY t.tgname)                              AS statement_triggers,
        EXISTS (SELECT
                  FROM pg_trigger AS t
                 WHERE t.tgrelid = c.oid

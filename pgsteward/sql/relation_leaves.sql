@@ -1,5 +1,5 @@
 -- The relation itself and everything that inherits from it, as far down as it goes.
--- A partition that is being detached is no longer one of them.
+-- A partition that is being detached is no longer one of them; a temporary child is its own session's.
 -- Parameters: oid (int8).
 -- Needs no privilege. PostgreSQL 15+; MAINTAIN exists from 17 on.
   WITH RECURSIVE tree AS (
@@ -27,4 +27,5 @@ SELECT c.oid::int8                                       AS oid,
        JOIN pg_roles AS o ON o.oid = c.relowner
        JOIN pg_database AS d ON d.datname = current_database()
  WHERE c.relkind <> 'p'
+   AND c.relpersistence <> 't'
  ORDER BY n.nspname, c.relname;

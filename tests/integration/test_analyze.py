@@ -253,3 +253,18 @@ def test_the_sample_s_table_without_statistics_is_found(sample_database: Databas
     found = analyze_stale(make_target(sample_database, tmp_path), dry_run=True)
     assert found.status == "ok"
     assert found.changed
+
+
+def test_a_table_that_is_dropped_meanwhile_is_no_failure(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE TABLE stays AS SELECT generate_series(1, 10) AS i")
+    database.execute("CREATE TABLE goes AS SELECT 1 AS i")
+    target = make_target(database, tmp_path, analyze={"jobs": 1})
+
+    def drop(what: str, done: int = 0, total: int = 0) -> None:
+        database.execute("DROP TABLE IF EXISTS goes")
+
+    found = analyze_stale(target, progress=drop)
+    assert [item.object for item in found.changed] == ["public.stays"]
+    assert [(note.object, note.reason) for note in found.skipped] == [
+        ("public.goes", "it was dropped meanwhile")
+    ]

@@ -278,3 +278,15 @@ def test_views_that_do_not_read_each_other_are_refreshed_at_the_same_time(
     )
     found = refresh(make_target(database, tmp_path, matviews={"statement_timeout_s": 60}))
     assert (found.status, len(found.changed)) == ("ok", 2)
+
+
+def test_a_view_that_is_dropped_meanwhile_is_no_failure(database: Database, tmp_path: Path) -> None:
+    database.execute("CREATE MATERIALIZED VIEW goes AS SELECT 1 AS a")
+
+    def drop(what: str, done: int = 0, total: int = 0) -> None:
+        database.execute("DROP MATERIALIZED VIEW goes")
+
+    found = refresh(make_target(database, tmp_path), progress=drop)
+    assert [(note.object, note.reason) for note in found.skipped] == [
+        ("public.goes", "it was dropped meanwhile")
+    ]
