@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_CLOSE_WRITE, _MOVED_TO, _CREATE, _OVERFLOW = 0x8, 0x80, 0x100, 0x4000
+_CLOSE_WRITE, _MOVED_TO, _OVERFLOW = 0x8, 0x80, 0x4000
 _IS_FOLDER = 0x40000000
 _NONBLOCK, _CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _HEAD = struct.Struct("iIII")
@@ -20,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ClosedFiles:
-    """Tells each file of one folder each time after it was closed; the folder itself may be made later.
+    """Tells each file of one folder each time after it was closed.
 
     What was closed before it was watched is not told: whoever needs all files looks again at the end.
 
@@ -32,19 +32,21 @@ class ClosedFiles:
         """Watch from now on.
 
         Args:
-            folder: Its parent is there.
+            folder: Is made, for this user alone, where it is not there yet: whoever watched for somebody
+                else to make it could come too late for its first files. Its parent is there.
 
         Raises:
             OSError: This machine can't watch folders, or no more of them.
         """
         self.has_missed_some = False
         self._folder = folder
-        self._inside: int | None = None
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._descriptor = _checked(_libc.inotify_init1(_NONBLOCK | _CLOEXEC), "watch folders")
         self._awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
-            self._above = self._watch(folder.parent, _CREATE | _MOVED_TO)
-            self._look_inside()
+            path = os.fsencode(folder)
+            watch = _libc.inotify_add_watch(self._descriptor, path, _CLOSE_WRITE | _MOVED_TO)
+            _checked(watch, str(folder))
         except BaseException:
             self.close()
             raise
@@ -83,24 +85,14 @@ class ClosedFiles:
         found = []
         at = 0
         while at < len(data):
-            watch, mask, _cookie, length = _HEAD.unpack_from(data, at)
+            _watch, mask, _cookie, length = _HEAD.unpack_from(data, at)
             name = data[at + _HEAD.size : at + _HEAD.size + length].rstrip(b"\0").decode(errors="replace")
             at += _HEAD.size + length
             if mask & _OVERFLOW:
                 self.has_missed_some = True
-            elif watch == self._above:
-                if name == self._folder.name:
-                    self._look_inside()
-            elif not mask & _IS_FOLDER and not name.startswith("."):
+            elif name and not mask & _IS_FOLDER and not name.startswith("."):
                 found.append(self._folder / name)
         return found
-
-    def _look_inside(self) -> None:
-        if self._inside is None and self._folder.is_dir():
-            self._inside = self._watch(self._folder, _CLOSE_WRITE | _MOVED_TO)
-
-    def _watch(self, folder: Path, mask: int) -> int:
-        return _checked(_libc.inotify_add_watch(self._descriptor, os.fsencode(folder), mask), str(folder))
 
 
 def _checked(answer: int, what: str) -> int:

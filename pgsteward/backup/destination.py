@@ -48,7 +48,7 @@ class Destination(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FolderDestination:
-    """A folder that does not exist yet: the directory format, written by several workers."""
+    """A folder that is empty or not there yet: the directory format, written by several workers."""
 
     folder: Path
 

@@ -39,7 +39,7 @@ class FolderHashes:
         """Begin nothing yet.
 
         Args:
-            folder: It may be made later; its parent is there.
+            folder: Is made when the block is entered; its parent is there.
         """
         self.folder = folder
         self._early: dict[str, Hashed | Future[Hashed]] = {}

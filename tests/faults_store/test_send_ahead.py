@@ -212,11 +212,9 @@ def test_a_worker_killed_in_the_middle_of_an_upload_changes_no_catalog(
     assert back_up_everywhere(target).status == "ok"
 
 
-def test_a_file_is_told_when_it_is_closed_also_in_a_folder_made_later(tmp_path: Path) -> None:
+def test_a_file_is_told_when_it_is_closed_also_the_first_one_of_a_new_folder(tmp_path: Path) -> None:
     with ClosedFiles(tmp_path / "dump") as closed:
         assert closed.wait(0.01) == []
-        (tmp_path / "dump").mkdir()
-        closed.wait(1)
         with (tmp_path / "dump" / "a").open("w") as file:
             file.write("x")
             file.flush()
