@@ -62,8 +62,13 @@ CREATE FUNCTION shout(spot) RETURNS text LANGUAGE sql AS 'SELECT ''somewhere''::
 CREATE CAST (mood AS text) WITH FUNCTION shout(mood);
 CREATE CAST (spot AS text) WITH FUNCTION shout(spot);
 CREATE TABLE own_casts (m mood PRIMARY KEY, s spot, "x %s" xml, f bool, t text, c char(3));
-INSERT INTO own_casts VALUES ('sad', (1, NULL), '<?xml version="1.0" encoding="UTF-8"?><a/>', true, '', 'a'),
+INSERT INTO own_casts VALUES ('sad', (1, NULL), NULL, true, '', 'a'),
                              ('glad', (NULL, NULL), NULL, false, NULL, '');
+DO $$ BEGIN
+    UPDATE own_casts SET "x %s" = '<?xml version="1.0" encoding="UTF-8"?><a/>' WHERE m = 'sad';
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;  -- built without libxml
+END $$;
 """
 SINCE = """
 DELETE FROM "App X"."Order Lines" WHERE id <= 3;
