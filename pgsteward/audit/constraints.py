@@ -191,6 +191,8 @@ def _holds(base: Constraint, row: Row) -> Constraint:
 
 def _is_same(rule: Rule, row: Row) -> bool:
     """Tell whether a constraint says what a rule does; the order of columns does not matter to it."""
+    if row["is_temporal"]:  # of periods that overlap, or that cover another; not of equal ones
+        return False
     if _KINDS.get(row["kind"]) != rule.kind and not (rule.kind == "unique" and row["kind"] == "p"):
         return False
     if rule.kind == "check":
@@ -206,8 +208,9 @@ def _otherwise(rule: Rule, there: _Table) -> str | None:
     """Return what gives the same without being such a constraint: a unique index, a column's NOT NULL."""
     if rule.kind == "unique":
         for index in there.indexes:
-            plain = index.is_unique and index.is_valid and not (index.is_partial or index.has_expressions)
-            if plain and {*index.columns[: index.key_count]} == {*rule.columns}:
+            plain = index.is_unique and index.is_valid and not index.is_exclusion
+            whole = not (index.is_partial or index.has_expressions)
+            if plain and whole and {*index.columns[: index.key_count]} == {*rule.columns}:
                 return index.name
     if rule.kind == "not null":
         column = rule.columns[0]
@@ -283,6 +286,7 @@ def _rule_of(connection: Connection, row: Row, relation: Relation) -> Rule | Non
         referenced=(row["referenced_schema"], row["referenced_table"], row["referenced_kind"]),
         referenced_columns=tuple(row["referenced_columns"]),
         comparisons=comparisons(connection, [row["oid"]]).get(row["oid"], ()),
+        is_full_match=row["is_full_match"],
     )
 
 

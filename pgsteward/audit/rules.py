@@ -39,6 +39,7 @@ class Rule:
         referenced: Schema, name and relkind of the table that a foreign key refers to.
         referenced_columns: As many as `columns`.
         comparisons: As many as `columns`: what makes a row refer to another.
+        is_full_match: Of a foreign key: either all of its columns are NULL or none is.
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Rule:
     referenced: tuple[str, str, str] = ("", "", "")
     referenced_columns: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    is_full_match: bool = False
 
     @property
     def text(self) -> str:
@@ -80,13 +82,14 @@ class Rule:
                 return duplicates(self.schema, self.table, self.relkind, columns)
             case "not null":
                 return compose("SELECT count(*) FROM {} AS t WHERE {} IS NULL", table, columns[0])
-        there = join(" AND ", [compose("{} IS NOT NULL", column) for column in columns])
+        link = " OR " if self.is_full_match else " AND "
+        refers = join(link, [compose("{} IS NOT NULL", column) for column in columns])
         pairs = zip(self.comparisons, self.referenced_columns, columns, strict=True)
         same = join(" AND ", [each.of(identifier("r", theirs), ours) for each, theirs, ours in pairs])
         return compose(
-            "SELECT count(*) FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS r WHERE {})",
+            "SELECT count(*) FROM {} AS t WHERE ({}) AND NOT EXISTS (SELECT FROM {} AS r WHERE {})",
             table,
-            there,
+            refers,
             _rows_of(*self.referenced),
             same,
         )

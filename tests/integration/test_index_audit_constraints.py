@@ -243,3 +243,40 @@ def test_a_foreign_key_of_periods_is_unknown_and_never_zero(database: Database, 
     (there,) = found["constraints"]
     assert (there["state"], there["violations"]) == ("not validated", None)
     assert "several rows together" in found["unknown"][0]["reason"]
+
+
+@pytest.mark.contrib
+@pytest.mark.pg_min(18)
+def test_a_key_of_periods_is_not_taken_for_one_of_equal_values(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE EXTENSION btree_gist")
+        connection.execute("CREATE TABLE a (id int, d int4range, PRIMARY KEY (id, d WITHOUT OVERLAPS))")
+        connection.execute(
+            "CREATE TABLE b (id int, d int4range, CONSTRAINT during"
+            "  FOREIGN KEY (id, PERIOD d) REFERENCES a (id, PERIOD d))"
+        )
+        connection.execute("CREATE UNIQUE INDEX ON b (id, d)")
+    key = {"foreign_key": ["id", "d"], "references": "a", "references_columns": ["id", "d"]}
+    found = look(
+        database,
+        tmp_path,
+        {"table": "a", "unique": ["id", "d"]},
+        {"table": "b", "unique": ["id", "d"]},
+        {"table": "b", "name": "during", **key},
+    )
+    assert [each["state"] for each in found["constraints"]] == ["missing", "found", "different"]
+
+
+def test_a_full_match_is_broken_by_a_row_that_is_half_null(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b))")
+        connection.execute("INSERT INTO pair VALUES (1, 1)")
+        connection.execute("CREATE TABLE t (x int, y int)")
+        connection.execute("INSERT INTO t VALUES (1, 1), (NULL, NULL), (1, NULL), (NULL, 7), (2, 2)")
+        for name, how in (("full", "MATCH FULL"), ("simple", "")):
+            connection.execute(
+                f'ALTER TABLE t ADD CONSTRAINT "{name}" FOREIGN KEY (x, y) REFERENCES pair {how}'
+                " NOT VALID".encode()
+            )
+    counted = {each["by"]: each["violations"] for each in look(database, tmp_path)["constraints"]}
+    assert counted == {"full": 3, "simple": 1}
