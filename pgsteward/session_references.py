@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pgsteward import sql
 from pgsteward.key_comparisons import Comparison, comparisons
+from pgsteward.key_indexes import holds_what_refers
 from pgsteward.postgres import Connection, Part, compose, identifier, join, quote_name, raw
 from pgsteward.relations import Relation
 
@@ -73,14 +74,29 @@ class Reference:
 def references_to(connection: Connection, tables: Iterable[Relation]) -> tuple[Reference, ...]:
     """Return the foreign keys that point at tables, or at what those delete from by cascade."""
     rows = connection.rows(sql.load("referencing_keys"), {"oids": [table.oid for table in tables]})
-    compared = comparisons(connection, [row["oid"] for row in rows])
+    oids = [row["oid"] for row in rows]
+    compared, predicates = comparisons(connection, oids), _index_predicates(connection, oids)
     return tuple(
         Reference(
             **{**row, "columns": tuple(row["columns"]), "parent_columns": tuple(row["parent_columns"])},
+            is_indexed=any(holds_what_refers(each, row["columns"]) for each in predicates[row["oid"]]),
             comparisons=compared[row["oid"]],
         )
         for row in rows
     )
+
+
+def _index_predicates(connection: Connection, oids: Sequence[int]) -> Mapping[int, list[str | None]]:
+    """Return for each foreign key, by OID, the predicates of the indexes that may serve it."""
+    indexes = connection.rows(sql.load("key_indexes"), {"oids": oids})
+    partial = [row["oid"] for row in indexes if row["is_partial"]]
+    read = connection.rows(sql.load("audit_expressions"), {"oids": partial}) if partial else []
+    predicates = {row["oid"]: row["predicate"] for row in read}
+    found: dict[int, list[str | None]] = defaultdict(list)
+    for row in indexes:
+        if not row["is_of_part"] and (not row["is_partial"] or row["oid"] in predicates):
+            found[row["key_oid"]].append(predicates.get(row["oid"]))
+    return found
 
 
 @dataclass(slots=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pgsteward.audit.inventory import ForeignKey, Index, Inventory
-from pgsteward.postgres import quote_name
-
-_LOOKS_UP = frozenset({"btree", "hash"})
+from pgsteward.key_indexes import holds_what_refers
 
 
 def find_unsupported(inventory: Inventory) -> tuple[list[ForeignKey], list[ForeignKey]]:
@@ -16,24 +14,11 @@ def find_unsupported(inventory: Inventory) -> tuple[list[ForeignKey], list[Forei
         indexes = inventory.by_table.get(key.table_oid, ())
         if any(supports(index, key) for index in indexes):
             continue
-        might = any(not i.is_readable and i.is_valid and _begins_with(i, key) for i in indexes)
+        might = any(not index.is_readable and key.oid in index.looks_up for index in indexes)
         (unknown if might else without).append(key)
     return without, unknown
 
 
 def supports(index: Index, key: ForeignKey) -> bool:
-    """Tell whether the referring rows are found by this index: its first columns are the key's, in any order.
-
-    One that leaves out the rows where a column of the key is NULL will do: those refer to nothing.
-    """
-    if not index.is_valid or not index.is_readable or not _begins_with(index, key):
-        return False
-    return index.predicate is None or index.predicate in {
-        f"({quote_name(c)} IS NOT NULL)" for c in key.columns
-    }
-
-
-def _begins_with(index: Index, key: ForeignKey) -> bool:
-    if index.method not in _LOOKS_UP or (index.method == "hash" and len(key.columns) > 1):
-        return False
-    return {*index.columns[: index.key_count][: len(key.columns)]} == {*key.columns}
+    """Tell whether the referring rows are found by this index."""
+    return key.oid in index.looks_up and index.is_readable and holds_what_refers(index.predicate, key.columns)

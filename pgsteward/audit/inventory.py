@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,7 @@ class Index:
             ``pages_per_range``, those of extensions.
         builder_pid: Who builds an invalid one now, or works on its table so that it may well be.
         is_readable: Its expressions and its predicate could be read: nobody holds its table locked.
+        looks_up: OIDs of foreign keys whose columns it finds, in the rows that it holds.
     """
 
     oid: int
@@ -85,6 +87,7 @@ class Index:
     method_options: str | None = None
     predicate: str | None = None
     is_readable: bool = True
+    looks_up: frozenset[int] = frozenset()
 
     @cached_property
     def qualified(self) -> str:
@@ -198,7 +201,13 @@ class Inventory:
 
 def take_inventory(connection: Connection) -> Inventory:
     """Look at all indexes and foreign keys; what is locked is there, but not readable."""
-    indexes = [_index(row) for row in connection.rows(sql.load("audit_indexes"), {"only": None})]
+    looks_up: dict[int, set[int]] = defaultdict(set)
+    for row in connection.rows(sql.load("key_indexes"), {"oids": None}):
+        looks_up[row["oid"]].add(row["key_oid"])
+    indexes = [
+        replace(_index(row), looks_up=frozenset(looks_up.get(row["oid"], ())))
+        for row in connection.rows(sql.load("audit_indexes"), {"only": None})
+    ]
     keys = [
         ForeignKey(
             **{**row, "columns": tuple(row["columns"]), "partition_oids": tuple(row["partition_oids"])}

@@ -1,5 +1,4 @@
 -- Foreign keys that point at some tables, and those that point at what they delete from by cascade.
--- An index serves one when its first columns are the key's, in any order, and it holds all rows.
 -- Parameters: oids (int8[]) of the tables.
 -- Needs no privilege. Any supported PostgreSQL.
   WITH RECURSIVE pointing AS (
@@ -36,18 +35,7 @@ SELECT k.oid::int8                                            AS oid,
        ARRAY(SELECT a.attname::text
                FROM unnest(k.confkey) WITH ORDINALITY AS u (attnum, place)
                     JOIN pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.attnum
-              ORDER BY u.place)                               AS parent_columns,
-       EXISTS (SELECT
-                 FROM pg_index AS i
-                      JOIN pg_class AS x ON x.oid = i.indexrelid
-                      JOIN pg_am AS m ON m.oid = x.relam
-                WHERE i.indrelid = k.conrelid
-                  AND i.indisvalid
-                  AND i.indpred IS NULL
-                  AND i.indnkeyatts >= cardinality(k.conkey)
-                  AND m.amname IN ('btree', 'hash')
-                  AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
-                  AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] <@ k.conkey) AS is_indexed
+              ORDER BY u.place)                               AS parent_columns
   FROM pointing AS p
        JOIN pg_constraint AS k ON k.oid = p.oid
        JOIN pg_class AS c ON c.oid = k.conrelid

@@ -11,8 +11,9 @@ import pytest
 from pgsteward import state
 from pgsteward.audit.evidence import TOPIC
 from pgsteward.index_audit import audit
-from pgsteward.postgres import Login, connect
+from pgsteward.postgres import Login, connect, quote_name
 from pgsteward.report import step_text
+from pgsteward.sessions import clean_sessions
 from tests import servers
 from tests.faults.clusters import own_cluster, standby_of
 from tests.integration.backup_targets import make_target
@@ -80,6 +81,57 @@ def test_every_finding_can_be_mended_and_taken_back_by_its_statements(shop: Data
         shop.rows("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
         == before
     )
+
+
+LOOKUPS = {
+    "part": ("b text REFERENCES other", "(b) WHERE b IS NOT NULL", True),
+    "both": ("b text, a int, FOREIGN KEY (a, b) REFERENCES pair", "(b, a) WHERE a > 0", False),
+    "halves": (
+        'b text, "A ) b" int, FOREIGN KEY ("A ) b", b) REFERENCES pair',
+        '(b, "A ) b") WHERE b IS NOT NULL AND "A ) b" IS NOT NULL',
+        True,
+    ),
+    "pattern": ("b text REFERENCES other", "(b text_pattern_ops)", True),
+    "collation": ("b text REFERENCES other", '(b COLLATE "C")', False),
+    "own collation": ('b text COLLATE "C" REFERENCES other', "(b)", True),
+    "hash": ("b text REFERENCES other", "USING hash (b)", True),
+    "brin": ("b text REFERENCES other", "USING brin (b)", False),
+    "carried": ("a int, b text REFERENCES other", "(a) INCLUDE (b)", False),
+    "second": ("a int, b text REFERENCES other", "(a, b)", False),
+    "wider": ("b varchar(9) REFERENCES other", "(b)", True),
+}
+
+
+def test_an_index_supports_a_foreign_key_where_its_lookups_can_use_it(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE other (b text PRIMARY KEY, expires timestamptz)")
+        connection.execute("CREATE TABLE pair (a int, b text, PRIMARY KEY (a, b))")
+        for name, (columns, index, _) in LOOKUPS.items():
+            connection.execute(f'CREATE TABLE "{name}" ({columns})'.encode())
+            connection.execute(f'CREATE INDEX ON "{name}" {index}'.encode())
+    problems = look(database, tmp_path)["problems"]
+    lacking = {each["table"] for each in problems if each["kind"] == "foreign key"}
+    assert lacking == {quote_name("public", name) for name, (*_, found) in LOOKUPS.items() if not found}
+    target = make_target(database, tmp_path, sessions=({"table": "other", "expires": "expires"},))
+    (cleanup,) = clean_sessions(target, dry_run=True).details["cleanups"]
+    for reference in cleanup["references"]:
+        assert reference["indexed"] is (reference["table"] not in lacking), reference
+
+
+@pytest.mark.contrib
+def test_operators_of_an_extension_look_up_too(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE EXTENSION btree_gist")
+        connection.execute("CREATE TABLE other (id int PRIMARY KEY)")
+        connection.execute("CREATE TABLE spans (id int REFERENCES other, span int4range)")
+        connection.execute("ALTER TABLE spans ADD EXCLUDE USING gist (id WITH =, span WITH &&)")
+        if connection.server_version >= 180000:
+            connection.execute("CREATE TABLE t (id int, d int4range, PRIMARY KEY (id, d WITHOUT OVERLAPS))")
+            connection.execute("CREATE TABLE u (id int, d int4range, PRIMARY KEY (id, d WITHOUT OVERLAPS))")
+            connection.execute("ALTER TABLE u ADD FOREIGN KEY (id, PERIOD d) REFERENCES t (id, PERIOD d)")
+    assert not look(database, tmp_path)["problems"]
 
 
 def test_what_a_partition_needs_for_its_parents_key_is_not_unused(database: Database, tmp_path: Path) -> None:

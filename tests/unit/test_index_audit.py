@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -153,22 +154,26 @@ def key(columns: str) -> ForeignKey:
     return ForeignKey(7, "fk", "app", 1, "t", "r", "app", "other", tuple(columns))
 
 
+FINDS: Mapping[str, Any] = {"looks_up": frozenset({7})}
+"""What an index has that finds the columns of `key`."""
+
+
 @pytest.mark.parametrize(
     ("columns", "found", "supported"),
     [
-        ("a", index(1, "ab"), True),
-        ("a", index(1, "ba"), False),
-        ("ab", index(1, "bac"), True),
-        ("ab", index(1, "a"), False),
-        ("a", index(1, "a", predicate="(a IS NOT NULL)", is_partial=True), True),
-        ("a", index(1, "a", predicate="(b > 1)", is_partial=True), False),
-        ("a", index(1, "a", is_valid=False), False),
-        ("a", index(1, "a", method="hash"), True),
-        ("a", index(1, "a", method="brin"), False),
-        ("a", index(1, "b/a"), False),
+        ("a", index(1, "a", **FINDS), True),
+        ("a", index(1, "a"), False),
+        ("a", index(1, "a", predicate="(a IS NOT NULL)", **FINDS), True),
+        ("ab", index(1, "ab", predicate="(b IS NOT NULL)", **FINDS), True),
+        ("ab", index(1, "ab", predicate="((b IS NOT NULL) AND (a IS NOT NULL))", **FINDS), True),
+        ("aB", index(1, "aB", predicate='((a IS NOT NULL) AND ("B" IS NOT NULL))', **FINDS), True),
+        ("a", index(1, "a", predicate="((a IS NOT NULL) AND (b IS NOT NULL))", **FINDS), False),
+        ("ab", index(1, "ab", predicate="((a IS NOT NULL) OR (b IS NOT NULL))", **FINDS), False),
+        ("a", index(1, "a", predicate="((a IS NOT NULL) AND (a > 1))", **FINDS), False),
+        ("a", index(1, "a", predicate="(b > 1)", **FINDS), False),
     ],
 )
-def test_a_foreign_key_is_supported_by_an_index_that_begins_with_it(
+def test_a_foreign_key_is_supported_by_an_index_with_all_rows_that_refer(
     columns: str, found: Index, supported: bool
 ) -> None:
     without, unknown = find_unsupported(Inventory((found,), (key(columns),)))
@@ -177,7 +182,7 @@ def test_a_foreign_key_is_supported_by_an_index_that_begins_with_it(
 
 
 def test_a_locked_index_may_support_a_key() -> None:
-    locked = index(1, "a", is_partial=True, is_readable=False)
+    locked = index(1, "a", is_partial=True, is_readable=False, **FINDS)
     assert find_unsupported(Inventory((locked,), (key("a"),))) == ([], [key("a")])
 
 
@@ -230,9 +235,12 @@ RECENT = NOW - timedelta(days=29)
         pytest.param("needed", index(1, "a", is_clustered=True), {}, id="clustered"),
         pytest.param("needed", index(1, "a", has_expressions=True), {}, id="statistics-of-an-expression"),
         pytest.param("needed", index(1, "a", is_valid=False), {}, id="invalid-is-another-matter"),
-        pytest.param("needed", index(1, "ab"), {"keys": (key("a"),)}, id="supports-a-foreign-key"),
+        pytest.param("needed", index(1, "ab", **FINDS), {"keys": (key("a"),)}, id="supports-a-foreign-key"),
         pytest.param(
-            "unused", index(1, "ab"), {"keys": (key("a"),), "others": (index(2, "a"),)}, id="not-alone"
+            "unused",
+            index(1, "ab", **FINDS),
+            {"keys": (key("a"),), "others": (index(2, "a", **FINDS),)},
+            id="not-alone",
         ),
         pytest.param(
             "used",
@@ -272,7 +280,11 @@ def test_no_scan_is_evidence_only_where_somebody_has_counted_for_long(
             id="a-part-takes-over",
         ),
         pytest.param(
-            [index(1, "ab"), index(2, "ac")], (key("a"),), set(), {1: "unused"}, id="the-key-keeps-one"
+            [index(1, "ab", **FINDS), index(2, "ac", **FINDS)],
+            (key("a"),),
+            set(),
+            {1: "unused"},
+            id="the-key-keeps-one",
         ),
     ],
 )
