@@ -8,7 +8,9 @@ from typing import Literal
 
 from pgsteward import sql
 from pgsteward.backup.lock_watch import OUR_NAMES
+from pgsteward.interlock import DUMP
 from pgsteward.postgres import Connection, Row
+from pgsteward.postgres_lock import holders_of
 from pgsteward.relations import name_holders
 
 SAME_HOLDER_S = 1.0
@@ -19,7 +21,10 @@ OnBlocker = Literal["wait", "skip", "cancel"]
 
 def hold_ups(connection: Connection, table_oid: int, own_pids: Sequence[int] = ()) -> list[Row]:
     """Return who would make a rebuild on this table wait if it started now, longest first."""
-    return connection.rows(sql.load("hold_ups"), {"oid": table_oid, "own_pids": list(own_pids)})
+    announced = [holder["pid"] for holder in holders_of(connection, DUMP)]
+    return connection.rows(
+        sql.load("hold_ups"), {"oid": table_oid, "own_pids": list(own_pids), "announced": announced}
+    )
 
 
 def key_of(holder: Row) -> tuple[object, ...]:
@@ -29,7 +34,10 @@ def key_of(holder: Row) -> tuple[object, ...]:
 
 def name_hold_ups(holders: Sequence[Row]) -> str:
     """Name them; our own backup is called that."""
-    ours = any((holder["application_name"] or "").startswith(OUR_NAMES) for holder in holders)
+    ours = any(
+        holder.get("held") == "announced" or (holder["application_name"] or "").startswith(OUR_NAMES)
+        for holder in holders
+    )
     return ("our own backup: " if ours else "") + name_holders(holders)
 
 

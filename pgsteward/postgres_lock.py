@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 from pgsteward.errors import PreconditionError, StewardError
-from pgsteward.postgres import Connection, Login, connect
+from pgsteward.postgres import Connection, Login, Row, compose, connect, raw
 from pgsteward.sql import load
 
 LOCK_SPACE = 0x70677374  # "pgst": first key of every advisory lock that pgsteward takes
@@ -19,17 +19,33 @@ def lock_key(operation: str) -> int:
     return key - (1 << 32) if key >= 1 << 31 else key
 
 
-def try_lock(connection: Connection, operation: str) -> bool:
+def try_lock(connection: Connection, operation: str, *, shared: bool = False) -> bool:
     """Take the advisory lock of an operation in this database, or return False at once.
 
     The blocking form is never used: a session that waits for an advisory lock pins the vacuum horizon.
+
+    Args:
+        connection: The session that holds it, until it ends or `release` is called.
+        operation: Whose lock.
+        shared: Others may hold it as well, in the same way; where all do, it can always be taken.
     """
-    return bool(
-        connection.value(
-            "SELECT pg_try_advisory_lock(%(space)s, %(key)s)",
-            {"space": LOCK_SPACE, "key": lock_key(operation)},
-        )
-    )
+    function = raw("pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock")
+    return bool(connection.value(compose("SELECT {}(%(space)s, %(key)s)", function), _numbers(operation)))
+
+
+def release(connection: Connection, operation: str) -> None:
+    """Give back a shared lock."""
+    connection.execute("SELECT pg_advisory_unlock_shared(%(space)s, %(key)s)", _numbers(operation))
+
+
+def holders_of(connection: Connection, operation: str) -> list[Row]:
+    """Return the sessions that hold the lock of an operation in this database, oldest first."""
+    key = lock_key(operation) & 0xFFFFFFFF
+    return connection.rows(load("operation_lock_holders"), {"space": LOCK_SPACE, "key": key})
+
+
+def _numbers(operation: str) -> dict[str, int]:
+    return {"space": LOCK_SPACE, "key": lock_key(operation)}
 
 
 @contextlib.contextmanager
@@ -42,9 +58,8 @@ def operation_lock(login: Login, operation: str) -> Iterator[Connection]:
     with connect(login, purpose=f"lock {operation}", statement_timeout_s=30) as connection:
         refuse_pooler(connection)
         if not try_lock(connection, operation):
-            key = lock_key(operation) & 0xFFFFFFFF
-            holder = connection.maybe_row(load("operation_lock_holder"), {"space": LOCK_SPACE, "key": key})
-            who = f"pid {holder['pid']}, since {holder['since']}" if holder else "a session that just ended"
+            held = [f"pid {each['pid']}, since {each['since']}" for each in holders_of(connection, operation)]
+            who = held[0] if held else "a session that just ended"
             raise PreconditionError(
                 f"another {operation} run works on database {connection.dbname} ({who}); wait for it to end"
             )

@@ -13,6 +13,7 @@ from pgsteward import sql
 from pgsteward.errors import QueryFailed, StewardError
 from pgsteward.hold_ups import name_blockers
 from pgsteward.index_bloat import Index
+from pgsteward.interlock import may_build
 from pgsteward.leftovers import Mark
 from pgsteward.postgres import Connection, Login, compose, connect, identifier, raw
 
@@ -142,8 +143,8 @@ class Rebuild:
             self.error = exc
 
 
-def start_rebuild(login: Login, index: Index, mark: Mark) -> Rebuild:
-    """Send the statement.
+def start_rebuild(login: Login, index: Index, mark: Mark) -> Rebuild | None:
+    """Send the statement; None, and nothing is sent, where our own dump has announced itself meanwhile.
 
     Args:
         login: For the session that rebuilds. It has no timeout at all: REINDEX CONCURRENTLY counts its waits
@@ -153,6 +154,9 @@ def start_rebuild(login: Login, index: Index, mark: Mark) -> Rebuild:
     """
     work = connect(login, purpose="reindex", lock_timeout_s=0, statement_timeout_s=0)
     try:
+        if not may_build(work):
+            work.close()
+            return None
         row = work.row(
             "SELECT a.backend_start::text AS backend_start, pg_current_wal_insert_lsn()::text AS lsn"
             "  FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()"

@@ -124,9 +124,8 @@ class Run:
             reason, needs_a_person = self._no_longer_fits(entry)
             if reason:
                 self._leave(entry, f"later: {reason}", needs_a_person=needs_a_person)
-            elif not lags and self._is_free(entry):
+            elif not lags and self._is_free(entry) and self._start(entry):
                 self._queue.remove(entry)
-                self._start(entry)
 
     def _is_at_work(self, entry: Entry) -> bool:
         """Tell whether one of ours works on the same table."""
@@ -195,18 +194,24 @@ class Run:
         self.ledger.skip(entry.index.qualified, reason)
         self.stuck += needs_a_person
 
-    def _start(self, entry: Entry) -> None:
+    def _start(self, entry: Entry) -> bool:
+        """Start a rebuild; False when it has to wait for its turn once more."""
         index = entry.index
         self.lock.execute("SELECT 1")  # who has lost the lock is not alone any more
         rows = self.watch.rows(sql.load("table_indexes"), {"oid": index.table_oid})
         same = {"oid": index.oid, "schema": index.schema, "name": index.name, "is_valid": True}
         if not any(same.items() <= row.items() for row in rows):
             self.ledger.skip(index.qualified, "it was dropped, renamed or rebuilt since it was measured")
-            return
+            return True
         mark = make_mark(self.watch, index.table_oid, index.oid, index.schema, index.name)
         marks_of(self.watch).add(mark)
+        rebuild = start_rebuild(self.login, index, mark)
+        if rebuild is None:
+            marks_of(self.watch).remove(mark)
+            return False
         log.info("%s: rebuild started, %s", index.qualified, entry.reason)
-        self._running[start_rebuild(self.login, index, mark)] = entry.candidate
+        self._running[rebuild] = entry.candidate
+        return True
 
     def _cancel_if_due(self, rebuild: Rebuild) -> None:
         settings, deadline = self.target.settings.reindex, self.plan.deadline

@@ -22,6 +22,7 @@ from pgsteward.audit.inventory import Index, Inventory, take_inventory
 from pgsteward.audit.required import Required
 from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, StewardError
 from pgsteward.hold_ups import Patience, hold_ups, name_blockers, name_hold_ups
+from pgsteward.interlock import may_build
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Login, as_written, compose, connect, identifier, quote_name
 from pgsteward.postgres_lock import operation_lock
@@ -64,7 +65,6 @@ class _Builder:
         if step.build is None:
             self._briefly(step.statement)
             return
-        self._wait_for_quiet(step.table_oid)
         marked = f"{MARK}{secrets.token_hex(4)}"
         try:
             self._build(step.build(marked), step)
@@ -104,15 +104,21 @@ class _Builder:
                 raise PreconditionError(f"it would wait for {who}; given up after {self.max_wait_s:g} s")
             time.sleep(_LOOK_S)
 
+    def _session(self, table_oid: int) -> Connection:
+        """Return a session that may build now."""
+        while True:
+            self._wait_for_quiet(table_oid)
+            work = connect(self.login, purpose="index create", lock_timeout_s=0)
+            if may_build(work):
+                return work
+            work.close()
+
     def _build(self, statement: str, step: Step) -> None:
         """Run a concurrent build; one that waits longer than ``max_wait_s`` in all is cancelled."""
         what = quote_name(step.schema, step.makes)
         waited = 0.0
         cancelled_for = ""
-        with (
-            connect(self.login, purpose="index create", lock_timeout_s=0) as work,
-            ThreadPoolExecutor(1) as pool,
-        ):
+        with self._session(step.table_oid) as work, ThreadPoolExecutor(1) as pool:
             building = pool.submit(work.execute, as_written(statement))
             try:
                 while not wait([building], _LOOK_S).done:

@@ -36,7 +36,7 @@ from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
 from pgsteward.clients import find_clients
 from pgsteward.errors import StoreFailed, StoreUnavailable, ToolFailed, TransientError, VerificationFailed
-from pgsteward.interlock import let_rebuild_finish
+from pgsteward.interlock import dump_is_over, let_builds_finish
 from pgsteward.postgres import Connection
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
@@ -82,7 +82,7 @@ def back_up(
         refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)
-        beside = let_rebuild_finish(session, target.settings.backup.lock_wait_timeout_s, progress)
+        beside = let_builds_finish(session, target.settings.backup.lock_wait_timeout_s, progress)
         plan = replace(plan, warnings=(*plan.warnings, *beside))
         retried: list[str] = []
         while True:
@@ -149,6 +149,7 @@ def _attempt(
         files = BackupFiles(plan.home, prefix, recipients)
         dumped = make_archive(plan, files, prefix, progress)
         _still_locked(lock)
+        dump_is_over(lock)
         contents, entries = dumped.contents, dumped.contents.entries
         decode = archive.decoder(lock, plan.server["encoding"])
         proof = marked(dumped.proof, lock.rows(load("proof_moving"))).model_copy(

@@ -1,8 +1,9 @@
 -- Who would make REINDEX CONCURRENTLY on a table wait: sessions of this database with a snapshot, whatever
--- they read, and everybody with a lock on the table, prepared transactions among them; and our own dump, which
--- lets a running rebuild finish before it takes its snapshot.
+-- they read, and everybody with a lock on the table, prepared transactions among them; and our own dump from when
+-- it announces itself, which is before its snapshot.
 -- Not: VACUUM and autovacuum (which has no role), replication slots, standbys, other databases.
--- Parameters: oid (int8) of the table; own_pids (int4[]): of our other rebuilds, which tables of their own.
+-- Parameters: oid (int8) of the table; own_pids (int4[]): of our other rebuilds, which tables of their own;
+-- announced (int4[]): of our own dump.
 -- Needs no privilege; start times of other roles' sessions need pg_read_all_stats. PostgreSQL 14+.
 SELECT a.pid,
        NULL::text                                                           AS gid,
@@ -10,10 +11,10 @@ SELECT a.pid,
        a.application_name,
        a.xact_start::text                                                   AS since,
        extract(epoch FROM now() - a.xact_start)::float8                     AS age_s,
-       coalesce(a.backend_xmin::text, 'waiting')                            AS held
+       coalesce(a.backend_xmin::text, 'announced')                          AS held
   FROM pg_stat_activity AS a
  WHERE a.datname = current_database()
-   AND (a.backend_xmin IS NOT NULL OR a.application_name = 'pgsteward dump waits')
+   AND (a.backend_xmin IS NOT NULL OR a.pid = ANY (%(announced)s::int4[]))
    AND a.pid <> pg_backend_pid()
    AND a.pid <> ALL (%(own_pids)s::int4[])
    AND a.usesysid IS NOT NULL

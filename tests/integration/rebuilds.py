@@ -58,7 +58,7 @@ def before_rebuilds(patch: pytest.MonkeyPatch, *actions: Callable[[], object]) -
     """Do something when it was seen that nobody is in the way of the first rebuild, the second, ..."""
     each = iter(actions)
 
-    def begun_before(*arguments: Any) -> Rebuild:
+    def begun_before(*arguments: Any) -> Rebuild | None:
         next(each, lambda: None)()
         return start_rebuild(*arguments)
 
