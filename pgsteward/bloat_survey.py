@@ -20,7 +20,7 @@ from pgsteward.bloat_measures import Meter
 from pgsteward.bloat_order import Budget, Candidate, Memory, rank
 from pgsteward.config import IndexBloatConfig
 from pgsteward.errors import LockTimeout, QueryFailed
-from pgsteward.horizon import horizon_holders, name_horizon_holder
+from pgsteward.horizon import holders_for, horizon_holders, name_horizon_holder
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.progress import Progress
@@ -366,7 +366,7 @@ class Survey:
                 )
 
     def _oldest_snapshot(self) -> str:
-        holders = horizon_holders(self.connection)
+        holders = holders_for(horizon_holders(self.connection), catalogs=False)
         return f"; the oldest snapshot is held by {name_horizon_holder(holders[0])}" if holders else ""
 
     def _with_past(self, candidate: Candidate) -> Candidate:

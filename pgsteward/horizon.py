@@ -15,6 +15,11 @@ def horizon_holders(connection: Connection) -> list[Row]:
     return connection.rows(sql.load("horizon_holders"))
 
 
+def holders_for(holders: Iterable[Row], *, catalogs: bool) -> list[Row]:
+    """Return who keeps rows of catalogs, or of all other tables: a logical slot keeps none of these."""
+    return [holder for holder in holders if catalogs or holder["holds"] == "all"]
+
+
 def name_horizon_holder(holder: Row) -> str:
     """Return who keeps dead rows in one phrase, with how far back it sees."""
     return f"{_who(holder)}, {holder['age_xids']:,} transactions ago"

@@ -10,6 +10,7 @@ from pathlib import Path
 from pgsteward import capacity, sql
 from pgsteward.config import ReindexConfig
 from pgsteward.errors import PreconditionError
+from pgsteward.horizon import holders_for, horizon_holders
 from pgsteward.index_bloat import Index
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_settings import READ_ONLY
@@ -103,7 +104,7 @@ def ask_server(connection: Connection, row: Row, indexes: Iterable[Index]) -> Se
     """Ask what the plan for some indexes has to know."""
     oids = [index.oid for index in indexes]
     facts = {fact["oid"]: fact for fact in connection.rows(sql.load("rebuild_facts"), {"oids": oids})}
-    return Server(row, facts, connection.rows(sql.load("horizon_holders")))
+    return Server(row, facts, horizon_holders(connection))
 
 
 def _is_its_folder(folder: Path, server: Row) -> bool:
@@ -140,8 +141,8 @@ def make_candidates(
 def likely_cause(server: Server, index_oid: int, *, gained_little: bool) -> str:
     """Say why a rebuild of an index does not pay, as far as the catalogs tell."""
     facts = server.facts[index_oid]
-    old = (held for held in server.horizon if held["age_xids"] > _OLD_HORIZON_XIDS)
-    holder = next((held for held in old if held["holds"] == "all"), None)
+    holders = holders_for(server.horizon, catalogs=False)
+    holder = next((held for held in holders if held["age_xids"] > _OLD_HORIZON_XIDS), None)
     if holder is not None:
         who = holder["gid"] or name_holder(holder)
         return (

@@ -15,7 +15,7 @@ from typing import Any
 from pgsteward import results, sql
 from pgsteward.backup.lock_watch import OURS
 from pgsteward.config import VacuumConfig
-from pgsteward.horizon import holders_as_json, horizon_holders, name_horizon_holders
+from pgsteward.horizon import holders_as_json, holders_for, horizon_holders, name_horizon_holders
 from pgsteward.ledger import Ledger
 from pgsteward.postgres import Connection, Row, connect
 from pgsteward.postgres_lock import operation_lock
@@ -77,9 +77,13 @@ def vacuum_tables(
         stuck = _write_down(ledger, [] if dry_run else Crew(login, settings, deadline, progress).work(dues))
         holders = horizon_holders(connection)
         if stuck:
-            who = name_horizon_holders(connection, holders)
+            who = {
+                catalogs: name_horizon_holders(connection, holders_for(holders, catalogs=catalogs))
+                for catalogs in (True, False)
+            }
             for outcome in stuck:
-                ledger.find(outcome.due.relation.qualified, f"{outcome.stays}; held by: {who}")
+                is_catalog = outcome.due.candidate.is_catalog
+                ledger.find(outcome.due.relation.qualified, f"{outcome.stays}; held by: {who[is_catalog]}")
         own, others = _ages(target, connection)
         for row in others if settings.guard else ():
             _note_database(ledger, row)

@@ -24,10 +24,9 @@
         WHERE p.database = current_database()
         UNION ALL
        SELECT 'replication slot', s.active_pid, s.slot_name::text, NULL, s.plugin::text,
-              CASE WHEN s.active THEN 'active' ELSE 'inactive' END, NULL,
-              CASE WHEN s.xmin IS NULL THEN 'catalogs' ELSE 'all' END,
-              greatest(age(s.xmin), age(s.catalog_xmin))
+              CASE WHEN s.active THEN 'active' ELSE 'inactive' END, NULL, x.holds, age(x.xmin)
          FROM pg_replication_slots AS s
+              CROSS JOIN LATERAL (VALUES ('all', s.xmin), ('catalogs', s.catalog_xmin)) AS x (holds, xmin)
         UNION ALL
        SELECT 'standby feedback', r.pid, NULL, r.usename::text, r.application_name, r.state, NULL, 'all',
               age(r.backend_xmin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -167,6 +168,69 @@ def test_a_horizon_that_is_older_than_the_server_likes_is_no_want_of_rights(
     subject = "oldest xmin" if server.version < 16 else "cutoff for removing and freezing tuples"
     assert note.reason.count(f"{subject} is far in the past") == 1
     assert f"prepared transaction {gid!r}" in note.reason
+
+
+def use_up_multixacts(database: Database, number: int = 9_000) -> None:
+    """Make everything older by multixacts: each lock of a row that another session has locked takes one."""
+    block = (
+        f"DO $$ BEGIN FOR i IN 1 .. {number} LOOP"
+        "  BEGIN PERFORM FROM shared FOR SHARE; RAISE 'again'; EXCEPTION WHEN raise_exception THEN END;"
+        " END LOOP; END $$"
+    )
+    with database.connect(autocommit=False) as other, database.connect() as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS shared (i int)")
+        connection.execute("TRUNCATE shared; INSERT INTO shared VALUES (1)")
+        other.rows("SELECT FROM shared FOR SHARE")
+        connection.execute(block.encode())
+
+
+def test_a_table_that_is_old_by_multixacts_is_frozen_once_nobody_needs_them(
+    database: Database, tmp_path: Path
+) -> None:
+    make_orders(database, "autovacuum_multixact_freeze_max_age = 10000, autovacuum_enabled = off")
+    with database.connect(purpose="forgotten lock", autocommit=False) as holder:
+        holder.rows('SELECT FROM "Order Lines" WHERE id = 1 FOR SHARE')
+        database.rows('SELECT FROM "Order Lines" WHERE id = 1 FOR SHARE')
+        use_up_multixacts(database)
+        found = guard(database, tmp_path)
+    note = next(note for note in found.findings if note.object == ORDERS)
+    assert re.search(r"its oldest multixact is still [89],\d{3} multixacts old", note.reason)
+    assert "pgsteward forgotten lock" in note.reason
+
+    after = guard(database, tmp_path)
+    assert after.status == "ok"
+    facts = facts_of(after.as_json(), ORDERS)
+    assert re.search(r"the oldest multixact is [89],\d{3} multixacts old, over 8,000", facts["reason"])
+    assert facts["multixact_age_after"] < 1_000
+    assert ORDERS not in {item.object for item in guard(database, tmp_path, dry_run=True).changed}
+
+
+def test_a_logical_slot_keeps_rows_of_catalogs_and_is_blamed_for_no_others(
+    server: Server, tmp_path: Path
+) -> None:
+    with own_cluster(server, tmp_path / "own", {"wal_level": "logical"}) as cluster:
+        cluster.server.create("shop")
+        database = Database(cluster.server, "shop")
+        make_orders(database)
+        database.rows("SELECT pg_create_logical_replication_slot('gone', 'pgoutput')")
+        with database.connect() as connection:
+            connection.execute("CREATE TABLE t (i int)")
+            for number in range(200):
+                connection.execute(f"ALTER TABLE t ALTER i SET STATISTICS {number}".encode())
+        with old_session(database) as name:
+            delete_most(database)
+            held = guard(database, tmp_path, dead_fraction=0.1)
+        freed = guard(database, tmp_path, dead_fraction=0.1)
+    reasons = {note.object: note.reason for note in held.findings}
+    assert name in reasons[ORDERS]
+    assert "slot" not in reasons[ORDERS]
+    slot = "inactive replication slot 'gone' (catalogs only)"
+    assert slot in reasons["pg_catalog.pg_attribute"]
+    reasons = {note.object: note.reason for note in freed.findings}
+    assert ORDERS not in reasons
+    assert slot in reasons["pg_catalog.pg_attribute"]
+    assert "pg_drop_replication_slot('gone')" in reasons["pg_catalog.pg_attribute"]
+    assert facts_of(freed.as_json(), ORDERS)["dead_rows_after"] == 0
 
 
 @pytest.mark.parametrize("kind", HOLDERS)
