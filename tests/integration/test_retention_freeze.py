@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.freeze import clear_freeze
+from pgsteward.backup.home import home_store
 from pgsteward.backup.manifest import MANIFEST, backup_prefix
 from pgsteward.backup.receipts import read_receipts
 from pgsteward.backup.upload import upload
@@ -92,6 +93,22 @@ def test_a_red_receipt_takes_the_proof_back_and_freezes_pruning_until_somebody_c
     assert "newest receipt is red" in reasons[old]  # known to be bad: no rule, and nobody deletes it
     receipt(target, disk, old, "red")
     assert prune(target).failed, "what is red after that freezes again"
+
+
+def test_what_is_red_on_its_way_to_a_store_freezes_pruning_too(
+    database: Database, bucket: Bucket, tmp_path: Path
+) -> None:
+    target = make_target(database, tmp_path, bucket=bucket, stores=("s3",), retention=POLICY)
+    back_up(target)
+    upload(target)
+    (s3,) = target.stores()
+    old = age(target, s3, 5)
+    assert [item.object for item in prune(target, dry_run=True).changed] == [old]
+    waiting = str(back_up(target).details["backup_id"])
+    receipt(target, home_store(target), waiting, "red")
+    frozen = prune(target)
+    assert (frozen.status, frozen.changed) == ("partial", ())
+    assert [found.object for found in frozen.failed] == [waiting]
 
 
 def test_what_a_frozen_store_that_is_down_says_is_unknown(target: Target, tmp_path: Path) -> None:
