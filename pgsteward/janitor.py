@@ -1,12 +1,12 @@
 """Remove what dead runs left behind, and nothing else.
 
 Touched is only what carries our own mark, and only when the run that made it is dead: its advisory lock is
-free. Where there is no such lock any more, because the database was replaced since, only what has not
-changed for `orphan_days` is touched. Databases that restores have replaced carry a mark too, and are dropped
-once they are old (`keep_replaced_days`); so are tables of backups beside live ones
-(`keep_side_tables_days`). Unfinished backups and uploads belong to the runs that hold the ``backup`` lock,
-and the janitor holds it while it works; databases of unfinished restores and invalid indexes have locks of
-their own.
+free. Where no such lock can be seen, because the database was replaced since or the run was connected to
+another server of the cluster, only what has not changed for `orphan_days` is touched. Databases that restores
+have replaced carry a mark too, and are dropped once they are old (`keep_replaced_days`); so are tables of
+backups beside live ones (`keep_side_tables_days`). Unfinished backups and uploads belong to the runs that
+hold the ``backup`` lock, and the janitor holds it while it works; databases of unfinished restores and
+invalid indexes have locks of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pgsteward import results
 from pgsteward.audit.create import drop_leftovers as drop_unfinished_indexes
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
+from pgsteward.backup.marks import made_elsewhere
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.leftovers import drop_leftovers as drop_leftover_indexes
 from pgsteward.postgres import Row
@@ -63,13 +64,13 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
     began = time.monotonic()
     tally = _Tally()
     with operation_lock(target.login("backup"), "backup") as session:
-        owner = session.row(load("whose_mark"))
+        owner, node = session.row(load("whose_mark")), session.row(load("whose_node"))
         stores = target.stores()
         if (spool := spool_store(target)) is not None:
             stores = [*stores, spool]
         for store in stores:
             try:
-                _clean_store(target, store, owner, dry_run, tally)
+                _clean_store(target, store, owner, node, dry_run, tally)
                 tally.examined += 1
             except (StoreUnavailable, StoreFailed) as exc:
                 tally.unknown.append(Note(f"store {store.name}", f"could not be looked at: {exc}"))
@@ -99,45 +100,45 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
     )
 
 
-def _clean_store(target: Target, store: Store, owner: Row, dry_run: bool, tally: _Tally) -> None:
+def _clean_store(target: Target, store: Store, owner: Row, node: Row, dry_run: bool, tally: _Tally) -> None:
+    lives = False
     catalog = catalog_prefix(target.name, target.database)
     for folder in store.folders(catalog):
         if BACKUP_ID.fullmatch(folder):
             tally.examined += 1
-            _clean_folder(target, store, folder, owner, dry_run, tally)
+            lives |= not _clean_folder(target, store, folder, owner, node, dry_run, tally)
     for name in selftest.remove_dead(store, f"{target.name}/", datetime.now(UTC), dry_run=dry_run):
         facts = {"what": "objects of a store's self-test"}
         tally.changed.append(Item(f"{name} in {store.name}", "would remove" if dry_run else "removed", facts))
-    if not dry_run:  # a listing of uploads without aborting them is not part of the protocol
+    if not dry_run and not lives:  # a listing of uploads without aborting them is not part of the protocol
         for key in store.abort_uploads(catalog):
             tally.changed.append(Item(f"{key} in {store.name}", "aborted", {"what": "unfinished upload"}))
 
 
 def _clean_folder(
-    target: Target, store: Store, backup_id: str, owner: Row, dry_run: bool, tally: _Tally
-) -> None:
+    target: Target, store: Store, backup_id: str, owner: Row, node: Row, dry_run: bool, tally: _Tally
+) -> bool:
+    """Remove what is left of a dead run; False where the run may be alive."""
     prefix = backup_prefix(target.name, target.database, backup_id)
     name = f"{backup_id} in {store.name}"
     keys = {stored.key.removeprefix(prefix): stored for stored in store.objects(prefix)}
     if MARK not in keys:
         if MANIFEST not in keys:
             tally.skipped.append(Note(name, "neither a backup nor marked as ours; remove it by hand"))
-        return
+        return True
     try:
         mark = json.loads(store.get_bytes(prefix + MARK))
     except (ValueError, FileNotFoundError):
         mark = None
-    whose = {key: mark.get(key) for key in owner} if isinstance(mark, dict) else {}
-    if whose != dict(owner):
-        foreign = _not_ours_yet(target, store, whose, owner, keys.values())
-        if foreign:
-            tally.skipped.append(Note(name, foreign))
-            return
+    foreign = _not_ours_yet(target, store, mark if isinstance(mark, dict) else {}, owner, node, keys.values())
+    if foreign:
+        tally.skipped.append(Note(name, foreign))
+        return False
     if MANIFEST in keys:  # killed between manifest and mark: the backup is whole
         if not dry_run:
             store.delete(prefix + MARK)
         tally.changed.append(Item(name, "would unmark" if dry_run else "unmarked"))
-        return
+        return True
     facts = {"files": len(keys) - 1, "bytes": sum(stored.size_bytes for stored in keys.values())}
     if not dry_run:
         for key in sorted(keys):
@@ -148,26 +149,39 @@ def _clean_folder(
         if left is not None and left.is_dir():
             shutil.rmtree(left)  # partial files and empty folders, which are no objects
     tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
+    return True
 
 
 def _not_ours_yet(
-    target: Target, store: Store, whose: Mapping[str, Any], owner: Row, objects: Iterable[StoredObject]
+    target: Target,
+    store: Store,
+    mark: Mapping[str, Any],
+    owner: Row,
+    node: Row,
+    objects: Iterable[StoredObject],
 ) -> str:
-    """Say why remains stay whose mark names another database; "" when it is an earlier life of this one.
+    """Say why remains stay whose run may be alive, or that are not of this database; "" when they may go.
 
-    A restore that replaced the database has changed its OID, an upgrade its cluster: then no lock tells
-    whether the run is dead, and only remains that nobody has touched for days are taken for dead.
+    A restore that replaced the database has changed its OID, an upgrade its cluster, and a run on a standby
+    has its lock there: then no lock tells whether the run is dead, and only remains that nobody has touched
+    for days are taken for dead.
     """
+    if all(mark.get(key) == value for key, value in owner.items()):
+        if not made_elsewhere(mark, node):
+            return ""
+        what = "made from another server of this cluster, whose locks are not to be seen here"
+        return _not_old_enough(target, store, what, objects)
     clusters = (owner["system_identifier"], *target.settings.previous_clusters)
-    if whose.get("system_identifier") not in clusters or whose.get("database") != owner["database"]:
+    if mark.get("system_identifier") not in clusters or mark.get("database") != owner["database"]:
         return "unfinished, but its mark names another server or database"
+    return _not_old_enough(target, store, "of this database before it was replaced", objects)
+
+
+def _not_old_enough(target: Target, store: Store, what: str, objects: Iterable[StoredObject]) -> str:
     days = target.settings.retention_in(store.name).orphan_days
     left_at = max(stored.modified_at for stored in objects) + timedelta(days=days)
     if left_at > datetime.now(UTC):
-        return (
-            f"unfinished, of this database before it was replaced: removed after {left_at:%Y-%m-%d %H:%M} UTC"
-            f" (orphan_days = {days})"
-        )
+        return f"unfinished, {what}: removed after {left_at:%Y-%m-%d %H:%M} UTC (orphan_days = {days})"
     return ""
 
 

@@ -99,7 +99,7 @@ def survey(store: Store, target_name: str, database: str) -> Catalog:
 def _missing(manifest: Manifest, sizes: Mapping[str, int], target_name: str) -> str | None:
     prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
     there = {file.path: sizes[prefix + file.path] for file in manifest.files if prefix + file.path in sizes}
-    return missing_file(manifest, there)
+    return missing_file(manifest.files, there)
 
 
 def refuse_strangers(catalogs: Sequence[Catalog], target_name: str, own: Collection[str]) -> None:

@@ -13,11 +13,12 @@ from pgsteward.backup import proven_ahead
 from pgsteward.backup.catalog import problem_of
 from pgsteward.backup.home import mark
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.marks import owner_of
+from pgsteward.backup.published import refuse_gone
 from pgsteward.errors import VerificationFailed
 from pgsteward.postgres import Connection
 from pgsteward.progress import Progress
 from pgsteward.results import Item
-from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
@@ -52,8 +53,8 @@ def copy_backup(
     """
     began = time.monotonic()
     prefix = backup_prefix(target.name, target.database, manifest.backup_id)
-    owner = lock.row(load("whose_mark"))
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
+    ours = mark(owner_of(lock), manifest.backup_id, manifest.started_at)
+    store.put_bytes(prefix + MARK, ours, passing=True)
     sizes = proven_ahead.take_sizes(store, prefix) or _listed(store, prefix)
     sent: list[int] = []
     done: list[int] = []
@@ -68,6 +69,7 @@ def copy_backup(
     progress(f"uploading to {store.name}", 0, manifest.size_bytes)
     at_the_same_time(manifest.files, copy_one, upload_jobs(target, store), copied)
     lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may have removed what we copied
+    refuse_gone(store, prefix, manifest.files, ours)
     data = manifest.to_bytes()
     store.put_bytes(prefix + MANIFEST, data)
     if store.get_bytes(prefix + MANIFEST) != data:

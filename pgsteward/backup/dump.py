@@ -31,6 +31,7 @@ from pgsteward.backup.manifest import (
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.published import refuse_gone
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
@@ -139,11 +140,10 @@ def _attempt(
     clock = time.monotonic()
     backup_id = new_backup_id(started_at)
     target, client = plan.target, plan.client
+    ours = mark(plan.owner, backup_id, started_at)
     with (
-        unfinished(plan.home, target.name, target.database, backup_id, plan.owner, started_at) as prefix,
-        sending_ahead(
-            plan if send_ahead else None, prefix, mark(plan.owner, backup_id, started_at), progress
-        ) as ahead,
+        unfinished(plan.home, target.name, target.database, backup_id, ours) as prefix,
+        sending_ahead(plan if send_ahead else None, prefix, ours, progress) as ahead,
         _asked_beside(plan, lock, encrypted=recipients is not None) as asked,
     ):
         files = BackupFiles(plan.home, prefix, recipients)
@@ -224,6 +224,7 @@ def _attempt(
         )
         _refuse_without_contents(manifest)
         _still_locked(lock)
+        refuse_gone(plan.home, prefix, manifest.files, ours)
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
     found = [*completeness.findings(dumped.stderr), *odd]

@@ -78,9 +78,7 @@ def folder_of(store: Store, prefix: str) -> Path:
 
 
 @contextmanager
-def unfinished(
-    store: Store, target_name: str, database: str, backup_id: str, owner: Mapping[str, Any], now: datetime
-) -> Iterator[str]:
+def unfinished(store: Store, target_name: str, database: str, backup_id: str, mark: bytes) -> Iterator[str]:
     """Begin a backup with its mark; take the mark away at the end, or everything on failure.
 
     Args:
@@ -88,15 +86,14 @@ def unfinished(
         target_name: Name of the target.
         database: Name of the database.
         backup_id: Id of the backup.
-        owner: Whose backup it is: what ``whose_mark.sql`` returns.
-        now: When it began.
+        mark: Says whose it is.
 
     Returns:
         The prefix of the backup's keys.
     """
     prefix = backup_prefix(target_name, database, backup_id)
     try:
-        store.put_bytes(prefix + MARK, mark(owner, backup_id, now), passing=True)
+        store.put_bytes(prefix + MARK, mark, passing=True)
         yield prefix
         store.delete(prefix + MARK)
     except BaseException as exc:

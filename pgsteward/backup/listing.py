@@ -6,9 +6,16 @@ database, with a manifest that can be read: nothing else is a backup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, Manifest, backup_prefix, catalog_prefix
+from pgsteward.backup.manifest import (
+    BACKUP_ID,
+    MANIFEST,
+    Manifest,
+    StoredFile,
+    backup_prefix,
+    catalog_prefix,
+)
 from pgsteward.errors import DamagedBackup, VerificationFailed
 from pgsteward.results import Note
 from pgsteward.storage import Store
@@ -44,14 +51,14 @@ def list_manifests(store: Store, target_name: str, database: str) -> tuple[list[
     return sorted(manifests, key=lambda m: (m.started_at, m.backup_id), reverse=True), damaged
 
 
-def missing_file(manifest: Manifest, sizes: Mapping[str, int]) -> str | None:
+def missing_file(files: Sequence[StoredFile], sizes: Mapping[str, int]) -> str | None:
     """Say which file of a backup is not listed in the size that was written; None when all are.
 
     Args:
-        manifest: Of the backup.
+        files: What its manifest names.
         sizes: What the store lists: bytes by path below the backup's folder.
     """
-    for file in manifest.files:
+    for file in files:
         size = sizes.get(file.path)
         if size is None:
             return f"{file.path} is missing"

@@ -15,6 +15,7 @@ from pgsteward.backup.home import home_store, past_stores
 from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.listing import read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
+from pgsteward.backup.marks import owner_of
 from pgsteward.client_places import can_be_run
 from pgsteward.clients import Client, choose_client
 from pgsteward.errors import (
@@ -135,7 +136,7 @@ def make_plan(
     return Plan(
         target=target,
         login=login,
-        owner=session.row(load("whose_mark")),
+        owner=owner_of(session),
         server=server,
         client=client,
         compress=spec,

@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 
 from pgsteward import results
-from pgsteward.backup.catalog import newest_id, problem_of
+from pgsteward.backup.catalog import newest_id
 from pgsteward.backup.copying import copy_backup
 from pgsteward.backup.home import home_store, spool_store
-from pgsteward.backup.listing import list_manifests, missing_file, read_manifest
+from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
+from pgsteward.backup.published import lacking
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import (
     PreconditionError,
@@ -189,14 +190,9 @@ def _is_complete(store: Store, target: Target, manifest: Manifest) -> bool:
     except VerificationFailed as exc:
         raise StoreFailed(f"nothing is written over it: {exc}") from exc
     prefix = backup_prefix(target.name, target.database, manifest.backup_id)
-    sizes = {stored.key.removeprefix(prefix): stored.size_bytes for stored in store.objects(prefix)}
     if there != manifest:
         raise StoreFailed(f"store {store.name!r} holds another backup under the id {manifest.backup_id}")
-    damaged = missing_file(manifest, sizes)
-    if damaged is not None:  # or the store lists late: then it is there all the same
-        doubtful = [file for file in manifest.files if sizes.get(file.path) != file.size_bytes]
-        if all(problem_of(store, prefix, file) is None for file in doubtful):
-            damaged = None
+    damaged = lacking(store, prefix, manifest.files)
     if damaged is not None:
         raise StoreFailed(
             f"backup {manifest.backup_id} in store {store.name!r} is damaged ({damaged}); run verify, then"

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pgsteward.analyze import analyze_stale
+from pgsteward.backup.catalog import verify
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import PreconditionError
+from pgsteward.janitor import clean_up
 from pgsteward.matviews import refresh
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
@@ -118,3 +120,13 @@ def test_maintenance_of_a_standby_is_refused_with_where_to_go(
 ) -> None:
     with pytest.raises(PreconditionError, match=r"is a standby.*\[targets.NAME.maintenance\]"):
         operation(scene.target())
+
+
+def test_a_janitor_on_the_primary_leaves_alone_what_a_backup_of_the_standby_makes(scene: Scene) -> None:
+    on_the_primary = scene.target(login=PRIMARIES[scene.database.dbname].login)
+    results: list[StepResult] = []
+    done = scene.struck(scene.hold_the_dump(), lambda: results.append(clean_up(on_the_primary)))
+    assert results[0].changed == ()
+    assert ["another server of this cluster" in note.reason for note in results[0].skipped] == [True]
+    assert done.status == "partial"  # no rows of the unlogged table
+    assert verify(on_the_primary, done.details["backup_id"]).status == "ok"
