@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pgsteward import results
 from pgsteward.databases import bind, bind_covered, find
@@ -22,6 +22,9 @@ from pgsteward.results import NightResult, StepResult
 from pgsteward.retries import call_with_retries
 from pgsteward.several import find_grounds, over
 from pgsteward.targets import Target
+
+if TYPE_CHECKING:
+    from pgsteward.backup.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +185,9 @@ def run_nightly(
 
     def call(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
         progress(step.name, len(done), len(NIGHT))
-        options = {"dry_run": dry_run} if step.has_dry_run else {}
+        options: dict[str, Any] = {"dry_run": dry_run} if step.has_dry_run else {}
+        if step.name == "upload" and not target.has_several:
+            options["backup_id"] = done["backup"].details.get("backup_id")
         operation = step.operation()
         return call_with_retries(
             over,
@@ -205,6 +210,7 @@ def newest_backup(target: Target) -> datetime | None:
     which databases there are.
     """
     from pgsteward.backup.listing import list_manifests
+    from pgsteward.backup.newest import newest
 
     if target.has_several:
         try:
@@ -214,12 +220,13 @@ def newest_backup(target: Target) -> datetime | None:
             return None
         each = [newest_backup(bind(target, name)) for name in names]
         return None if None in each else min((at for at in each if at is not None), default=None)
-    found: list[datetime] = []
+    found: list[Manifest] = []
     for store in target.stores():
         try:
             manifests, _ = list_manifests(store, target.name, target.database)
         except StewardError as exc:
             log.warning("store %s was not asked for its newest backup: %s", store.name, exc)
             continue
-        found += [manifest.started_at for manifest in manifests]
-    return max(found, default=None)
+        found += manifests
+    last = newest(found, datetime.now(UTC))
+    return last.started_at if last is not None else None

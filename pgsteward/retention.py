@@ -24,7 +24,7 @@ from pgsteward.old_versions import hidden_only, retained
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
-from pgsteward.retention_catalog import Catalog, newest_id, refuse_strangers, survey
+from pgsteward.retention_catalog import Catalog, newest_judged, refuse_strangers, survey
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
@@ -128,7 +128,7 @@ def make_plans(
         now: Aware instant to judge by.
         spooled: Of places where backups wait for their upload.
     """
-    newest = newest_id([*catalogs, *spooled], now)
+    newest = newest_judged([*catalogs, *spooled], now)
     plans = []
     for catalog in catalogs:
         if not catalog.manifests:

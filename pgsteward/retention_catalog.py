@@ -9,6 +9,7 @@ from datetime import datetime
 from pgsteward.backup.freeze import freezing, why_frozen
 from pgsteward.backup.listing import list_manifests, missing_file
 from pgsteward.backup.manifest import Manifest, backup_prefix, catalog_prefix
+from pgsteward.backup.newest import newest
 from pgsteward.backup.receipts import Receipt, proven, read_chain, red
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup
@@ -131,12 +132,8 @@ def refuse_strangers(catalogs: Sequence[Catalog], target_name: str, own: Collect
             )
 
 
-def newest_id(catalogs: Sequence[Catalog], now: datetime) -> str | None:
+def newest_judged(catalogs: Sequence[Catalog], now: datetime) -> str | None:
     """Return the id of the newest backup that can be judged, in any of some stores, partial or whole."""
-    found = [
-        (backup.started_at, backup.backup_id)
-        for catalog in catalogs
-        for backup in catalog.backups
-        if not backup.left_alone and backup.started_at <= now
-    ]
-    return max(found)[1] if found else None
+    judged = (each for catalog in catalogs for each in catalog.backups if not each.left_alone)
+    found = newest(judged, now)
+    return found.backup_id if found else None

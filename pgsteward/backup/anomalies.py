@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from statistics import median
 
 from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
+from pgsteward.backup.manifest import Manifest, catalog_prefix
+from pgsteward.backup.newest import newest_ids
 from pgsteward.errors import VerificationFailed
 from pgsteward.postgres import quote_name
 from pgsteward.report.units import humanize_bytes
@@ -38,11 +40,9 @@ def history(store: Store, target_name: str, database: str) -> list[Manifest]:
         StoreFailed: The store refuses.
     """
     found: list[Manifest] = []
-    for folder in sorted(store.folders(catalog_prefix(target_name, database)), reverse=True):
+    for folder in newest_ids(store.folders(catalog_prefix(target_name, database)), datetime.now(UTC)):
         if len(found) == NEWEST:
             break
-        if not BACKUP_ID.fullmatch(folder):
-            continue
         try:
             manifest = read_manifest(store, target_name, database, folder)
         except (FileNotFoundError, VerificationFailed):  # not complete, or damaged: the listing names it

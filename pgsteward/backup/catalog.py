@@ -14,6 +14,7 @@ from pgsteward.backup import freeze
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.newest import ahead, newest, order
 from pgsteward.backup.proof_gaps import proof_facts
 from pgsteward.backup.receipts import Receipt
 from pgsteward.errors import (
@@ -65,9 +66,10 @@ def backups(target: Target, *, now: datetime | None = None) -> StepResult:
     found: dict[str, _Listed] = {}
     for plan in make_plans(catalogs, target.settings.retention_in, moment):
         _take(found, plan, waits=spool is not None and plan.catalog.store.name == spool.name)
-    listed = sorted(found.values(), key=lambda each: (each.manifest.started_at, each.manifest.backup_id))
+    listed = sorted(found.values(), key=lambda each: order(each.manifest))
     entries = [each.as_json(moment) for each in reversed(listed)]
     findings = [Note(each.manifest.backup_id, why) for each in reversed(listed) for why in each.disproofs]
+    findings += ahead((each.manifest for each in listed), moment)
     if any(catalog.frozen for catalog in catalogs):
         findings.append(Note(target.database, "pruning is frozen, as prune says; look at what is red first"))
     if asked and not any(each.stores for each in listed):
@@ -100,11 +102,11 @@ class _Listed:
     @property
     def disproofs(self) -> list[str]:
         """What the newest receipt of each store says that was not equal."""
-        newest = {receipt.store: receipt for receipt in self.receipts}
+        last = {receipt.store: receipt for receipt in self.receipts}
         return [
             f"a {r.what} from {r.store} {'was not equal' if r.compared else 'found damage'}"
             f" ({'; '.join(r.differences) or 'it is not said where'})"
-            for r in newest.values()
+            for r in last.values()
             if r.verdict == "red"
         ]
 
@@ -161,18 +163,18 @@ def _last_restore(receipts: Sequence[Receipt], now: datetime) -> dict[str, Any] 
     receipts = [receipt for receipt in receipts if receipt.what != "verify"]
     if not receipts:
         return None
-    newest = max(receipts, key=lambda receipt: receipt.written_at)
+    last = max(receipts, key=lambda receipt: receipt.written_at)
     return {
-        "what": newest.what,
-        "at": newest.written_at.isoformat(),
-        "age_seconds": round((now - newest.written_at).total_seconds()),
-        "verdict": newest.verdict,
-        "store": newest.store,
-        "into": newest.into,
-        "level": newest.proof.level,
-        "rows": newest.proof.rows,
-        "differences": list(newest.differences),
-        "seconds": round(sum(newest.seconds.values()), 3),
+        "what": last.what,
+        "at": last.written_at.isoformat(),
+        "age_seconds": round((now - last.written_at).total_seconds()),
+        "verdict": last.verdict,
+        "store": last.store,
+        "into": last.into,
+        "level": last.proof.level,
+        "rows": last.proof.rows,
+        "differences": list(last.differences),
+        "seconds": round(sum(last.seconds.values()), 3),
     }
 
 
@@ -199,7 +201,10 @@ def verify(
     """
     began = time.monotonic()
     stores = [target.store(store)] if store is not None else target.stores()
-    wanted = newest_id(target, stores) if backup_id == "latest" else backup_id
+    findings: list[Note] = []
+    wanted = backup_id
+    if backup_id == "latest":
+        wanted, findings = newest_id(target, stores)
     if not BACKUP_ID.fullmatch(wanted):
         raise PreconditionError(f"{wanted!r} is no backup id; write latest or one that `backups` lists")
     changed: list[Item] = []
@@ -242,12 +247,13 @@ def verify(
     return StepResult(
         step="verify",
         target=target.name,
-        status="failed" if failed else results.judge(examined=read, unknown=unknown),
+        status="failed" if failed else results.judge(examined=read, unknown=unknown, findings=findings),
         examined=read,
         changed=tuple(changed),
         skipped=tuple(absent),
         unknown=tuple(unknown),
         failed=tuple(failed),
+        findings=tuple(findings),
         seconds=time.monotonic() - began,
         summary=_verdict(wanted, read, verified, failed),
         details={"backup_id": wanted, "files": read, "stores": verified},
@@ -263,8 +269,8 @@ def _leave_evidence(place: Store, target: Target, manifest: Manifest, problems: 
     return [] if problems else freeze.leave_repair(place, target, manifest.backup_id)
 
 
-def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> str:
-    """Return the id of the newest complete backup in any of some stores.
+def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> tuple[str, list[Note]]:
+    """Return the id of the newest complete backup in any of some stores, and what is dated after now.
 
     Args:
         target: Whose backup.
@@ -278,24 +284,26 @@ def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False)
     found: list[Manifest] = []
     for store in stores:
         found += list_manifests(store, target.name, target.database)[0]
-    meant = [manifest for manifest in found if partial or not manifest.partial]
-    if not meant:
+    now = datetime.now(UTC)
+    meant = newest((manifest for manifest in found if partial or not manifest.partial), now)
+    if meant is None:
         names = ", ".join(store.name for store in stores)
         raise PreconditionError(
-            f"there is no complete backup of {target.database!r} in {names}{but_partial(found)}"
+            f"there is no complete backup of {target.database!r} in {names}{but_others(found, now)}"
         )
-    return max(meant, key=lambda manifest: (manifest.started_at, manifest.backup_id)).backup_id
+    return meant.backup_id, ahead(found, now)
 
 
-def but_partial(found: Sequence[Manifest]) -> str:
-    """Return the end of a sentence that says that there is none: there are partial ones."""
-    if not found:
-        return ""
-    newest = max(found, key=lambda manifest: manifest.started_at)
-    return (
-        f" but {plural(len(found), 'partial one')}, the newest {newest.backup_id}"
-        f" ({'; '.join(newest.partial)}); latest never means those: name one by its id"
-    )
+def but_others(found: Sequence[Manifest], now: datetime) -> str:
+    """Return the end of a sentence that says that there is none: those there are are never meant."""
+    text = ""
+    partial = [manifest for manifest in found if manifest.partial]
+    if (last := newest(partial, now)) is not None:
+        text = (
+            f" but {plural(len(partial), 'partial one')}, the newest {last.backup_id}"
+            f" ({'; '.join(last.partial)}); latest never means those: name one by its id"
+        )
+    return text + "".join(f"; {note.object} {note.reason}" for note in ahead(found, now))
 
 
 def problems_of(

@@ -69,7 +69,8 @@ def copy_backup(
     progress(f"uploading to {store.name}", 0, manifest.size_bytes)
     at_the_same_time(manifest.files, copy_one, upload_jobs(target, store), copied)
     lock.execute("SELECT 1")  # raises when the lock is gone: a janitor may have removed what we copied
-    refuse_gone(store, prefix, manifest.files, ours)
+    first = min(manifest.files, key=lambda file: file.path)  # a janitor begins with it; listing may be dear
+    refuse_gone(store, prefix, ours, problem_of(store, prefix, first))
     data = manifest.to_bytes()
     store.put_bytes(prefix + MANIFEST, data)
     if store.get_bytes(prefix + MANIFEST) != data:

@@ -31,7 +31,7 @@ from pgsteward.backup.manifest import (
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
-from pgsteward.backup.published import refuse_gone
+from pgsteward.backup.published import lacking, refuse_gone
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
@@ -224,7 +224,7 @@ def _attempt(
         )
         _refuse_without_contents(manifest)
         _still_locked(lock)
-        refuse_gone(plan.home, prefix, manifest.files, ours)
+        refuse_gone(plan.home, prefix, ours, lacking(plan.home, prefix, manifest.files))
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
     unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
     found = [*completeness.findings(dumped.stderr), *odd]

@@ -16,6 +16,7 @@ from pgsteward.backup.manifest import (
     backup_prefix,
     catalog_prefix,
 )
+from pgsteward.backup.newest import order
 from pgsteward.errors import DamagedBackup, VerificationFailed
 from pgsteward.results import Note
 from pgsteward.storage import Store
@@ -48,7 +49,7 @@ def list_manifests(store: Store, target_name: str, database: str) -> tuple[list[
             continue  # not complete: a running backup, or the rest of a dead one
         except VerificationFailed as exc:
             damaged.append(Note(folder, str(exc)))
-    return sorted(manifests, key=lambda m: (m.started_at, m.backup_id), reverse=True), damaged
+    return sorted(manifests, key=order, reverse=True), damaged
 
 
 def missing_file(files: Sequence[StoredFile], sizes: Mapping[str, int]) -> str | None:

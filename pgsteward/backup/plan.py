@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from pgsteward.backup import filters, lock_slots
 from pgsteward.backup.home import home_store, past_stores
 from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import BACKUP_ID, Manifest, catalog_prefix
+from pgsteward.backup.manifest import Manifest, catalog_prefix
 from pgsteward.backup.marks import owner_of
+from pgsteward.backup.newest import newest_ids
 from pgsteward.client_places import can_be_run
 from pgsteward.clients import Client, choose_client
 from pgsteward.errors import (
@@ -273,14 +275,14 @@ def _newest(home: Store, target: Target) -> Iterator[Manifest]:
     """Yield the newest manifests: not all, as those of many tables are large."""
     for store in past_stores(target, home):
         trouble = () if store is home else (StoreUnavailable, StoreFailed)
-        folders: list[str] = []
+        ids: list[str] = []
         with contextlib.suppress(*trouble):
-            found = store.folders(catalog_prefix(target.name, target.database))
-            folders = list(filter(BACKUP_ID.fullmatch, found))
-        for backup_id in sorted(folders, reverse=True)[:_LOOKED_AT]:
+            folders = store.folders(catalog_prefix(target.name, target.database))
+            ids = newest_ids(folders, datetime.now(UTC))
+        for backup_id in ids[:_LOOKED_AT]:
             with contextlib.suppress(FileNotFoundError, VerificationFailed, *trouble):
                 yield read_manifest(store, target.name, target.database, backup_id)
-        if folders:
+        if ids:
             return
 
 

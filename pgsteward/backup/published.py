@@ -28,17 +28,23 @@ def lacking(store: Store, prefix: str, files: Sequence[StoredFile]) -> str | Non
     return missing_file(doubtful, sizes)
 
 
-def refuse_gone(store: Store, prefix: str, files: Sequence[StoredFile], mark: bytes) -> None:
+def refuse_gone(store: Store, prefix: str, mark: bytes, wrong: str | None) -> None:
     """Make sure that nobody has removed anything of a backup that is about to get its manifest.
+
+    Args:
+        store: Where it is.
+        prefix: Of its keys.
+        mark: As it was put there.
+        wrong: What is known to be wrong with its files.
 
     Raises:
         VerificationFailed: Its mark or a file is gone, or another run has made the mark its own.
     """
     try:
-        wrong = None if store.get_bytes(prefix + MARK) == mark else f"{MARK} is another run's"
+        if store.get_bytes(prefix + MARK) != mark:
+            wrong = f"{MARK} is another run's"
     except FileNotFoundError:
         wrong = f"{MARK} is missing"
-    wrong = wrong or lacking(store, prefix, files)
     if wrong is not None:
         raise VerificationFailed(
             f"the backup is not published: its files were changed in store {store.name!r} while it was made"

@@ -65,7 +65,10 @@ def upload(
             and not any(list_manifests(place, target.name, target.database)[0] for place in made_in)
         ):
             return results.skipped("upload", target.name, "no backup waits for its upload")
-        wanted = backup_id or newest_id(target, made_in, partial=True)
+        findings: list[Note] = []
+        wanted = backup_id
+        if wanted is None:
+            wanted, findings = newest_id(target, made_in, partial=True)
         source, manifest = _source(target, [*made_in, *target.stores()], wanted)
         outcome = _copy_everywhere(target, source, manifest, session, dry_run, progress)
         if spool is not None:
@@ -74,7 +77,14 @@ def upload(
             waiting = [m for m in list_manifests(spool, target.name, target.database)[0] if m != manifest]
             for earlier in waiting:
                 outcome = _also(outcome, target, spool, earlier, session, dry_run, progress)
-    return outcome.took(time.monotonic() - began)
+    return _with_findings(outcome, findings).took(time.monotonic() - began)
+
+
+def _with_findings(outcome: StepResult, findings: list[Note]) -> StepResult:
+    if not findings:
+        return outcome
+    status = "partial" if outcome.status == "ok" else outcome.status
+    return replace(outcome, status=status, findings=tuple(findings))
 
 
 def _source(target: Target, places: list[Store], backup_id: str) -> tuple[Store, Manifest]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from pgsteward.backup.manifest import BACKUP_ID, Manifest
+from pgsteward.backup.newest import newest
 from pgsteward.errors import ConfigError
 
 LATEST = "latest"
@@ -63,18 +64,17 @@ def moment(manifest: Manifest) -> datetime:
     return manifest.snapshot_at or manifest.started_at
 
 
-def order(manifest: Manifest) -> tuple[datetime, str]:
-    """Return what the newest backup has the most of."""
-    return manifest.started_at, manifest.backup_id
-
-
-def newest(
-    manifests: Collection[Manifest], as_of: datetime | None, only: Collection[str] | None = None
+def newest_whole(
+    manifests: Collection[Manifest],
+    now: datetime,
+    as_of: datetime | None = None,
+    only: Collection[str] | None = None,
 ) -> Manifest | None:
     """Return the newest whole backup, if there is one.
 
     Args:
         manifests: Of one store.
+        now: One that is dated later is not meant.
         as_of: It saw the database not after this moment.
         only: It is among these ids.
     """
@@ -85,7 +85,7 @@ def newest(
         and (only is None or manifest.backup_id in only)
         and (as_of is None or moment(manifest) <= as_of)
     ]
-    return max(fit, key=order, default=None)
+    return newest(fit, now)
 
 
 def whats_missing(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC
 
 from pgsteward.backup.manifest import Manifest
+from pgsteward.backup.newest import order
 from pgsteward.report.units import plural
 from pgsteward.restore.checks import Check
 
@@ -54,7 +55,7 @@ def examine(
         says = f"the backup is of cluster {cluster}, and this server is cluster {here}{rivals}"
         mine = [each for whose, backups in others.items() if whose in own for each in backups]
         if replaces and mine:
-            newest = max(mine, key=lambda each: (each.started_at, each.backup_id))
+            newest = max(mine, key=order)
             return Check(
                 NAME,
                 "no-go",

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from pgsteward.backup import freeze
 from pgsteward.backup.globals_sql import GLOBALS
 from pgsteward.backup.listing import list_manifests, read_manifest
+from pgsteward.backup.newest import is_ahead, newest
 from pgsteward.backup.receipts import proven, read_receipts
 from pgsteward.errors import (
     ConfigError,
@@ -338,7 +339,9 @@ def _result(
         unknown += here.notes
     recovery = sum(phases.seconds.get(each, 0.0) for each in RECOVERY)
     whole = found.compared is not None
-    ahead, newest = _look_ahead(target, here.store, recovery if whole else None) if here else (None, None)
+    forecast, point_at = (
+        _look_ahead(target, here.store, recovery if whole else None) if here else (None, None)
+    )
     compared = found.compared
     changed: tuple[Item, ...] = ()
     if here is not None and colour != "unknown":
@@ -378,9 +381,11 @@ def _result(
             "bytes": here.manifest.size_bytes if here else None,
             "database_bytes": here.manifest.database_bytes if here else None,
             "recovery_seconds": round(recovery, 3) if whole else None,
-            "recovery_point_at": newest.isoformat() if newest else None,
-            "recovery_point_seconds": round((datetime.now(UTC) - newest).total_seconds()) if newest else None,
-            "forecast": ahead.as_json() if ahead else None,
+            "recovery_point_at": point_at.isoformat() if point_at else None,
+            "recovery_point_seconds": round((datetime.now(UTC) - point_at).total_seconds())
+            if point_at
+            else None,
+            "forecast": forecast.as_json() if forecast else None,
             "phases": dict(phases.seconds),
         },
     )
@@ -396,9 +401,11 @@ def _look_ahead(
     except StewardError:
         return None, None
     good = proven(receipts)
-    newest = max((m.started_at for m in manifests if m.backup_id in good and not m.partial), default=None)
-    points = [Point(m.started_at, m.size_bytes, m.database_bytes) for m in manifests if not m.partial]
-    return look_ahead(points, recovery_seconds), newest
+    now = datetime.now(UTC)
+    whole = [manifest for manifest in manifests if not manifest.partial and not is_ahead(manifest, now)]
+    last = newest((manifest for manifest in whole if manifest.backup_id in good), now)
+    points = [Point(m.started_at, m.size_bytes, m.database_bytes) for m in whole]
+    return look_ahead(points, recovery_seconds), last.started_at if last is not None else None
 
 
 def _summary(here: fetch.Found | None, found: _Found, recovery: float) -> str:

@@ -13,15 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from pgsteward.backup.catalog import but_partial
+from pgsteward.backup.catalog import but_others
 from pgsteward.backup.encryption import Identities, WrongIdentity, read_identities
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.newest import ahead, order
 from pgsteward.backup.receipts import proven, read_receipts
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import (
@@ -109,9 +110,10 @@ def find_backup(
             if what not in choice.WORDS:
                 break
     if candidates:
-        newest = max(candidates, key=lambda each: choice.order(each.manifest))
+        newest = max(candidates, key=lambda each: order(each.manifest))
         first = next(c for c in candidates if c.manifest.backup_id == newest.manifest.backup_id)
         by_id = {manifest.backup_id: manifest for manifest in seen}
+        notes += ahead(seen, datetime.now(UTC))
         return Found(first.store, first.manifest, tuple(notes), tuple(by_id.values()))
     if silent_stores:
         raise silent_stores[0]
@@ -121,8 +123,7 @@ def find_backup(
         none = choice.whats_missing(what, as_of, seen, target.name, target.database, where)
     else:
         none = f"there is no complete backup {what} of {target.database!r} in {where}"
-    partial = [manifest for manifest in seen if manifest.partial]
-    raise PreconditionError(f"{none}{damage}{but_partial(partial)}")
+    raise PreconditionError(f"{none}{damage}{but_others(seen, datetime.now(UTC))}")
 
 
 def _look(
@@ -137,7 +138,7 @@ def _look(
             receipts, unread = read_receipts(store, target.name, target.database, here)
             only = proven(receipts) - {note.object for note in unread}
             damaged += unread
-        return choice.newest(manifests, as_of, only), damaged, manifests
+        return choice.newest_whole(manifests, datetime.now(UTC), as_of, only), damaged, manifests
     try:
         return read_manifest(store, target.name, target.database, what), [], []
     except FileNotFoundError:

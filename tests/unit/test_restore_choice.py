@@ -12,6 +12,7 @@ from pgsteward.restore import choice
 from tests.unit.test_manifest import manifest
 
 T = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
+LATER = T + timedelta(days=99)
 
 
 def backup(hours: int, *, partial: bool = False, waited: timedelta | None = None) -> Manifest:
@@ -74,20 +75,20 @@ def test_the_newest_whole_backup_not_after_the_moment_is_taken(
     as_of: datetime | None, expected: int | None
 ) -> None:
     backups = [backup(2), backup(0), backup(3), backup(1), backup(4, partial=True), backup(2, partial=True)]
-    found = choice.newest(backups, as_of)
+    found = choice.newest_whole(backups, LATER, as_of)
     assert (found and found.backup_id) == (None if expected is None else backup(expected).backup_id)
 
 
 def test_the_snapshot_counts_and_not_the_start_of_a_backup_that_waited() -> None:
     waited = backup(0, waited=timedelta(minutes=30))
-    assert choice.newest([waited], T + timedelta(minutes=20)) is None
-    assert choice.newest([waited], T + timedelta(minutes=30)) is waited
+    assert choice.newest_whole([waited], LATER, T + timedelta(minutes=20)) is None
+    assert choice.newest_whole([waited], LATER, T + timedelta(minutes=30)) is waited
 
 
 def test_only_proven_ones_count_where_a_proven_one_is_asked_for() -> None:
     backups = [backup(hours) for hours in range(3)]
-    assert choice.newest(backups, None, {backups[1].backup_id}) is backups[1]
-    assert choice.newest(backups, T, {backups[1].backup_id}) is None
+    assert choice.newest_whole(backups, LATER, None, {backups[1].backup_id}) is backups[1]
+    assert choice.newest_whole(backups, LATER, T, {backups[1].backup_id}) is None
 
 
 def test_the_error_names_the_nearest_ones_and_what_to_do() -> None:
@@ -114,4 +115,4 @@ def test_an_id_has_a_moment_of_its_own() -> None:
 def test_a_moment_that_is_printed_finds_its_backup_again() -> None:
     odd = backup(0, waited=timedelta(microseconds=1))
     printed = choice.parse_instant(choice.said(choice.moment(odd)), "UTC")
-    assert choice.newest([odd], printed) is odd
+    assert choice.newest_whole([odd], LATER, printed) is odd

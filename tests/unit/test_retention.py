@@ -19,7 +19,7 @@ from pgsteward.config import RetentionConfig, StoreConfig
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup, apply_policy, asks_first
 from pgsteward.retention import remove_backup
-from pgsteward.retention_catalog import Catalog, newest_id
+from pgsteward.retention_catalog import Catalog, newest_judged
 from pgsteward.spans import Span
 from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
@@ -382,8 +382,8 @@ def test_neither_a_damaged_backup_nor_one_of_the_future_makes_a_store_lag_behind
     damaged = replace(at("2026-11-21T02:00"), left_alone="damaged")
     future = at("2026-11-24T02:00")
     catalogs = [Catalog(MemoryStore(), {}, (future, damaged)), Catalog(MemoryStore(), {}, (good,))]
-    assert newest_id(catalogs, NOW) == good.backup_id
-    assert newest_id(catalogs[:1], NOW) is None
+    assert newest_judged(catalogs, NOW) == good.backup_id
+    assert newest_judged(catalogs[:1], NOW) is None
 
 
 def test_what_is_red_or_can_not_be_read_freezes_until_it_is_cleared() -> None:
