@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgsteward.cli_run import Database, DryRun, FromStore, Json, TargetName, run_operation, split_target
+from pgsteward.cli_run import (
+    AsOf,
+    BackupName,
+    Database,
+    DryRun,
+    FromStore,
+    Json,
+    TargetName,
+    run_operation,
+    split_target,
+)
 from pgsteward.errors import ConfigError
 from pgsteward.progress import Progress
 from pgsteward.results import StepResult
@@ -24,18 +34,8 @@ _NAMES = "a name as it is, or a pattern as pg_dump's -{} takes it (quotes keep c
 def restore(
     ctx: typer.Context,
     target: TargetName = None,
-    backup_id: Annotated[
-        str | None, typer.Argument(metavar="BACKUP", help="A backup id, latest or latest-proven.")
-    ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of",
-            metavar="TIME",
-            help="The newest backup of this moment or before: 2026-11-20T03:00Z, or +01:00 for Z; without"
-            " either in the time_zone of the retention (by default UTC).",
-        ),
-    ] = None,
+    backup_id: BackupName = None,
+    as_of: AsOf = None,
     store: FromStore = None,
     into: Annotated[
         str | None,

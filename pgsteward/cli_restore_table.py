@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgsteward.cli_run import Database, DryRun, FromStore, Json, TargetName, run_operation
+from pgsteward.cli_run import AsOf, BackupName, Database, DryRun, FromStore, Json, TargetName, run_operation
 from pgsteward.progress import Progress
 from pgsteward.results import StepResult
 
@@ -20,15 +20,8 @@ def restore_table(
     table: Annotated[
         str | None, typer.Argument(metavar="TABLE", help="A name as it is: public.orders.")
     ] = None,
-    backup_id: Annotated[
-        str | None, typer.Argument(metavar="BACKUP", help="A backup id, latest or latest-proven.")
-    ] = None,
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            "--as-of", metavar="TIME", help="The newest backup of this moment or before: 2026-11-20T03:00Z."
-        ),
-    ] = None,
+    backup_id: BackupName = None,
+    as_of: AsOf = None,
     store: FromStore = None,
     key: Annotated[
         str | None,
@@ -61,7 +54,8 @@ def restore_table(
         from pgsteward.restore.table import parse_key
         from pgsteward.restore.table import restore_table as bring_table
 
-        until = choice.parse_instant(as_of, chosen.settings.retention.time_zone) if as_of else None
+        zone = chosen.settings.retention.time_zone
+        until = choice.parse_instant(as_of, zone) if as_of is not None else None
         choice.refuse_unknown(what, until)
         return bring_table(
             locate(chosen, what, database=database, store=store),

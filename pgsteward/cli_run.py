@@ -59,6 +59,18 @@ FromStore = Annotated[
         help="Read from this store. By default the first that has it; verify reads all.",
     ),
 ]
+BackupName = Annotated[
+    str | None, typer.Argument(metavar="BACKUP", help="A backup id, latest or latest-proven.")
+]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="The newest backup of this moment or before: 2026-11-20T03:00Z, or +01:00 for Z; without"
+        " either in the time_zone of the retention (by default UTC).",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar="", help="Say what would be done and change nothing.")
 ]
