@@ -208,3 +208,26 @@ def through_proxy(login: Login) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextlib.contextmanager
+def striking(hold: Hold, blow: Callable[[], object]) -> Iterator[None]:
+    """Strike as soon as a session is held, while the block works, and let it go on."""
+    trouble: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            hold.wait()
+            blow()
+        except BaseException as exc:
+            trouble.append(exc)
+        finally:
+            hold.go_on.set()
+
+    striker = threading.Thread(target=run)
+    striker.start()
+    try:
+        yield
+    finally:
+        striker.join(WAIT_S)
+        assert not trouble, trouble

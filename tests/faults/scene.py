@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +22,12 @@ from pgsteward.postgres import Login
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
 from tests.faults.disk import Disk
-from tests.faults.proxy import WAIT_S, Hold, Proxy, through_proxy
+from tests.faults.proxy import WAIT_S, Hold, Proxy, striking, through_proxy
+from tests.faults.rows import Said, check_seen, read_rows, words_of
 from tests.integration.backup_targets import make_target, nothing_left, own_sessions
 from tests.servers import Database
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command printed that was stopped."""
-
-    text: str
 
 
 Outcome = StewardError | StepResult | Said
@@ -96,27 +89,21 @@ class Row:
 
     def check(self, outcome: Outcome) -> None:
         """Compare how a backup ended with what the documentation says; ``...`` stands for anything."""
-        if isinstance(outcome, Said):
-            expected, said = "no", [outcome.text]
-        elif isinstance(outcome, StewardError):
+        if isinstance(outcome, (Said, StewardError)):
             expected = "yes" if isinstance(outcome, TransientError) else "no"
-            said = [str(outcome)]
-            assert "\n" not in said[0], f"{self.fault}: {outcome}"
-            assert len(said[0]) < 900, f"{self.fault}: {outcome}"
+            said = [words_of(self.fault, outcome)]
         else:
             expected = "at once" if outcome.details["retried"] else "goes on"
             notes = (*outcome.failed, *outcome.unknown, *outcome.findings)
             said = [*outcome.details["retried"], *outcome.details["warnings"]]
             said += [f"{note.object}: {note.reason}" for note in notes] or ["nothing"]
-        pattern = re.compile(".*".join(re.escape(part) for part in self.seen.split("...")), re.DOTALL)
-        assert any(pattern.search(text) for text in said), f"{self.fault}: {said}"
+        check_seen(self.fault, self.seen, said)
         assert expected == self.again, f"{self.fault}: {outcome!r}"
 
 
 def matrix() -> Mapping[str, Row]:
     """Return the documented faults by name."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(.+?)` \| (.+?) \| (.+?) \|$", DOCS.read_text(), re.MULTILINE)
-    return {row[0]: Row(*row) for row in rows}
+    return {row[0]: Row(*row) for row in read_rows(DOCS, 5)}
 
 
 @dataclass(slots=True)
@@ -162,31 +149,19 @@ class Scene:
 
     def struck(self, hold: Hold, blow: Callable[[], object], **backup: Any) -> StepResult:
         """Do the same with a backup that goes well in the end."""
-        trouble: list[BaseException] = []
         dumping = threading.Event()
 
         def progress(what: str, done: int = 0, total: int = 0) -> None:
             if what.startswith("dumping"):
                 dumping.set()
 
-        def run() -> None:
-            try:
-                hold.wait()
-                if hold.answered is not None:  # the proof is done: nothing else can fail
-                    assert dumping.wait(WAIT_S)
-                blow()
-            except BaseException as exc:
-                trouble.append(exc)
-            finally:
-                hold.go_on.set()
+        def blow_in_time() -> None:
+            if hold.answered is not None:  # the proof is done: nothing else can fail
+                assert dumping.wait(WAIT_S)
+            blow()
 
-        striker = threading.Thread(target=run)
-        striker.start()
-        try:
+        with striking(hold, blow_in_time):
             return back_up(self.target(**backup), progress=progress)
-        finally:
-            striker.join()
-            assert not trouble, trouble
 
     def end_sessions(self, name: str) -> None:
         """Terminate the sessions of an ``application_name``, as a DBA does, and see them end."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scene import BOTH, Outcome, Said, Scene, cases, fault, play, until
+from tests.faults.rows import Said
+from tests.faults.scene import BOTH, Outcome, Scene, cases, fault, play, until
 
 pytestmark = pytest.mark.any_server
 

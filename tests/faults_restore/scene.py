@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,8 +24,9 @@ from pgsteward.restore.run import restore
 from pgsteward.restore.scratch import PREFIX
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
-from tests.faults.proxy import WAIT_S, Hold, Proxy, through_proxy
-from tests.faults.scene import Said, tools_of, until
+from tests.faults.proxy import Hold, Proxy, striking, through_proxy
+from tests.faults.rows import Said, check_seen, read_rows, words_of
+from tests.faults.scene import tools_of, until
 from tests.integration.backup_targets import backup_folder, make_target, own_sessions
 from tests.servers import Database, Server
 
@@ -85,25 +84,19 @@ class Row:
 
     def check(self, outcome: Outcome) -> None:
         """Compare how a restore ended with what the documentation says; ``...`` stands for anything."""
-        if isinstance(outcome, Said):
-            said = [outcome.text]
-        elif isinstance(outcome, StewardError):
-            said = [str(outcome)]
-            assert "\n" not in said[0], f"{self.fault}: {outcome}"
-            assert len(said[0]) < 900, f"{self.fault}: {outcome}"
+        if isinstance(outcome, (Said, StewardError)):
+            said = [words_of(self.fault, outcome)]
         else:
             notes = (*outcome.failed, *outcome.unknown, *outcome.skipped)
             said = [f"{note.object}: {note.reason}" for note in notes] or ["nothing"]
-        pattern = re.compile(".*".join(re.escape(part) for part in self.seen.split("...")), re.DOTALL)
-        assert any(pattern.search(text) for text in said), f"{self.fault}: {said}"
+        check_seen(self.fault, self.seen, said)
         ended_well = isinstance(outcome, StepResult)
         assert ended_well == self.remains.startswith("a "), f"{self.fault}: {outcome!r}"
 
 
 def matrix() -> Mapping[str, Row]:
     """Return the documented faults by name."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(.+?)` \| (.+?) \|$", DOCS.read_text(), re.MULTILINE)
-    return {row[0]: Row(*row) for row in rows}
+    return {row[0]: Row(*row) for row in read_rows(DOCS, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,29 +310,6 @@ class Scene:
         assert not root.exists() or list(root.iterdir()) == []
         with self.server.connect() as session:
             assert session.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
-
-
-@contextmanager
-def striking(hold: Hold, blow: Callable[[], object]) -> Iterator[None]:
-    """Strike as soon as a session is held, while the block works, and let it go on."""
-    trouble: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            hold.wait()
-            blow()
-        except BaseException as exc:
-            trouble.append(exc)
-        finally:
-            hold.go_on.set()
-
-    striker = threading.Thread(target=run)
-    striker.start()
-    try:
-        yield
-    finally:
-        striker.join(WAIT_S)
-        assert not trouble, trouble
 
 
 def databases(server: Server, pattern: str) -> list[str]:

@@ -16,7 +16,8 @@ from pgsteward.backup.receipt_chain import verify_receipts
 from pgsteward.janitor import clean_up
 from pgsteward.restore.replaced import MARK, undo_restore
 from tests.faults.proxy import WAIT_S, Hold
-from tests.faults.scene import Said, until
+from tests.faults.rows import Said
+from tests.faults.scene import until
 from tests.faults_restore.scene import (
     BACKED_UP,
     ORIGINAL,

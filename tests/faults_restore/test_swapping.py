@@ -12,8 +12,8 @@ from pgsteward.errors import DatabaseUnavailable, StewardError
 from pgsteward.postgres import compose, connect, identifier
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.restore import swap
-from tests.faults.proxy import WAIT_S, Hold
-from tests.faults_restore.scene import Outcome, Scene, fault, names_in, play, striking
+from tests.faults.proxy import WAIT_S, Hold, striking
+from tests.faults_restore.scene import Outcome, Scene, fault, names_in, play
 from tests.faults_restore.test_refused import other_login
 
 
