@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from pgsteward import sql
+from pgsteward import capacity, sql
 from pgsteward.backup import archive as archive_text
 from pgsteward.backup.manifest import Manifest
 from pgsteward.clients import Client, choose_client, find_clients
@@ -30,6 +29,8 @@ _WAYS_OUT = {
     "running work of pgsteward": "wait for it to end",
 }
 """What to do about each kind of obstacle that replace_obstacles.sql knows."""
+_SUPERUSER = "give [targets.NAME.restore], or --to, a superuser's conninfo"
+_SHOWN = 5
 
 
 def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
@@ -61,6 +62,7 @@ def examine(
     spool: Path | None,
     new_roles: Collection[str] | None = None,
     no_tablespaces: bool = False,
+    copies: int = 1,
 ) -> list[Check]:
     """Look at everything that can be known before the first byte is loaded.
 
@@ -75,24 +77,26 @@ def examine(
         spool: Where the files will be downloaded to; None when they are on this machine.
         new_roles: Roles that will be created first; None where none are asked for.
         no_tablespaces: Everything goes into the database's own tablespace.
+        copies: How often the rows will lie on the server at the same time.
     """
-    server = session.row(sql.load("restore_server"))
+    server = _ask(session)
     decode = archive_text.decoder(session, manifest.server.encoding)
-    server["roles"] = [surroundings.read_name(bytes.fromhex(name), decode) for name in server["role_bytes"]]
+    server["roles"] = {
+        surroundings.read_name(bytes.fromhex(name), decode): may_give
+        for name, may_give in server["role_bytes"].items()
+    }
     checks = [
         Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
         _versions(manifest, server),
-        _rights(server),
+        _rights(server, archive),
         _name(into, replaces, server),
         _slots(jobs, server),
         _extensions(manifest, server),
         _roles(archive, server, new_roles),
         _tablespaces(archive, server, no_tablespaces),
-        locales.collation(manifest, archive, server),
-        _server_disk(manifest, server),
+        *locales.examine(session, manifest, archive, server),
+        *_disks(manifest, server, spool, copies),
     ]
-    if spool is not None:
-        checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
     if replaces and into in server["databases"]:
         checks += replaceable(session, into)
     return checks
@@ -110,21 +114,18 @@ def examine_rows(
         into: Name of the database.
         spool: Where the files will be downloaded to; None when they are on this machine.
     """
-    server = session.row(sql.load("restore_server"))
+    server = _ask(session)
     name = Check("name", "go", f"{into} is there")
     if into not in server["databases"]:
         fix = "leave data-only out to restore into a new one, or name another"
         name = Check("name", "no-go", f"there is no database {into!r} to load rows into", fix)
-    checks = [
+    return [
         Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
         _versions(manifest, server),
         name,
         _slots(1, server),
-        _server_disk(manifest, server),
+        *_disks(manifest, server, spool),
     ]
-    if spool is not None:
-        checks.append(_room("disk here", spool, manifest.size_bytes, "for the download"))
-    return checks
 
 
 def _versions(manifest: Manifest, server: Row) -> Check:
@@ -135,12 +136,22 @@ def _versions(manifest: Manifest, server: Row) -> Check:
     return Check("server version", "go", f"PostgreSQL {here}, dumped from {there}")
 
 
-def _rights(server: Row) -> Check:
+def _ask(session: Connection) -> Row:
+    """Return what the server says about itself, and how many sessions it has left for this role."""
+    server = session.row(sql.load("restore_server"))
+    return {**server, "free_slots": capacity.free_connections(session, here=False)}
+
+
+def _rights(server: Row, archive: Archive) -> Check:
     role = quote_name(server["role_name"])
     if server["read_only"]:
         says = f"sessions of {role} are read-only: a standby, or default_transaction_read_only is on"
         fix = f"give the primary's address, or ALTER ROLE {role} RESET default_transaction_read_only"
         return Check("rights", "no-go", says, fix)
+    if server["may_create"] and archive.superusers and not server["is_superuser"]:
+        listed = "; ".join(archive.superusers[:_SHOWN])
+        says = f"only a superuser can make what the backup holds ({listed}), and {role} is none"
+        return Check("rights", "warning", f"{says}: the restore will most likely fail", _SUPERUSER)
     if server["may_create"]:
         return Check("rights", "go", f"{role} may create databases")
     return Check("rights", "no-go", f"{role} may not create databases", f"ALTER ROLE {role} CREATEDB")
@@ -168,7 +179,8 @@ def _slots(jobs: int, server: Row) -> Check:
     says = f"{free} connections are free, {needed} are needed"
     if free >= needed:
         return Check("connections", "go", says)
-    fix = "fewer jobs, or raise max_connections" if jobs > 1 else "end some, or raise max_connections"
+    less = "fewer jobs" if jobs > 1 else "end some"
+    fix = f"{less}, or raise max_connections or the role's CONNECTION LIMIT"
     return Check("connections", "no-go", says, fix)
 
 
@@ -182,8 +194,7 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
         says = f"only a superuser can create {names}, and {role} is none: the restore will most likely fail"
-        fix = "give [targets.NAME.restore], or --to, a superuser's conninfo"
-        return Check("extensions", "warning", says, fix)
+        return Check("extensions", "warning", says, _SUPERUSER)
     other = [
         f"{name} {version} is {available[name]} here"
         for name, version in sorted(manifest.extensions.items())
@@ -199,11 +210,17 @@ def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
         role = quote_name(server["role_name"])
         return Check("roles", "no-go", f"{role} may not create roles", f"ALTER ROLE {role} CREATEROLE")
     missing = sorted(archive.roles - set(server["roles"]) - set(new or ()))
+    others = archive.owners - {"pg_database_owner"}
+    kept = sorted(name for name in others if not server["roles"].get(name, True))
     if missing:
         names = ", ".join(quote_name(name) for name in missing)
         fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
         says = f"owners or grantees that this server lacks: {names}"
         return Check("roles", "warning", says, f"create them first ({fix})")
+    if kept:
+        names, role = ", ".join(map(quote_name, kept)), quote_name(server["role_name"])
+        says = f"{role} is no member of {names}, and can't make them owners: it will own what was theirs"
+        return Check("roles", "warning", says, f"GRANT {names} TO {role}, or restore as a superuser")
     if new:
         return Check("roles", "go", f"will be created: {', '.join(quote_name(name) for name in sorted(new))}")
     return Check("roles", "go", f"all {len(archive.roles)} are there")
@@ -211,8 +228,13 @@ def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
 
 def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
     missing = sorted(archive.tablespaces - set(server["tablespaces"]))
+    closed = sorted(name for name in archive.tablespaces if not server["tablespaces"].get(name, True))
     if left_out:
         return Check("tablespaces", "go", "none are used: everything goes into the database's own")
+    if closed and not missing:
+        listed, role = ", ".join(map(quote_name, closed)), quote_name(server["role_name"])
+        fix = f"GRANT CREATE ON TABLESPACE {listed} TO {role}, or leave them out: --no-tablespaces"
+        return Check("tablespaces", "no-go", f"{role} may create nothing in {listed}", fix)
     if not missing:
         return Check("tablespaces", "go", f"all {len(archive.tablespaces)} are there")
     names = ", ".join(map(quote_name, missing))
@@ -220,20 +242,27 @@ def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
     return Check("tablespaces", "no-go", f"this server lacks {names}", fix)
 
 
-def _server_disk(manifest: Manifest, server: Row) -> Check:
-    folder = server["data_directory"]
-    if folder is None or not server["same_machine"] or not Path(folder).is_dir():
-        return Check("disk of the server", "unknown", "its data folder can't be seen from here")
-    return _room("disk of the server", Path(folder), manifest.database_bytes, "for the database")
-
-
-def _room(name: str, folder: Path, needed: int, what: str) -> Check:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    says = f"{humanize_bytes(free)} are free in {there}, {humanize_bytes(needed)} are needed {what}"
-    if free >= needed:
-        return Check(name, "go", says)
-    return Check(name, "no-go", says, f"make room in {there}")
+def _disks(manifest: Manifest, server: Row, spool: Path | None, copies: int = 1) -> list[Check]:
+    """Look for room; what goes onto the same file system has to fit there together."""
+    wanted = [("disk here", spool, manifest.size_bytes, "for the download")] if spool is not None else []
+    data = server["data_directory"]
+    checks = []
+    if data is None or not server["same_machine"] or not Path(data).is_dir():
+        checks.append(Check("disk of the server", "unknown", "its data folder can't be seen from here"))
+    else:
+        what = "for the database" if copies == 1 else "for the table, which is there twice for a while"
+        wanted.append(("disk of the server", Path(data), manifest.database_bytes * copies, what))
+    places = [(*each, *capacity.free_bytes(each[1])) for each in wanted]
+    for name, _, needed, what, free, there in places:
+        beside = sum(p[2] for p in places if p[0] != name and p[5].stat().st_dev == there.stat().st_dev)
+        says = f"{humanize_bytes(free)} are free in {there}, {humanize_bytes(needed)} are needed {what}"
+        if beside:
+            says += f", and {humanize_bytes(beside)} beside it"
+        if free >= needed + beside:
+            checks.append(Check(name, "go", says))
+        else:
+            checks.append(Check(name, "no-go", says, f"make room in {there}"))
+    return checks
 
 
 def replaceable(session: Connection, database: str) -> list[Check]:

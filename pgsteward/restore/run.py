@@ -271,6 +271,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
             jobs=order.jobs,
             spool=spool,
             no_tablespaces=order.no_tablespaces,
+            copies=2 if order.scope.bare else 1,
             new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
         )
     checks.append(

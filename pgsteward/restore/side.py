@@ -15,7 +15,7 @@ from typing import Any
 
 from pgsteward import sql
 from pgsteward.backup import proof_hash
-from pgsteward.errors import LockTimeout, QueryFailed, VerificationFailed
+from pgsteward.errors import LockTimeout, PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.postgres import (
     Connection,
     Part,
@@ -25,6 +25,7 @@ from pgsteward.postgres import (
     identifier,
     join,
     literal,
+    quote_name,
     raw,
 )
 from pgsteward.restore.definition import Column, Table, written
@@ -75,6 +76,7 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
 
     Raises:
         VerificationFailed: The copy differs; nothing is left of it.
+        PreconditionError: An event trigger lets others in; likewise.
     """
     side = schema, table.key[1]
     columns = [compose("{} {}", identifier(each.name), as_written(each.kept_as)) for each in table.columns]
@@ -85,6 +87,7 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         live.execute(compose("CREATE SCHEMA {}", identifier(schema)))
         _close(live, schema)
         live.execute(compose("CREATE UNLOGGED TABLE {} ({})", identifier(*side), join(", ", columns)))
+        live.execute(compose("ALTER TABLE {} DISABLE TRIGGER USER", identifier(*side)))
         encoding = source.value("SHOW server_encoding")
         live.copy_text(identifier(*side), names, source.copy_out(stored, encoding), encoding)
         there = _fingerprint(source, compose("({})", stored), names)
@@ -102,6 +105,13 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         text = literal(MARK + json.dumps(mark))
         live.execute(compose("COMMENT ON SCHEMA {} IS {}", identifier(schema), text))
         live.execute(compose("ANALYZE {}", identifier(*side)))
+        _close(live, schema)  # event triggers may have opened it meanwhile
+        if others := _grantees(live, schema):
+            named = ", ".join("PUBLIC" if role is None else quote_name(role) for role in others)
+            raise PreconditionError(
+                f"an event trigger of {quote_name(live.dbname)} opens {quote_name(schema)} to {named} as"
+                " soon as it is closed: let it leave schemas named pgsteward_* alone"
+            )
     return Side(schema, table.key[1], here[0])
 
 
@@ -117,10 +127,14 @@ def _fingerprint(session: Connection, table: Part, names: list[str]) -> tuple[An
 
 
 def _close(live: Connection, schema: str) -> None:
-    """Take away what default privileges may have granted: nobody else may look into a backup."""
-    for row in live.rows(sql.load("side_grantees"), {"schema": schema}):
-        role: Part = raw("PUBLIC") if row["role_name"] is None else identifier(row["role_name"])
+    """Take away what default privileges or event triggers may have granted: nobody looks into a backup."""
+    for name in _grantees(live, schema):
+        role: Part = raw("PUBLIC") if name is None else identifier(name)
         live.execute(compose("REVOKE ALL ON SCHEMA {} FROM {}", identifier(schema), role))
+
+
+def _grantees(live: Connection, schema: str) -> list[str | None]:
+    return [row["role_name"] for row in live.rows(sql.load("side_grantees"), {"schema": schema})]
 
 
 def drop_statement(schema: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,20 @@ _POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.
 _LEFT_OUT = re.compile(rb"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
 _CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
 _TABLESPACE = re.compile(rb"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
+_COLLATED = re.compile(rb" COLLATE pg_catalog\.(\"(?:[^\"]|\"\")+\"|\w+)")
+_COLLATION = re.compile(
+    rb"; Type: COLLATION; .*\n--\n\nCREATE COLLATION .*? \((provider = .*)\);$", re.MULTILINE
+)
+_SUPERUSERS = re.compile(
+    rb"^-- Name: (.+?); Type: (ACCESS METHOD|EVENT TRIGGER|FOREIGN DATA WRAPPER|OPERATOR CLASS"
+    rb"|OPERATOR FAMILY|SHELL TYPE|TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE);",
+    re.MULTILINE,
+)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
+
+
+Options = dict[str, str]
+"""Of ``CREATE DATABASE`` or ``CREATE COLLATION``, without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +48,20 @@ class Archive:
         left_out: Subscriptions and publications, which a restore leaves out.
         options: How its database was created: ``ENCODING``, ``LOCALE_PROVIDER``, ``LC_COLLATE`` ...
         tablespaces: Where its tables and indexes were, but for the database's own tablespace.
+        owners: Those of the roles that own something.
+        superusers: What only a superuser makes, kind and name.
+        named_collations: PostgreSQL's own ones that its definitions name.
+        made_collations: How those are made that are its own: ``provider``, ``locale`` ...
     """
 
     roles: frozenset[str]
     left_out: tuple[str, ...]
-    options: dict[str, str]
+    options: Options
     tablespaces: frozenset[str] = frozenset()
+    owners: frozenset[str] = frozenset()
+    superusers: tuple[str, ...] = ()
+    named_collations: frozenset[str] = frozenset()
+    made_collations: tuple[Options, ...] = ()
 
 
 def read_archive(
@@ -61,22 +82,39 @@ def read_archive(
         entries = archive_text.entries(client, dump)
         kept = [number for number, _, what in entries if number in numbers or what.startswith(b"DATABASE ")]
         script = archive_text.script_of(client, dump, kept, "--schema-only", "--create")
-    raw = {name for name in _OWNER.findall(script) if name != b"-"}
-    raw |= {_unquoted(name) for name in _GRANTEE.findall(script)}
+    owners = {name for name in _OWNER.findall(script) if name != b"-"}
+    raw = owners | {_unquoted(name) for name in _GRANTEE.findall(script)}
     for names in _POLICY.findall(script):
         raw |= {_unquoted(name.strip()) for name in names.split(b",")}
     roles = {read_name(name, decode) for name in raw}
     created = _CREATE.search(script)
-    options = {}
-    for key, value in _OPTION.findall(read_name(created[1], decode)) if created else ():
-        options[key] = value[1:-1].replace("''", "'") if value.startswith("'") else value
-    left_out = tuple(
-        f"{read_name(kind, decode).lower()} {read_name(name, decode)}"
-        for name, kind in _LEFT_OUT.findall(script)
-    )
-    named = frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""})
+    options = _options(read_name(created[1], decode)) if created else {}
     tablespaces = frozenset(read_name(_unquoted(name), decode) for name in _TABLESPACE.findall(script))
-    return Archive(named, left_out, options, tablespaces)
+    made = [_options(read_name(text, decode)) for text in _COLLATION.findall(script)]
+    return Archive(
+        frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""}),
+        tuple(_kinds_and_names(_LEFT_OUT, script, decode)),
+        options,
+        tablespaces,
+        frozenset(read_name(name, decode) for name in owners),
+        tuple(_kinds_and_names(_SUPERUSERS, script, decode)),
+        frozenset(read_name(_unquoted(name), decode) for name in _COLLATED.findall(script)),
+        tuple(made),
+    )
+
+
+def _options(text: str) -> Options:
+    return {
+        key: value[1:-1].replace("''", "'") if value.startswith("'") else value
+        for key, value in _OPTION.findall(text)
+    }
+
+
+def _kinds_and_names(
+    pattern: re.Pattern[bytes], script: bytes, decode: Callable[[bytes], str]
+) -> Iterator[str]:
+    for name, kind in pattern.findall(script):
+        yield f"{read_name(kind, decode).lower()} {read_name(name, decode)}"
 
 
 def read_name(text: bytes, decode: Callable[[bytes], str]) -> str:

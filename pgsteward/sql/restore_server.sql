@@ -10,11 +10,7 @@ SELECT current_setting('server_version_num')::int                        AS vers
        CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'MEMBER')
             THEN current_setting('data_directory') END                   AS data_directory,
        coalesce(inet_server_addr() = inet_client_addr(), true)           AS same_machine,
-       current_setting('max_connections')::int
-           - current_setting('superuser_reserved_connections')::int
-           - (SELECT count(*)::int
-                FROM pg_stat_activity AS a
-               WHERE a.backend_type = 'client backend')                  AS free_slots,
+       getdatabaseencoding()::text                                       AS encoding,
        (SELECT coalesce(json_object_agg(e.name, e.default_version), '{}'::json)
           FROM pg_available_extensions AS e)                             AS extensions,
        (SELECT coalesce(json_agg(v.name), '[]'::json)
@@ -24,12 +20,19 @@ SELECT current_setting('server_version_num')::int                        AS vers
                 AND e.default_version = v.version
          WHERE v.superuser
            AND NOT v.trusted)                                            AS superuser_extensions,
-       (SELECT coalesce(json_agg(encode(textsend(o.rolname::text), 'hex')), '[]'::json)
+       (SELECT coalesce(json_object_agg(encode(textsend(o.rolname::text), 'hex'),
+                                        CASE WHEN current_setting('server_version_num')::int >= 160000
+                                             THEN pg_has_role(o.oid, 'SET')
+                                             ELSE pg_has_role(o.oid, 'MEMBER')
+                                        END), '{}'::json)
           FROM pg_roles AS o)                                            AS role_bytes,
        (SELECT coalesce(json_agg(d.datname), '[]'::json)
           FROM pg_database AS d)                                         AS databases,
-       (SELECT coalesce(json_agg(t.spcname), '[]'::json)
+       (SELECT coalesce(json_object_agg(t.spcname, has_tablespace_privilege(t.oid, 'CREATE')), '{}'::json)
           FROM pg_tablespace AS t)                                       AS tablespaces,
+       (SELECT coalesce(json_agg(c.collname), '[]'::json)
+          FROM pg_collation AS c
+         WHERE c.collnamespace = 'pg_catalog'::regnamespace)             AS collations,
        (SELECT min(to_jsonb(d) ->> 'datcollversion')
           FROM pg_database AS d
          WHERE to_jsonb(d) ->> 'datlocprovider' = 'c')                   AS libc_version,

@@ -324,6 +324,44 @@ def test_nothing_is_left_where_the_copy_is_not_what_was_restored(
     assert database.rows("SELECT 1 FROM pg_namespace WHERE nspname LIKE 'pgsteward%%'") == []
 
 
+EVENTS = """
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN INSERT INTO public.bag VALUES (9); RETURN NULL; END';
+CREATE FUNCTION opens() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE made record;
+BEGIN
+    FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO pg_monitor', made.schema_name);
+        EXECUTE format('CREATE TRIGGER t AFTER INSERT ON %s EXECUTE FUNCTION public.note()',
+                       made.object_identity);
+    END LOOP;
+END $$;
+CREATE EVENT TRIGGER opens ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION opens();
+"""
+AGAIN = """
+CREATE FUNCTION again() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE name text;
+BEGIN
+    FOR name IN SELECT nspname FROM pg_namespace WHERE nspname ~ '^pgsteward_' LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO pg_monitor', name);
+    END LOOP;
+END $$;
+CREATE EVENT TRIGGER again ON ddl_command_end WHEN TAG IN ('REVOKE') EXECUTE FUNCTION again();
+"""
+
+
+def test_event_triggers_let_nobody_in_and_write_nothing(database: Database, target: Target) -> None:
+    database.execute(EVENTS)
+    result = brought(target, "events")
+    schema = str(result.details["side_table"]).split(".")[0]
+    usage = "SELECT has_schema_privilege('pg_monitor', %(s)s, 'usage')"
+    assert database.value(usage, {"s": schema}) is False
+    assert database.value("SELECT count(*) FROM bag WHERE a = 9") == 0
+    database.execute(AGAIN)
+    with pytest.raises(PreconditionError, match=r"opens .* to pg_monitor as soon as it is closed"):
+        restore_table(target, "events")
+
+
 def test_the_janitor_drops_what_is_old_and_only_ours(database: Database, target: Target) -> None:
     kept = brought(target, "bag")
     old, used = brought(target, "bag"), brought(target, "bag")

@@ -84,7 +84,7 @@ def test_what_sorts_text_is_compared(
 
 
 def test_tablespaces_that_are_missing_are_named() -> None:
-    server = {"tablespaces": ["pg_default", "fast"]}
+    server = {"tablespaces": {"pg_default": True, "fast": True}}
     assert _tablespaces(archive("fast"), server, left_out=False).go == "go"
     check = _tablespaces(archive("fast", "Slow one"), server, left_out=False)
     assert (check.go, check.says) == ("no-go", 'this server lacks "Slow one"')

@@ -1,0 +1,153 @@
+"""Go or no-go: what this role and this server can't do is said before anything is created."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgsteward import capacity
+from pgsteward.backup import archive as archive_text
+from pgsteward.backup.dump import back_up
+from pgsteward.clients import Client
+from pgsteward.postgres import Connection, Login, compose, connect, identifier
+from pgsteward.restore import locales, preflight
+from pgsteward.restore.checks import Check
+from pgsteward.restore.surroundings import Archive, Options, read_archive
+from tests.integration.backup_targets import backup_folder, make_target
+from tests.servers import Database, Server
+from tests.unit.test_manifest import manifest
+
+CONTENT = """
+CREATE COLLATION "Mine, all" (provider = libc, locale = 'C');
+CREATE TABLE t (a text COLLATE "POSIX", b text COLLATE "Mine, all");
+CREATE OPERATOR FAMILY "My ops" USING btree;
+"""
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Connection]:
+    """As a role that may create databases, and little else."""
+    role = f"o'restorer {database.dbname}"
+    name = identifier(role)
+    database.execute(compose("CREATE ROLE {} LOGIN CREATEDB CONNECTION LIMIT 4 PASSWORD 'x'", name))
+    login = Login(make_conninfo(database.server.login.conninfo, user=role), "x")
+    try:
+        with connect(login, purpose="test") as session:
+            yield session
+    finally:
+        database.execute(compose("DROP ROLE {}", name))
+
+
+def read_back(database: Database, tmp_path: Path) -> Archive:
+    """Return what the archive of a backup says."""
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    backup_id = str(back_up(target).details["backup_id"])
+    made = backup_folder(target, backup_id)
+    with database.connect() as session:
+        client = preflight.choose(target, manifest(), session.server_version)
+        return read_archive(client, made / "dump", archive_text.decoder(session, "UTF8"))
+
+
+def looked_at(
+    session: Connection, archive: Archive, *, no_tablespaces: bool = False, copies: int = 1
+) -> dict[str, Check]:
+    client = Client(Path("/nowhere"), (17, 10))
+    checks = preflight.examine(
+        session,
+        manifest(database_bytes=10**15),
+        archive,
+        client,
+        into="new",
+        replaces=False,
+        jobs=1,
+        spool=Path.cwd(),
+        copies=copies,
+        no_tablespaces=no_tablespaces,
+    )
+    return {check.name: check for check in checks}
+
+
+def test_what_a_lesser_role_can_not_do_is_said_beforehand(
+    database: Database, server: Server, session: Connection, tmp_path: Path
+) -> None:
+    database.execute(CONTENT)
+    archive = read_back(database, tmp_path)
+    assert archive.superusers == ("operator family My ops",)
+    archive = replace(archive, tablespaces=frozenset({"pg_global"}))
+    checks = looked_at(session, archive)
+    owner = database.value("SELECT current_user")
+    assert checks["rights"].go == "warning"
+    assert "only a superuser can make what the backup holds (operator family My ops)" in checks["rights"].says
+    assert (checks["roles"].go, checks["connections"].go) == ("warning", "no-go")
+    assert f"is no member of {owner}" in checks["roles"].says
+    assert "3 connections are free" in checks["connections"].says
+    assert checks["tablespaces"].go == "no-go"
+    assert "GRANT CREATE ON TABLESPACE pg_global" in checks["tablespaces"].fix
+    assert looked_at(session, archive, no_tablespaces=True)["tablespaces"].go == "go"
+    with server.connect() as superuser:
+        checks = looked_at(superuser, archive)
+    assert {checks[name].go for name in ("rights", "roles", "connections", "tablespaces")} == {"go"}
+
+
+def test_room_on_one_disk_is_asked_for_everything_that_goes_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive(frozenset(), (), {})
+    needed = 10**15 + manifest().size_bytes
+    with server.connect() as session:
+        for copies, free, go in ((1, needed, "go"), (1, needed - 1, "no-go"), (2, needed, "no-go")):
+            monkeypatch.setattr(capacity, "free_bytes", lambda folder, free=free: (free, folder))
+            checks = looked_at(session, archive, copies=copies)
+            assert checks["disk of the server"].go == go
+            assert checks["disk here"].go == go
+
+
+@pytest.mark.parametrize(
+    "options, go, says",
+    [
+        pytest.param({"LOCALE": "C"}, "go", "", id="bytes"),
+        pytest.param({"LOCALE": "xx_YY.UTF-8"}, "no-go", "no locale xx_YY.UTF-8: ", id="lacking"),
+        pytest.param({"LC_COLLATE": "C", "LC_CTYPE": "xx_YY.UTF-8"}, "no-go", "C and xx_YY", id="half-of-it"),
+        pytest.param(
+            {"LOCALE_PROVIDER": "builtin", "LOCALE": "C", "BUILTIN_LOCALE": "C.NEVER"},
+            *("no-go", "no builtin locale C.NEVER"),
+            id="a-later-version's",
+        ),
+    ],
+)
+def test_a_locale_that_the_server_lacks_is_a_no_go(
+    server: Server, options: Options, go: str, says: str
+) -> None:
+    archive = Archive(frozenset(), (), options)
+    with server.connect() as session:
+        check = looked_at(session, archive)["collation"]
+        assert session.value("SELECT count(*) FROM pg_collation WHERE collname = 'pgsteward'") == 0
+    assert check.go == go
+    assert says in check.says
+
+
+def test_collations_of_columns_are_looked_for(database: Database, server: Server, tmp_path: Path) -> None:
+    database.execute(CONTENT)
+    archive = read_back(database, tmp_path)
+    assert archive.named_collations == {"POSIX"}
+    assert archive.made_collations == ({"provider": "libc", "locale": "C"},)
+    with server.connect() as session:
+        assert "collations of columns" not in looked_at(session, archive)
+        strange = replace(archive, named_collations=frozenset({"xx_YY", "C"}))
+        checks = looked_at(session, strange)
+        assert 'this server lacks "xx_YY"' in checks["collations of columns"].says
+        made: Options = {"provider": "libc", "locale": "xx_YY.UTF-8", "deterministic": "false"}
+        checks = looked_at(session, replace(archive, made_collations=(made,)))
+        assert (checks["collation"].go, "locale xx_YY" in checks["collation"].says) == ("no-go", True)
+        other = manifest().server.model_copy(update={"encoding": "LATIN1", "collate": "xx", "ctype": "xx"})
+        check = locales.examine(
+            session,
+            manifest(server=other),
+            replace(archive, options={}),
+            {"read_only": False, "encoding": "UTF8", "collations": ["POSIX"], "libc_version": "1"},
+        )[0]
+        assert (check.go, "in another encoding" in check.says) == ("unknown", True)
