@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,27 +13,29 @@ from pgsteward.clients import Client
 from pgsteward.errors import QueryFailed
 from pgsteward.pgtools import run_tool
 
-_OWNER = re.compile(rb"^-- .*; Owner: (.+?)(?:; Tablespace: .*)?$", re.MULTILINE)
+_ENTRY = re.compile(
+    rb"^-- TOC entry (\d+) \(class \d+ OID \d+\)\n(?:-- Dependencies:.*\n)?"
+    rb"-- Name: (.*); Type: ([A-Z ]+); Schema: (.*); Owner: (.*?)(?:; Tablespace: (.*))?\n",
+    re.MULTILINE,
+)
 _GRANTEE = re.compile(
     rb"^(?:ALTER DEFAULT PRIVILEGES .* )?(?:GRANT|REVOKE) .* (?:TO|FROM) (\"(?:[^\"]|\"\")+\"|\S+?)"
     rb"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
     re.MULTILINE,
 )
 _POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
-_LEFT_OUT = re.compile(rb"^-- Name: (.+?); Type: (SUBSCRIPTION|PUBLICATION);", re.MULTILINE)
 _CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
-_TABLESPACE = re.compile(rb"^SET default_tablespace = (\"(?:[^\"]|\"\")+\"|[^'\s]+);$", re.MULTILINE)
 _COLLATED = re.compile(rb" COLLATE pg_catalog\.(\"(?:[^\"]|\"\")+\"|\w+)")
-_COLLATION = re.compile(
-    rb"; Type: COLLATION; .*\n--\n\nCREATE COLLATION .*? \((provider = .*)\);$", re.MULTILINE
-)
-_SUPERUSERS = re.compile(
-    rb"^-- Name: (.+?); Type: (ACCESS METHOD|EVENT TRIGGER|FOREIGN DATA WRAPPER|OPERATOR CLASS"
-    rb"|OPERATOR FAMILY|SHELL TYPE|TEXT SEARCH PARSER|TEXT SEARCH TEMPLATE);",
-    re.MULTILINE,
-)
+_COLLATION = re.compile(rb"^CREATE COLLATION .*? \((provider = .*)\);$", re.MULTILINE)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
+_LEFT_OUT = {b"PUBLICATION", b"SUBSCRIPTION"}
+_SUPERUSERS = {
+    *(b"ACCESS METHOD", b"EVENT TRIGGER", b"FOREIGN DATA WRAPPER", b"OPERATOR CLASS", b"OPERATOR FAMILY"),
+    *(b"SHELL TYPE", b"TEXT SEARCH PARSER", b"TEXT SEARCH TEMPLATE"),
+}
+_FREE_TEXT = {b"COMMENT", b"FUNCTION", b"PROCEDURE", b"SECURITY LABEL"}
+"""Kinds whose statements hold what may look like anything."""
 
 Options = dict[str, str]
 """Of ``CREATE DATABASE`` or ``CREATE COLLATION``, without quotes."""
@@ -64,6 +66,18 @@ class Archive:
     made_collations: tuple[Options, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry as the script has it, in the archive's encoding; the owner is ``-`` where there is none."""
+
+    number: int
+    kind: bytes
+    name: bytes
+    owner: bytes
+    tablespace: bytes
+    sql: bytes
+
+
 def read_archive(
     client: Client, dump: Path, decode: Callable[[bytes], str], numbers: Collection[int] | None = None
 ) -> Archive:
@@ -75,32 +89,58 @@ def read_archive(
         decode: Reads the archive's encoding; `pgsteward.backup.archive.decoder` returns it.
         numbers: Of the entries that will be restored; None where all of them are.
     """
-    if numbers is None:
-        argv: list[str | Path] = [client.tool("pg_restore"), "--schema-only", "--create", "--file=-", dump]
-        script = run_tool(argv, env={}).stdout
-    else:
-        entries = archive_text.entries(client, dump)
-        kept = [number for number, _, what in entries if number in numbers or what.startswith(b"DATABASE ")]
-        script = archive_text.script_of(client, dump, kept, "--schema-only", "--create")
-    owners = {name for name in _OWNER.findall(script) if name != b"-"}
-    raw = owners | {_unquoted(name) for name in _GRANTEE.findall(script)}
-    for names in _POLICY.findall(script):
+    listed = {number: what for number, _, what in archive_text.entries(client, dump)}
+    argv: list[str | Path] = [client.tool("pg_restore"), "--schema-only", "--create", "--verbose"]
+    script = run_tool([*argv, "--file=-", dump], env={}).stdout
+    found = [
+        entry
+        for entry in _entries(script, listed)
+        if numbers is None or entry.number in numbers or entry.kind == b"DATABASE"
+    ]
+    owners = {entry.owner for entry in found} - {b"-", b""}
+    raw = owners | {_unquoted(name) for name in _all(_GRANTEE, found, b"ACL", b"DEFAULT ACL")}
+    for names in _all(_POLICY, found, b"POLICY"):
         raw |= {_unquoted(name.strip()) for name in names.split(b",")}
-    roles = {read_name(name, decode) for name in raw}
-    created = _CREATE.search(script)
-    options = _options(read_name(created[1], decode)) if created else {}
-    tablespaces = frozenset(read_name(_unquoted(name), decode) for name in _TABLESPACE.findall(script))
-    made = [_options(read_name(text, decode)) for text in _COLLATION.findall(script)]
+    created = _all(_CREATE, found, b"DATABASE")
+    kinds = {entry.kind for entry in found} - _FREE_TEXT
+
+    def read(names: Iterable[bytes]) -> frozenset[str]:
+        return frozenset(read_name(name, decode) for name in names)
+
+    def called(wanted: Collection[bytes]) -> tuple[str, ...]:
+        return tuple(
+            f"{entry.kind.decode().lower()} {read_name(entry.name, decode)}"
+            for entry in found
+            if entry.kind in wanted
+        )
+
     return Archive(
-        frozenset(roles - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""}),
-        tuple(_kinds_and_names(_LEFT_OUT, script, decode)),
-        options,
-        tablespaces,
-        frozenset(read_name(name, decode) for name in owners),
-        tuple(_kinds_and_names(_SUPERUSERS, script, decode)),
-        frozenset(read_name(_unquoted(name), decode) for name in _COLLATED.findall(script)),
-        tuple(made),
+        read(raw) - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""},
+        called(_LEFT_OUT),
+        _options(read_name(created[0], decode)) if created else {},
+        read(entry.tablespace for entry in found if entry.tablespace),
+        read(owners),
+        called(_SUPERUSERS),
+        read(_unquoted(name) for name in _all(_COLLATED, found, *kinds)),
+        tuple(_options(read_name(text, decode)) for text in _all(_COLLATION, found, b"COLLATION")),
     )
+
+
+def _entries(script: bytes, listed: Mapping[int, bytes]) -> Iterator[_Entry]:
+    """Split a verbose script; the head of an entry in the body of a function is none of the list."""
+    heads = [
+        match
+        for match in _ENTRY.finditer(script)
+        if listed.get(int(match[1]), b"").startswith(b"%s %s %s " % (match[3], match[4], match[2]))
+    ]
+    ends = [match.start() for match in heads[1:]] + [len(script)]
+    for match, end in zip(heads, ends, strict=True):
+        sql = script[match.end() : end]
+        yield _Entry(int(match[1]), match[3], match[2], match[5], match[6] or b"", sql)
+
+
+def _all(pattern: re.Pattern[bytes], entries: Iterable[_Entry], *kinds: bytes) -> list[bytes]:
+    return [text for entry in entries if entry.kind in kinds for text in pattern.findall(entry.sql)]
 
 
 def _options(text: str) -> Options:
@@ -108,13 +148,6 @@ def _options(text: str) -> Options:
         key: value[1:-1].replace("''", "'") if value.startswith("'") else value
         for key, value in _OPTION.findall(text)
     }
-
-
-def _kinds_and_names(
-    pattern: re.Pattern[bytes], script: bytes, decode: Callable[[bytes], str]
-) -> Iterator[str]:
-    for name, kind in pattern.findall(script):
-        yield f"{read_name(kind, decode).lower()} {read_name(name, decode)}"
 
 
 def read_name(text: bytes, decode: Callable[[bytes], str]) -> str:

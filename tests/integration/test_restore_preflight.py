@@ -25,6 +25,15 @@ CONTENT = """
 CREATE COLLATION "Mine, all" (provider = libc, locale = 'C');
 CREATE TABLE t (a text COLLATE "POSIX", b text COLLATE "Mine, all");
 CREATE OPERATOR FAMILY "My ops" USING btree;
+CREATE FUNCTION old_script() RETURNS text LANGUAGE sql AS $$SELECT '
+--
+-- TOC entry 1 (class 1259 OID 1)
+-- Name: x; Type: PUBLICATION; Schema: -; Owner: nobody_such; Tablespace: nowhere
+--
+SET default_tablespace = nowhere;
+GRANT ALL ON t TO nobody_such;
+CREATE COLLATION x (provider = libc, locale = ''nowhere'' COLLATE pg_catalog."nowhere");
+'$$;
 """
 
 
@@ -77,6 +86,8 @@ def test_what_a_lesser_role_can_not_do_is_said_beforehand(
     database.execute(CONTENT)
     archive = read_back(database, tmp_path)
     assert archive.superusers == ("operator family My ops",)
+    assert (archive.left_out, archive.tablespaces) == ((), frozenset())
+    assert archive.roles == archive.owners == {database.value("SELECT current_user")}
     archive = replace(archive, tablespaces=frozenset({"pg_global"}))
     checks = looked_at(session, archive)
     owner = database.value("SELECT current_user")
