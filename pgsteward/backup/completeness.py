@@ -23,7 +23,7 @@ def absent(relations: list[Row], data_oids: set[int], in_recovery: bool) -> list
         name = postgres.quote_name(row["schema_name"], row["name"])
         if row["kind"] == "f":
             notes.append(Note(name, "a foreign table; its rows live on another server"))
-        elif row["extension_name"] is not None:
+        elif row["extension_name"] is not None and row["condition"] is None:
             made = f"belongs to the extension {row['extension_name']}, which makes it again"
             notes.append(Note(name, f"{made}, without rows that were added to it"))
         elif row["unlogged"] and in_recovery:
@@ -50,18 +50,6 @@ def hidden_mappings(session: Connection) -> list[Note]:
     rows = session.rows(load("hidden_user_mappings"))
     names = [(postgres.quote_name(row["role_name"]), postgres.quote_name(row["server_name"])) for row in rows]
     return [Note(f"user mapping of {role} for {server}", why) for role, server in names]
-
-
-def unproven(relations: list[Row], data_oids: set[int]) -> list[Note]:
-    """Name the tables in which extensions keep what users set: dumped, but mixed with rows of their own."""
-    return [
-        Note(
-            postgres.quote_name(row["schema_name"], row["name"]),
-            f"belongs to the extension {row['extension_name']}; its rows are dumped, but not in the proof",
-        )
-        for row in relations
-        if row["extension_name"] is not None and row["oid"] in data_oids
-    ]
 
 
 def findings(stderr: tuple[str, ...]) -> list[Note]:

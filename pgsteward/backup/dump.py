@@ -226,9 +226,8 @@ def _attempt(
         _still_locked(lock)
         refuse_gone(plan.home, prefix, ours, lacking(plan.home, prefix, manifest.files))
         plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
-    unproven = completeness.unproven(dumped.relations, archive.data_oids(entries))
     found = [*completeness.findings(dumped.stderr), *odd]
-    done = _result(plan, manifest, [*absent, *unproven], unknown, found)
+    done = _result(plan, manifest, absent, unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
     return replace(
         done, details={**done.details, "lock_waiters": waiters, "sent_ahead": ahead.bytes_by_store}
@@ -353,7 +352,7 @@ def _result(
     skipped += [note for note in missing if note.reason == NOT_POPULATED]
     unknown += [note for note in absent if "holds no rows" in note.reason]
     unknown += [note for note in missing if note.reason not in ON_PURPOSE]
-    examined = sum(relation.not_examined is None for relation in proof.relations) + 1
+    examined = sum(relation.not_examined is None for relation in proof.tables) + 1
     facts = {
         "bytes": manifest.size_bytes,
         "files": len(manifest.files),

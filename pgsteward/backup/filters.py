@@ -193,8 +193,8 @@ class Part:
 
     def holds(self, row: Row) -> bool:
         """Tell whether the rows of a relation were asked for: if they are not there, something is wrong."""
-        if row["extension_name"] is not None:
-            return self.everything
+        if row["extension_name"] is not None and not self.everything:
+            return False
         if not self.choice.takes(row):
             return False
         without = (row["schema_name"], row["name"]) in self.choice.without_rows

@@ -104,6 +104,15 @@ class Relation(_Model):
         return self.schema_name, self.name
 
 
+class Configuration(Relation):
+    """What the snapshot held of a table in which an extension keeps what its users set."""
+
+    extension: str = Field(description="Whose table it is.")
+    condition: str = Field(
+        description="Which of its rows are dumped, as the extension says it: `WHERE ...`; empty for all."
+    )
+
+
 class Sequence(_Model):
     """A sequence's position, taken from the archive's SEQUENCE SET entry."""
 
@@ -138,6 +147,11 @@ class Proof(_Model):
         " differently is compared by counts.",
     )
     relations: tuple[Relation, ...] = Field((), description="Every table and materialized view.")
+    configuration: tuple[Configuration, ...] | None = Field(
+        None,
+        description="Tables of extensions whose rows are dumped, these rows alone; null where an older"
+        " version has not looked at them.",
+    )
     sequences: tuple[Sequence, ...] = Field((), description="Every sequence.")
     large_objects: LargeObjects = Field(LargeObjects(count=None), description="Large objects.")
     schema_sha256: str | None = Field(
@@ -146,6 +160,11 @@ class Proof(_Model):
         " stripped.",
     )
     seconds: float = Field(0.0, description="How long it took, in seconds; it ran beside the dump.")
+
+    @property
+    def tables(self) -> tuple[Relation, ...]:
+        """Relations, and those of extensions."""
+        return *self.relations, *(self.configuration or ())
 
     @property
     def rows(self) -> int:

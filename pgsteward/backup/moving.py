@@ -50,7 +50,7 @@ def added_up(
 
 def generated_anew(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
     """Return the tables whose generated columns are other ones than in the backup."""
-    wanted, found = added_up(expected.relations, actual.relations)
+    wanted, found = added_up(expected.tables, actual.tables)
     there = {each.key: each for each in found if each.generated_a is not None}
     return [
         each.key

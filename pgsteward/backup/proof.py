@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
+from typing import Any
 
 from pgsteward import postgres
 from pgsteward.backup import manifest, proof_hash
 from pgsteward.backup.filters import Part
-from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel, Relation
+from pgsteward.backup.manifest import Configuration, LargeObjects, Proof, ProofLevel, Relation
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_counts import count_small
 from pgsteward.backup.proof_gaps import DROPPED, LEFT_OUT, NOT_POPULATED, REWRITTEN, UNLOGGED
@@ -23,7 +24,7 @@ from pgsteward.backup.proof_large_objects import examine_large_objects
 from pgsteward.backup.proof_shares import cut
 from pgsteward.backup.proof_watch import queue, watched
 from pgsteward.errors import LockTimeout, QueryFailed, TransientError
-from pgsteward.postgres import Connection, Login, Row
+from pgsteward.postgres import Composed, Connection, Login, Row
 from pgsteward.progress import Progress, silent
 from pgsteward.sql import load
 from pgsteward.workers import share_out
@@ -116,9 +117,7 @@ def take_proof(
         todo = [
             {**row, "why_not": _why_not(row, part, on_standby)}
             for row in found
-            if row["kind"] != "f"
-            and row["extension_name"] is None
-            and (part is None or row["oid"] in part.defined)
+            if _is_dumped(row, part)
         ]
         todo = _in_order(todo, connection, bound)
         told = count()
@@ -149,7 +148,7 @@ def take_proof(
         level=level,
         method=method,
         test_vector=vector,
-        relations=tuple(sorted(chain.from_iterable(read_ones), key=lambda relation: relation.key)),
+        **_sorted_out(sorted(chain.from_iterable(read_ones), key=lambda relation: relation.key)),
         large_objects=large_objects,
         seconds=round(time.monotonic() - started, 3),
     )
@@ -170,7 +169,7 @@ def take_proof_of(connection: Connection, rows: Sequence[Row], level: ProofLevel
         level=level,
         method=method,
         test_vector=proof_hash.test_vector(connection) if hashed else {},
-        relations=tuple(examine(connection, row, level, method) for row in rows),
+        **_sorted_out([examine(connection, row, level, method) for row in rows]),
         large_objects=LargeObjects(count=0),
     )
 
@@ -200,6 +199,23 @@ def read_sequences(login: Login) -> tuple[manifest.Sequence, ...]:
                     )
                 )
     return tuple(sorted(positions, key=lambda each: (each.schema_name, each.name)))
+
+
+def _is_dumped(row: Row, part: Part | None) -> bool:
+    """Tell whether a relation is the dump's business, its rows or at least its definition."""
+    if row["kind"] == "f":
+        return False
+    if row["extension_name"] is not None:
+        return row["condition"] is not None and (part is None or part.everything)
+    return part is None or row["oid"] in part.defined
+
+
+def _sorted_out(found: Sequence[Relation]) -> dict[str, Any]:
+    """Return the fields of a proof that its relations go to."""
+    return {
+        "relations": tuple(each for each in found if not isinstance(each, Configuration)),
+        "configuration": tuple(each for each in found if isinstance(each, Configuration)),
+    }
 
 
 def _why_not(row: Row, part: Part | None, on_standby: bool) -> str | None:
@@ -320,14 +336,13 @@ def examine(
         method: How rows are hashed.
         counted: Its rows, where they were counted already and no hash is wanted.
     """
-    table = postgres.identifier(row["schema_name"], row["name"])
+    rows = _rows(row)
     if not row["populated"]:
         return _relation(row, not_examined=NOT_POPULATED)
     if level == "counts" or row["kind"] == "m" or not row["column_names"]:
         if counted is None:
-            counted = connection.value(postgres.compose_file("proof_count", table=table))
+            counted = connection.value(postgres.compose_file("proof_count", table=rows))
         return _relation(row, rows=counted)
-    rows = postgres.compose("ONLY {}", table)
     hashes: dict[str, str] = {}
     for prefix, (names, types) in proof_hash.kinds_of_columns(method, row).items():
         found = connection.row(proof_hash.hash_statement(method, rows, names, types))
@@ -335,14 +350,23 @@ def examine(
     return _relation(row, rows=found["row_count"], **hashes)
 
 
+def _rows(row: Row) -> Composed:
+    """Return those rows of a relation that are dumped, as they stand in FROM before an alias."""
+    table = postgres.identifier(row["schema_name"], row["name"])
+    if not row["condition"]:
+        return postgres.compose("ONLY {}", table)
+    return postgres.compose("(SELECT * FROM {} {})", table, postgres.as_written(row["condition"]))
+
+
 def _relation(
     row: Row, rows: int | None = None, not_examined: str | None = None, **hashes: str | None
 ) -> Relation:
-    return Relation(
-        schema_name=row["schema_name"],
-        name=row["name"],
-        kind=row["kind"],
-        rows=rows,
-        not_examined=not_examined,
+    found = {
+        **{key: row[key] for key in ("schema_name", "name", "kind")},
+        "rows": rows,
+        "not_examined": not_examined,
         **hashes,
-    )
+    }
+    if row["extension_name"] is None:
+        return Relation(**found)
+    return Configuration(extension=row["extension_name"], condition=row["condition"] or "", **found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgsteward import postgres
 from pgsteward.backup import manifest
-from pgsteward.backup.manifest import LargeObjects, Proof, ProofLevel
+from pgsteward.backup.manifest import Configuration, LargeObjects, Proof, ProofLevel, Relation
 from pgsteward.backup.moving import added_up, generated_anew
 from pgsteward.backup.proof_gaps import LARGE_OBJECTS, ON_PURPOSE, not_examined
 from pgsteward.backup.proof_hash import PAGE, differing, refuse_unknown
@@ -49,6 +49,7 @@ def compare(expected: Proof, actual: Proof) -> list[Difference]:
     same_pages = exactly and PAGE not in differing(expected.test_vector, actual.test_vector)
     return [
         *_compare_relations(expected, actual, exactly=exactly),
+        *_compare_configuration(expected, actual, exactly=exactly),
         *_compare_sequences(expected, actual),
         *_compare_large_objects(expected.large_objects, actual.large_objects, exactly=same_pages),
     ]
@@ -69,6 +70,7 @@ def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
     What has no rows in the backup on purpose is not among it.
     """
     missing = [pair for pair in not_examined(expected) if pair[1] not in ON_PURPOSE]
+    missing += _configuration_not_compared(expected, actual)
     if not any(name == LARGE_OBJECTS for name, _ in missing):
         missing += [
             (name, f"of the restored copy: {reason}")
@@ -87,6 +89,16 @@ def not_compared(expected: Proof, actual: Proof) -> list[tuple[str, str]]:
     return missing
 
 
+def _configuration_not_compared(expected: Proof, actual: Proof) -> Iterator[tuple[str, str]]:
+    for wanted, found in _configuration(expected, actual):
+        if wanted.not_examined is None and (why := _not_alike(wanted, found)):
+            yield postgres.quote_name(*wanted.key), why
+    if expected.configuration is None:
+        why = "the backup, of an older pgsteward, has rows of it, but no proof of them"
+        for each in actual.configuration or ():
+            yield postgres.quote_name(*each.key), f"belongs to the extension {each.extension}; {why}"
+
+
 def _other_hashes(expected: Proof, actual: Proof) -> list[str]:
     """Return what two servers hash differently, so that no table's hashes can be compared."""
     return [name for name in differing(expected.test_vector, actual.test_vector) if name != PAGE]
@@ -100,20 +112,55 @@ def _compare_relations(expected: Proof, actual: Proof, *, exactly: bool) -> Iter
         found = present.pop(wanted.key, None)
         if found is None:
             yield Difference(name, "is missing")
-        elif wanted.not_examined is not None:
-            continue
-        elif found.not_examined is not None:
-            yield Difference(name, f"could not be examined: {found.not_examined}")
-        elif wanted.kind != found.kind:
-            yield Difference(name, f"is of kind {found.kind!r}, was {wanted.kind!r}")
-        elif wanted.kind == "m":
-            continue
-        elif wanted.rows != found.rows:
-            yield Difference(name, f"has {found.rows} rows, the backup has {wanted.rows}")
-        elif exactly and (wanted.hash_a, wanted.hash_b) != (found.hash_a, found.hash_b):
-            yield Difference(name, f"content differs ({wanted.rows} rows in both)")
+        elif what := _difference(wanted, found, exactly=exactly):
+            yield Difference(name, what)
     for key in sorted(present):
         yield Difference(postgres.quote_name(*key), "is not in the backup")
+
+
+def _difference(wanted: Relation, found: Relation, *, exactly: bool) -> str | None:
+    if wanted.not_examined is not None:
+        return None
+    if found.not_examined is not None:
+        return f"could not be examined: {found.not_examined}"
+    if wanted.kind != found.kind:
+        return f"is of kind {found.kind!r}, was {wanted.kind!r}"
+    if wanted.kind == "m":
+        return None
+    if wanted.rows != found.rows:
+        return f"has {found.rows} rows, the backup has {wanted.rows}"
+    if exactly and (wanted.hash_a, wanted.hash_b) != (found.hash_a, found.hash_b):
+        return f"content differs ({wanted.rows} rows in both)"
+    return None
+
+
+def _compare_configuration(expected: Proof, actual: Proof, *, exactly: bool) -> Iterator[Difference]:
+    """Compare what extensions keep for their users; what their own scripts make there is no loss."""
+    for wanted, found in _configuration(expected, actual):
+        if found is None or _not_alike(wanted, found):
+            continue
+        if what := _difference(wanted, found, exactly=exactly):
+            yield Difference(postgres.quote_name(*wanted.key), what)
+
+
+def _configuration(expected: Proof, actual: Proof) -> list[tuple[Configuration, Configuration | None]]:
+    there = {each.key: each for each in actual.configuration or ()}
+    return [(each, there.get(each.key)) for each in expected.configuration or ()]
+
+
+def _not_alike(wanted: Configuration, found: Configuration | None) -> str | None:
+    """Return why the rows of an extension's table on both sides can't be compared; None where they can."""
+    whose = f"the extension {wanted.extension}"
+    if found is None:
+        return f"{whose} is another version there, and does not call it configuration"
+    if found.condition != wanted.condition:
+        return f"{whose} is another version there, and calls other rows of it configuration"
+    if wanted.rows is not None and found.rows is not None and found.rows > wanted.rows:
+        return (
+            f"has {found.rows} rows, the backup has {wanted.rows}: the script of {whose} makes rows itself,"
+            " which pg_dump can't tell from those that users made; compare them by hand"
+        )
+    return None
 
 
 def _compare_sequences(expected: Proof, actual: Proof) -> Iterator[Difference]:

@@ -35,7 +35,10 @@ def count_small(
     small = [
         row
         for row in _within(todo, max_locks)
-        if row["why_not"] is None and row["populated"] and row["pages"] <= SMALL_PAGES
+        if row["why_not"] is None
+        and row["populated"]
+        and row["pages"] <= SMALL_PAGES
+        and not row["condition"]
     ]
     if len(small) < 2:
         return {}

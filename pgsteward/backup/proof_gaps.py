@@ -22,7 +22,7 @@ def not_examined(proof: Proof) -> list[tuple[str, str]]:
     """Return (object, reason) of everything a proof could not examine, populated or not."""
     missing = [
         (postgres.quote_name(*relation.key), relation.not_examined)
-        for relation in proof.relations
+        for relation in proof.tables
         if relation.not_examined is not None
     ]
     objects = proof.large_objects

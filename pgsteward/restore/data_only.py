@@ -284,6 +284,8 @@ def _compare(order: Order, inside: Connection, tables: Sequence[Row]) -> Compari
     expected: Proof = wanted.model_copy(
         update={
             "relations": tuple(each for each in wanted.relations if each.key in loaded),
+            "configuration": wanted.configuration
+            and tuple(each for each in wanted.configuration if each.key in loaded),
             "sequences": (),
         }
     )

@@ -286,7 +286,8 @@ def _how(order: Order, compared: Comparison) -> str:
         return "nothing was compared: the backup has no proof"
     if compared.explained:
         return f"{len(compared.explained)} materialized views could not be filled, everything else is equal"
-    return f"{compared.relations} tables and {compared.rows} rows compared ({compared.level}), all equal"
+    said = f"{compared.relations} tables and {compared.rows} rows compared ({compared.level})"
+    return f"{said}, {'all equal but for what is unknown' if compared.not_examined else 'all equal'}"
 
 
 def _verb(order: Order) -> str:

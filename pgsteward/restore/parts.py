@@ -128,6 +128,8 @@ def _proof(proof: Proof, part: Part) -> Proof:
     return proof.model_copy(
         update={
             "relations": tuple(relations),
+            "configuration": proof.configuration
+            and tuple(each for each in proof.configuration if as_listed(each.key) in part.filled),
             "sequences": tuple(
                 each for each in proof.sequences if as_listed((each.schema_name, each.name)) in part.sequences
             ),

@@ -1,4 +1,4 @@
--- Row count of one table, without its inheritance children.
--- Parts: table (qualified name). Needs SELECT.
+-- Row count of one table.
+-- Parts: table (ONLY and its name, or a subquery). Needs SELECT.
 SELECT count(*) AS row_count
-  FROM ONLY {table};
+  FROM {table} AS t;

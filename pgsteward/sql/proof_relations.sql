@@ -2,6 +2,8 @@
 -- Parameters: none. Any role may run it. PostgreSQL 12 and later.
 -- Columns come by name: a restored inheritance child may have them in another order. Virtual generated
 -- columns are left out: nothing of them is stored; and nothing of stored ones is dumped, so they are told apart.
+-- Where an extension calls a table its configuration, its rows are dumped, by the condition that it gives ('' for
+-- all of them); condition is NULL where it does not.
 -- Types are resolved through domains; NULL is any type that is not PostgreSQL's own. A read of a table locks its
 -- indexes too, hence their number.
   WITH RECURSIVE domains AS (
@@ -34,6 +36,10 @@ SELECT c.oid::int8                                        AS oid,
            AND d.objid = c.oid
            AND d.refclassid = 'pg_extension'::regclass
            AND d.deptype = 'e')                           AS extension_name,
+       (SELECT e.extcondition[array_position(e.extconfig, c.oid)]
+          FROM pg_extension AS e
+         WHERE c.oid = ANY (e.extconfig)
+           AND c.relkind = 'r')                           AS condition,
        (SELECT count(*)
           FROM pg_index AS i
          WHERE i.indrelid = c.oid)                        AS index_count,

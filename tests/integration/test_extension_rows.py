@@ -1,0 +1,145 @@
+"""What extensions keep for their users in tables of their own: dumped, and proven like the rest."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgsteward.backup.dump import back_up
+from pgsteward.backup.proof import take_proof
+from pgsteward.backup.proof_compare import compare, not_compared
+from pgsteward.postgres import compose, identifier
+from pgsteward.restore.drill import drill
+from pgsteward.restore.run import restore
+from tests.conftest import missing
+from tests.integration.backup_targets import make_target, stored_manifest
+from tests.servers import Database, Server
+
+MADE = """
+CREATE TABLE kept (id int, v text, twice int GENERATED ALWAYS AS (id * 2) STORED);
+INSERT INTO kept VALUES (1, 'default');
+SELECT pg_catalog.pg_extension_config_dump('kept', 'WHERE v NOT LIKE ''def%'' ');
+CREATE TABLE mixed (id int, v text);
+INSERT INTO mixed VALUES (1, 'default');
+SELECT pg_catalog.pg_extension_config_dump('mixed', '');
+CREATE TABLE own (id int);
+"""
+
+
+@pytest.fixture(scope="module")
+def extension(pytestconfig: pytest.Config, server: Server) -> Iterator[str]:
+    """Name of an extension, in the folder where the server finds its others."""
+    name = f"kept_{uuid.uuid4().hex[:12]}"
+    with server.connect() as session:
+        share = session.value("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'")
+    files = {
+        Path(share) / "extension" / f"{name}.control": "default_version = '1.0'\n",
+        Path(share) / "extension" / f"{name}--1.0.sql": MADE,
+    }
+    try:
+        for path, text in files.items():
+            path.write_text(text)
+            path.chmod(0o644)
+    except OSError as exc:
+        missing(pytestconfig, f"no extension can be added to this server: {exc}")
+    yield name
+    for path in files:
+        path.unlink()
+
+
+@pytest.fixture
+def copies(database: Database) -> Iterator[str]:
+    name = f"{database.name}_copy"
+    yield name
+    database.server.drop(name)
+
+
+@pytest.fixture
+def installed(database: Database, extension: str) -> Database:
+    database.execute('CREATE TABLE t AS SELECT 1 AS id; CREATE SCHEMA "Ext X"')
+    database.execute(compose('CREATE EXTENSION {} SCHEMA "Ext X"', identifier(extension)))
+    database.execute("INSERT INTO \"Ext X\".kept VALUES (2, 'mine'), (3, 'too')")
+    return database
+
+
+@pytest.mark.parametrize("level", ["full", "counts"])
+def test_rows_that_users_gave_an_extension_are_proven(
+    installed: Database, extension: str, tmp_path: Path, copies: str, level: str
+) -> None:
+    installed.execute('DELETE FROM "Ext X".mixed')
+    target = make_target(installed, tmp_path, backup={"proof": level})
+    made = back_up(target)
+    assert made.status == "ok"
+    assert [note.object for note in made.skipped] == ['"Ext X".own']
+    proof = stored_manifest(target, made.details["backup_id"]).proof
+    assert proof.configuration is not None
+    assert [(each.name, each.rows, each.extension, each.condition) for each in proof.configuration] == [
+        ("kept", 2, extension, "WHERE v NOT LIKE 'def%' "),
+        ("mixed", 0, extension, ""),
+    ]
+    assert [each.name for each in proof.relations] == ["t"]
+
+    restored = restore(target, "latest", into=copies)
+    assert restored.status == "partial"
+    assert [(note.object, "makes rows itself" in note.reason) for note in restored.unknown] == [
+        ('"Ext X".mixed', True)
+    ]
+    copy = Database(installed.server, copies)
+    copy.execute('DELETE FROM "Ext X".mixed')
+
+    def differences() -> list[str]:
+        again = take_proof(copy.login, proof.level, snapshot_id=None)
+        found = compare(proof.model_copy(update={"sequences": ()}), again)
+        return [each.object for each in found]
+
+    assert differences() == []
+    copy.execute("INSERT INTO \"Ext X\".kept VALUES (1, 'default')")  # not a row that is dumped
+    assert differences() == []
+    copy.execute("UPDATE \"Ext X\".kept SET v = 'yours' WHERE id = 2")
+    assert differences() == (['"Ext X".kept'] if level == "full" else [])
+    copy.execute('DELETE FROM "Ext X".kept WHERE id = 2')
+    assert differences() == ['"Ext X".kept']
+
+
+def test_rows_that_pg_dump_cannot_tell_from_the_extensions_own_are_named_by_restore_and_drill(
+    installed: Database, extension: str, tmp_path: Path, copies: str
+) -> None:
+    installed.execute("UPDATE \"Ext X\".mixed SET v = 'mine'; INSERT INTO \"Ext X\".mixed VALUES (2, 'own')")
+    target = make_target(installed, tmp_path)
+    assert back_up(target).status == "ok"
+    for result in (restore(target, "latest", into=copies), drill(target, on_server=True)):
+        (note,) = result.unknown
+        assert note.object == '"Ext X".mixed'
+        assert note.reason.startswith(
+            f"has 3 rows, the backup has 2: the script of the extension {extension} makes rows itself"
+        )
+        assert result.details["receipt"] is None
+        assert "all equal." not in result.summary
+        assert "is proven" not in result.summary
+
+
+def test_a_backup_of_an_older_version_says_nothing_about_rows_of_extensions(
+    installed: Database, extension: str, tmp_path: Path
+) -> None:
+    now = take_proof(installed.login, "full", snapshot_id=None)
+    before = now.model_copy(update={"configuration": None})
+    assert compare(before, now) == []
+    assert [name for name, _ in not_compared(before, now)] == ['"Ext X".kept', '"Ext X".mixed']
+    assert not_compared(now, now) == []
+    assert now.configuration is not None
+    other = tuple(each.model_copy(update={"condition": "WHERE id > 1"}) for each in now.configuration[:1])
+    upgraded = now.model_copy(update={"configuration": other})
+    assert compare(now, upgraded) == []
+    assert ["another version" in why for _, why in not_compared(now, upgraded)] == [True, True]
+
+
+def test_rows_of_an_extension_can_be_left_out(installed: Database, tmp_path: Path) -> None:
+    target = make_target(installed, tmp_path, backup={"exclude_table_data": ['"Ext X".mixed']})
+    made = back_up(target)
+    assert made.status == "ok"
+    assert [note.object for note in made.skipped] == ['"Ext X".own', '"Ext X".mixed']
+    proof = stored_manifest(target, made.details["backup_id"]).proof
+    assert [(each.name, each.rows) for each in proof.configuration or ()] == [("kept", 2), ("mixed", None)]
