@@ -68,6 +68,11 @@ _BROKEN = (
         "it relies on search_path, and a restore has none: ALTER FUNCTION ... SET search_path there",
     ),
     (
+        re.compile("COPY failed for table .*: duplicate key"),
+        "only an extension's table has its keys before its rows, and the extension's own script has made this"
+        " row too, which pg_dump can't know: leave the table's rows out (exclude_table_data)",
+    ),
+    (
         re.compile("CONTEXT: +(?:SQL|PL/\\w+) function"),
         "a function of the original does not stand its own rows any more: mend it there",
     ),

@@ -127,6 +127,18 @@ pg_restore: warning: errors ignored on restore: 1
         assert "reads other tables" in finding.reason
 
 
+def test_rows_that_an_extension_makes_as_well_are_told_as_its_limit() -> None:
+    text = """\
+pg_restore: from TOC entry 9; 0 11 TABLE DATA kept app
+pg_restore: error: COPY failed for table "kept": ERROR:  duplicate key value violates unique constraint "k"
+DETAIL:  Key (id)=(1) already exists.
+CONTEXT:  COPY kept, line 1
+pg_restore: warning: errors ignored on restore: 1
+"""
+    (finding,) = judge_messages(text.splitlines()).fatal
+    assert "exclude_table_data" in finding.reason
+
+
 def test_a_materialized_view_that_stays_empty_is_named_as_sql_writes_it() -> None:
     text = """\
 pg_restore: from TOC entry 9; 0 1 MATERIALIZED VIEW DATA Stats of jobs app
