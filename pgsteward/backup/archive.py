@@ -39,7 +39,7 @@ class Contents:
         entries: See `entries`.
         sequence_script: What sets the positions of sequences; `positions` reads it.
         schema_sha256: See `schema_sha256`.
-        database_sql: See `database_sql`.
+        database_sql: Makes the empty database: owner, locale, settings, rights, comment.
     """
 
     entries: list[tuple[int, int, bytes]]
@@ -88,24 +88,6 @@ def data_oids(found: list[tuple[int, int, bytes]]) -> set[int]:
     return {oid for _, oid, description in found if description.startswith(b"TABLE DATA ")}
 
 
-def sequences(
-    client: Client, dump: Path, found: list[tuple[int, int, bytes]], decode: Callable[[bytes], str]
-) -> tuple[Sequence, ...]:
-    """Return the sequence positions that a restore sets.
-
-    Args:
-        client: Its pg_restore is asked.
-        dump: The archive's folder.
-        found: What `entries` returned.
-        decode: Reads the archive's encoding; `decoder` returns it.
-
-    Raises:
-        VerificationFailed: The archive's answer is not understood.
-    """
-    wanted = _sequence_sets(found)
-    return positions(script_of(client, dump, wanted) if wanted else b"", found, decode)
-
-
 def _sequence_sets(found: list[tuple[int, int, bytes]]) -> list[int]:
     return [number for number, _, description in found if description.startswith(b"SEQUENCE SET ")]
 
@@ -113,7 +95,16 @@ def _sequence_sets(found: list[tuple[int, int, bytes]]) -> list[int]:
 def positions(
     said: bytes, found: list[tuple[int, int, bytes]], decode: Callable[[bytes], str]
 ) -> tuple[Sequence, ...]:
-    """Return the sequence positions in a script; see `sequences`."""
+    """Return the sequence positions that a restore sets.
+
+    Args:
+        said: `Contents.sequence_script`.
+        found: `Contents.entries`.
+        decode: Reads the archive's encoding; `decoder` returns it.
+
+    Raises:
+        VerificationFailed: The script is not understood.
+    """
     wanted = _sequence_sets(found)
     script = decode(said) if wanted else ""
     each_position = []
@@ -171,13 +162,6 @@ def _schema_sha256(script: bytes) -> str:
 def without_comments(script: bytes) -> Iterator[bytes]:
     """Yield the lines of a script that pg_dump's own comments and keys, other each time, are not among."""
     return (line for line in script.split(b"\n") if not _HEADER.match(line))
-
-
-def database_sql(client: Client, dump: Path, found: list[tuple[int, int, bytes]]) -> bytes:
-    """Return the script that makes the empty database: owner, locale, settings, rights, comment."""
-    wanted = _own(found)
-    script = script_of(client, dump, wanted, "--create") if wanted else b""
-    return _TOO_NEW.sub(b"", script)
 
 
 def _own(found: list[tuple[int, int, bytes]]) -> list[int]:

@@ -129,9 +129,9 @@ def test_what_the_archive_says_is_in_the_manifest(database: Database, tmp_path: 
     assert str(database.password) not in manifest.to_bytes().decode()
     folder = backup_folder(target, manifest.backup_id) / "dump"
     client = choose_client(find_clients(target.settings.client_dirs), manifest.server.version_num)
-    entries = archive.entries(client, folder)
-    assert b"SET work_mem TO '7MB'" in archive.database_sql(client, folder, entries)
-    assert archive.schema_sha256(client, folder) == manifest.proof.schema_sha256
+    contents = archive.read(client, folder)
+    assert b"SET work_mem TO '7MB'" in contents.database_sql
+    assert contents.schema_sha256 == archive.schema_sha256(client, folder) == manifest.proof.schema_sha256
 
 
 def test_contents_that_were_written_again_are_read_again(
