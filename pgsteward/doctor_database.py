@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pgsteward import postgres
+from pgsteward.backup.filters import choose
 from pgsteward.client_places import can_be_run
 from pgsteward.clients import choose_client, find_clients
 from pgsteward.config import Purpose, SessionTable
@@ -26,6 +27,7 @@ _SHOWN = 20
 _SINGLE_GRANTS = 5
 """Up to so many are granted one by one; beyond, the role should read everything, tables of tomorrow too."""
 _TIMEOUT_S = 30.0
+_MAY_MARK = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
 
 _NEEDED_BY: Mapping[Purpose, str] = {
     "backup": "backup rights",
@@ -80,9 +82,11 @@ def check_database(target: Target) -> Iterator[Check]:
             with postgres.connect(login, purpose="doctor", statement_timeout_s=_TIMEOUT_S) as connection:
                 yield from _server(target, connection, purpose)
                 if purpose == "backup":
-                    yield _backup_rights(connection)
+                    yield _backup_rights(target, connection)
+                    yield from _marks(connection, purpose)
                     yield _clients(target, connection)
                 elif purpose == "maintenance":
+                    yield from _marks(connection, purpose)
                     yield _maintenance_rights(connection)
                     yield _pgstattuple(connection)
                     yield from _session_tables(target, connection)
@@ -144,10 +148,28 @@ def _role(connection: Connection) -> str:
     return quote_name(connection.value("SELECT current_user"))
 
 
-def _backup_rights(connection: Connection) -> Check:
+def _marks(connection: Connection, purpose: Purpose) -> Iterator[Check]:
+    """Yield why this role can't mark unfinished work as ours; nothing where it can."""
+    if not connection.value(_MAY_MARK):
+        role = _role(connection)
+        yield Check(
+            f"marks ({purpose})",
+            "fail",
+            f"{role} may not call pg_control_system(), which says whose unfinished work is",
+            f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO {role};",
+        )
+
+
+def _backup_rights(target: Target, connection: Connection) -> Check:
     role = _role(connection)
-    obstacles = connection.rows(load("backup_obstacles"))
-    large_objects = [row["oid"] for row in connection.rows(load("unreadable_large_objects"))]
+    try:
+        choice = choose(target.settings.backup, connection)
+    except PreconditionError as exc:
+        return Check("backup rights", "fail", str(exc))
+    obstacles = choice.obstacles(connection.rows(load("backup_obstacles")))
+    large_objects = []
+    if choice.takes_large_objects:
+        large_objects = [row["oid"] for row in connection.rows(load("unreadable_large_objects"))]
     if not obstacles and not large_objects:
         return Check("backup rights", "ok", f"{role} can read everything that is dumped")
     shown = [f"{quote_name(r['schema_name'], r['name'])}: {r['reason']}" for r in obstacles[:5]]

@@ -73,12 +73,23 @@ class Choice:
             return (row["schema_name"], row["name"]) in self.tables
         return self.schemas is None or row["schema_name"] in self.schemas
 
-    def _matters(self, row: Row) -> bool:
-        name = (row["schema_name"], row["name"])
+    def holds(self, row: Row) -> bool:
+        """Tell whether the rows of a relation were asked for: if they are not there, something is wrong."""
+        if row["extension_name"] is not None and not self.takes_large_objects:
+            return False
         if not self.takes(row):
             return False
+        without = (row["schema_name"], row["name"]) in self.without_rows
+        return not without or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])
+
+    def _matters(self, row: Row) -> bool:
+        if not self.takes(row):
+            return False
+        without_rows = (row["schema_name"], row["name"]) in self.without_rows
+        if row["of_extension"]:
+            return not without_rows
         hidden = "row-level security" in row["reason"]
-        return not (hidden and (self.row_security or name in self.without_rows))
+        return not (hidden and (self.row_security or without_rows))
 
 
 def choose(settings: BackupConfig, session: Connection) -> Choice:
@@ -192,10 +203,5 @@ class Part:
         return notes
 
     def holds(self, row: Row) -> bool:
-        """Tell whether the rows of a relation were asked for: if they are not there, something is wrong."""
-        if row["extension_name"] is not None and not self.everything:
-            return False
-        if not self.choice.takes(row):
-            return False
-        without = (row["schema_name"], row["name"]) in self.choice.without_rows
-        return not without or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])
+        """See `Choice.holds`."""
+        return self.choice.holds(row)

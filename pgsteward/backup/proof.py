@@ -114,11 +114,7 @@ def take_proof(
         with connection.snapshot(snapshot_id):
             found = connection.rows(load("proof_relations")) if relations is None else relations
             on_standby = bool(connection.value("SELECT pg_is_in_recovery()"))
-        todo = [
-            {**row, "why_not": _why_not(row, part, on_standby)}
-            for row in found
-            if _is_dumped(row, part)
-        ]
+        todo = [{**row, "why_not": _why_not(row, part, on_standby)} for row in found if _is_dumped(row, part)]
         todo = _in_order(todo, connection, bound)
         told = count()
 
@@ -307,7 +303,7 @@ class _Reader:
         if self.bound.until is not None:
             self.connection.execute("SET LOCAL statement_timeout = 0")  # this one has to be answered
         examined = todo[: len(done)]
-        rows = self.connection.rows(load("proof_rewritten"), {"oids": [row["oid"] for row in examined]})
+        rows = self.connection.rows(load("rewritten"), {"oids": [row["oid"] for row in examined]})
         too_late = {row["oid"] for row in rows}
         return [
             _relation(row, not_examined=REWRITTEN)

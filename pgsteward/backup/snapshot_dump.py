@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,7 +129,7 @@ def dump_and_prove(
                     relations = session.rows(load("proof_relations"))
                     choice = filters.choose(settings, session) if filters.has_filters(settings) else None
                     _wait_for_locks(tool, into, still_wanted)
-                    _refuse_rewritten(session)
+                    _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
                 archived = stack.enter_context(
                     Beside("archive", lambda wanted: _archived(client, into, tool, when_dumped, wanted))
                 )
@@ -204,17 +204,25 @@ def _in_snapshot(login: Login, snapshot_id: str) -> Iterator[Connection]:
             yield session
 
 
-def _refuse_rewritten(session: Connection) -> None:
-    """Make sure that every table is still the one that the snapshot sees.
+def _has_rows(row: Row, choice: Choice | None) -> bool:
+    """Tell whether a dump is to hold rows of a relation."""
+    if row["extension_name"] is not None and row["condition"] is None:
+        return False
+    return choice is None or choice.holds(row)
+
+
+def _refuse_rewritten(session: Connection, dumped: Sequence[Row]) -> None:
+    """Make sure that each dumped table is still the one that the snapshot sees.
 
     Raises:
         Rewritten: One is another by now.
     """
-    rewritten = session.rows(load("snapshot_rewritten"))
+    names = {row["oid"]: postgres.quote_name(row["schema_name"], row["name"]) for row in dumped}
+    rewritten = session.rows(load("rewritten"), {"oids": list(names)})
     if rewritten:
-        names = ", ".join(postgres.quote_name(row["schema_name"], row["name"]) for row in rewritten[:5])
+        listed = ", ".join(names[row["oid"]] for row in rewritten[:5])
         raise Rewritten(
-            f"rewritten, truncated or renamed while the dump started, so that it would miss rows: {names}"
+            f"rewritten, truncated or renamed while the dump started, so that it would miss rows: {listed}"
         )
 
 

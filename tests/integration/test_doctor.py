@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgsteward import doctor
+from pgsteward.backup.dump import back_up
 from pgsteward.config import Config
+from pgsteward.errors import PreconditionError, QueryFailed
 from pgsteward.postgres import compose, identifier, literal
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
@@ -283,3 +287,84 @@ def test_no_secret_is_in_any_finding(
 ) -> None:
     result = doctor.examine(target_of(database, tmp_path, monkeypatch, role))
     assert PASSWORD not in str(result.as_json())
+
+
+def test_a_role_that_may_read_just_its_part_backs_it_up(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """What is not dumped needs no right, and may be rewritten as often as anybody likes."""
+    database.execute(
+        "CREATE SCHEMA app; CREATE TABLE app.t AS SELECT 1 AS id;"
+        " CREATE SCHEMA secret; CREATE TABLE secret.s ()"
+    )
+    database.execute(compose("GRANT USAGE ON SCHEMA app TO {r}", r=identifier(role)))
+    part = {"compress": "gzip:1", "schemas": ["app"]}
+    target = target_of(database, tmp_path, monkeypatch, role, backup=part)
+    rights = checks(doctor.examine(target))["backup rights"]
+    assert (rights["status"], rights["fix"]) == ("fail", f'GRANT SELECT ON app.t TO "{role}";')
+    database.execute(rights["fix"].encode())
+    assert checks(doctor.examine(target))["backup rights"]["status"] == "ok"
+
+    over = threading.Event()
+
+    def truncate() -> None:
+        with database.connect() as session:
+            while not over.wait(0.001):
+                session.execute("TRUNCATE secret.s")
+
+    with ThreadPoolExecutor(1) as pool:
+        truncating = pool.submit(truncate)
+        try:
+            made = back_up(target)
+        finally:
+            over.set()
+        truncating.result()
+    assert (made.status, made.details["retried"]) == ("ok", [])
+
+    wrong = target_of(database, tmp_path, monkeypatch, role, backup={"schemas": ["ap"]})
+    rights = checks(doctor.examine(wrong))["backup rights"]
+    assert rights["status"] == "fail"
+    assert "matches no schema" in rights["message"]
+
+
+def test_a_role_that_may_not_tell_the_cluster_is_given_the_statement(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    database.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    target = target_of(database, tmp_path, monkeypatch, role)
+    with pytest.raises(QueryFailed, match="pg_control_system; `pgsteward doctor` prints the missing GRANT"):
+        back_up(target, dry_run=True)
+    found = checks(doctor.examine(target))
+    for name in ("marks (backup)", "marks (maintenance)"):
+        assert found[name]["status"] == "fail"
+        assert found[name]["fix"] == (
+            f'GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO "{role}";'
+        )
+    database.execute(found["marks (backup)"]["fix"].encode())
+    assert "marks (backup)" not in checks(doctor.examine(target))
+    assert back_up(target).status == "ok"
+
+
+@pytest.mark.contrib
+def test_rows_of_an_extension_that_are_dumped_have_to_be_readable(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """As pg_cron does; what else belongs to an extension is not dumped, and needs no right."""
+    database.execute(
+        "CREATE TABLE jobs (a int); CREATE TABLE other (a int);"
+        " ALTER EXTENSION pgstattuple ADD TABLE jobs; ALTER EXTENSION pgstattuple ADD TABLE other;"
+        " UPDATE pg_extension SET extconfig = ARRAY['jobs'::regclass]::oid[], extcondition = ARRAY['']"
+        "  WHERE extname = 'pgstattuple'"
+    )
+    target = target_of(database, tmp_path, monkeypatch, role)
+    rights = checks(doctor.examine(target))["backup rights"]
+    assert (rights["status"], rights["fix"]) == ("fail", f'GRANT SELECT ON public.jobs TO "{role}";')
+    with pytest.raises(PreconditionError, match=r"public\.jobs: no SELECT"):
+        back_up(target, dry_run=True)
+    without = target_of(
+        database, tmp_path, monkeypatch, role, backup={"compress": "gzip:1", "exclude_table_data": ["jobs"]}
+    )
+    assert checks(doctor.examine(without))["backup rights"]["status"] == "ok"
+    assert back_up(without).status == "ok"
+    database.execute(rights["fix"].encode())
+    assert back_up(target).status == "ok"
