@@ -19,7 +19,7 @@ from pgsteward.backup.manifest import DUMP, STREAM, Encryption
 from pgsteward.backup.plan import Plan
 from pgsteward.backup.snapshot_dump import Dumped, dump_and_prove
 from pgsteward.backup.stream_dump import ArchiveHead, StreamDestination
-from pgsteward.errors import PreconditionError
+from pgsteward.errors import PreconditionError, StoreFailed
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import clear_root, private_folder, refuse_disk
@@ -68,6 +68,16 @@ def make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress
     Raises:
         StewardError: See `dump_and_prove`; nothing of the archive is published then.
     """
+    try:
+        return _make_archive(plan, files, prefix, progress)
+    except OSError as exc:
+        raise StoreFailed(
+            f"a file of the unfinished backup is out of reach: {exc}; look after the disk or mount that it is"
+            " on, and run the backup again"
+        ) from exc
+
+
+def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progress) -> Dumped:
     if plan.target.settings.backup.form == "stream":
         with (
             ArchiveHead(plan.client) as head,

@@ -26,7 +26,7 @@ from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import compare
 from pgsteward.clients import choose_client, find_clients
-from pgsteward.errors import PreconditionError, StewardError, TransientError
+from pgsteward.errors import PreconditionError, StewardError, StoreFailed, ToolFailed, TransientError
 from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Login
 from tests.integration.backup_targets import (
@@ -244,6 +244,19 @@ def _slow_target(database: Database, tmp_path: Path) -> None:
         "CREATE TABLE big AS SELECT g AS id, repeat(md5(g::text), 4) AS filler"
         " FROM generate_series(1, 400000) AS g"
     )
+
+
+def test_a_store_that_goes_away_during_the_dump_is_told_as_that(database: Database, tmp_path: Path) -> None:
+    """A lost mount takes the folder with it; nothing of Python's own may come through."""
+    database.execute("CREATE TABLE t AS SELECT 1 AS id")
+    target = make_target(database, tmp_path)
+
+    def take_away(what: str, done: int = 0, total: int = 0) -> None:
+        if what.startswith("proving"):
+            shutil.rmtree(tmp_path / "store", ignore_errors=True)
+
+    with pytest.raises((StoreFailed, ToolFailed), match="No such file or directory"):
+        back_up(target, progress=take_away)
 
 
 def _dump_pids() -> list[int]:
