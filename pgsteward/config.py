@@ -36,7 +36,7 @@ from pgsteward.config_sessions import SessionTable as SessionTable
 from pgsteward.config_stores import Secret as Secret
 from pgsteward.config_stores import StoreConfig as StoreConfig
 from pgsteward.config_stores import register_secret_resolver as register_secret_resolver
-from pgsteward.config_types import Conninfo, Number, Switch, Whole
+from pgsteward.config_types import Conninfo, Minutes, Number, Seconds, Switch, Whole
 from pgsteward.config_types import Model as Model
 from pgsteward.config_vacuum import VacuumConfig as VacuumConfig
 from pgsteward.errors import ConfigError, StewardError
@@ -68,9 +68,9 @@ class BackupConfig(LoginConfig):
     jobs: Whole | None = Field(None, ge=1, le=64)
     compress: Annotated[str, AfterValidator(checks.compression)] = "zstd:1"
     proof: Literal["full", "counts", "none"] = "full"
-    proof_max_seconds: Number | None = Field(None, gt=0)
-    lock_wait_timeout_s: Number = Field(60.0, gt=0)
-    yield_after: Number | None = Field(None, gt=0)
+    proof_max_seconds: Seconds | None = None
+    lock_wait_timeout_s: Seconds = 60.0
+    yield_after: Seconds | None = None
     disk_check: Switch = True
     tables: tuple[Pattern, ...] = ()
     schemas: tuple[Pattern, ...] = ()
@@ -140,7 +140,7 @@ class DrillConfig(Model):
 
     when: Literal["weekly", "always"] = "weekly"
     checks: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    check_timeout_s: Number = Field(300.0, gt=0)
+    check_timeout_s: Seconds = 300.0
 
 
 class IndexBloatConfig(Model):
@@ -161,7 +161,7 @@ class IndexBloatConfig(Model):
     min_reclaimable: ByteSize = Field(default=ByteSize(50_000_000), ge=0)
     min_size: ByteSize = Field(default=ByteSize(1_000_000), ge=0)
     measure_bytes: ByteSize = Field(default=ByteSize(20_000_000_000), ge=1)
-    measure_minutes: Number = Field(10.0, gt=0)
+    measure_minutes: Minutes = 10.0
     toast: Switch = False
     rebuild_on_estimate: Switch = False
     exclude: tuple[str, ...] = ()
@@ -178,8 +178,8 @@ class AnalyzeConfig(Model):
 
     stale_fraction: Number = Field(1.0, gt=0)
     jobs: Whole = Field(2, ge=1, le=64)
-    max_minutes: Number = Field(60.0, gt=0)
-    statement_timeout_s: Number = Field(3600.0, gt=0)
+    max_minutes: Minutes = 60.0
+    statement_timeout_s: Seconds = 3600.0
     exclude: tuple[str, ...] = ()
 
 
@@ -197,8 +197,8 @@ class MatviewsConfig(Model):
     allow_exclusive: Switch = True
     on_duplicate_rows: Literal["fail", "exclusive"] = "fail"
     jobs: Whole = Field(2, ge=1, le=64)
-    lock_timeout_s: Number = Field(30.0, gt=0)
-    statement_timeout_s: Number = Field(3600.0, gt=0)
+    lock_timeout_s: Seconds = 30.0
+    statement_timeout_s: Seconds = 3600.0
     exclude: tuple[str, ...] = ()
 
 

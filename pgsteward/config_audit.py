@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 
 from pgsteward import config_checks as checks
 from pgsteward.config_stores import Secret
-from pgsteward.config_types import Conninfo, Model, Number, Switch
+from pgsteward.config_types import Conninfo, Model, Number, Seconds, Switch
 from pgsteward.postgres_names import split_qualified
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(checks.qualified_name)]
@@ -160,8 +160,8 @@ class IndexAuditConfig(Model):
     alembic: AlembicConfig | None = None
     replicas: tuple[ReplicaConfig, ...] | None = None
     min_observed_days: Number = Field(30.0, ge=0)
-    count_timeout_s: Number = Field(60.0, gt=0)
-    max_wait_s: Number = Field(600.0, gt=0)
+    count_timeout_s: Seconds = 60.0
+    max_wait_s: Seconds = 600.0
     exclude: tuple[str, ...] = ()
 
     @field_validator("replicas", mode="before")

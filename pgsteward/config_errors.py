@@ -21,7 +21,7 @@ _INSTEAD: Mapping[str, str] = {
     "greater_than": "write a number greater than {gt:g}",
     "greater_than_equal": "write a number of {ge:g} or more",
     "less_than": "write a number less than {lt:g}",
-    "less_than_equal": "write a number of {le:g} or less",
+    "less_than_equal": "write a number of {le:.15g} or less",
     "string_too_short": "is empty; write something or take the key out",
     "too_short": "is empty; name at least one",
     "byte_size": 'write a number of bytes, or with a unit: "50MB"',

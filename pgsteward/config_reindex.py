@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, ByteSize, Field, model_validator
 
 from pgsteward import config_checks as checks
-from pgsteward.config_types import Hours, Model, Number, Switch, Whole, Zone
+from pgsteward.config_types import Hours, Minutes, Model, Seconds, Switch, Whole, Zone
 from pgsteward.window import Window
 
 
@@ -29,14 +29,14 @@ class ReindexConfig(Model):
     window: Hours | None = None
     time_zone: Zone = "UTC"
     at_window_end: Literal["cancel", "finish"] = "cancel"
-    max_minutes: Number | None = Field(None, gt=0)
+    max_minutes: Minutes | None = None
     max_wal_bytes: ByteSize | None = Field(None, gt=0)
     free_disk_bytes: ByteSize | None = Field(None, ge=0)
     data_folder: Annotated[str, AfterValidator(checks.folder)] | None = None
     max_replica_lag_bytes: ByteSize | None = Field(None, ge=0)
-    max_replica_lag_s: Number | None = Field(None, gt=0)
+    max_replica_lag_s: Seconds | None = None
     on_replica_lag: Literal["wait", "stop"] = "wait"
-    max_wait_s: Number = Field(600.0, gt=0)
+    max_wait_s: Seconds = 600.0
     on_blocker: Literal["wait", "skip", "cancel"] = "cancel"
     parallel_tables: Whole = Field(1, ge=1, le=16)
     returns_within_days: Whole = Field(30, ge=1)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ByteSize, Field, field_validator, model_validator
 
-from pgsteward.config_types import Duration, Model, Number, Whole, Zone
+from pgsteward.config_types import Duration, Minutes, Model, Number, Whole, Zone
 from pgsteward.postgres_names import split_qualified
 
 
@@ -36,7 +36,7 @@ class SessionTable(Model):
     grace: Duration | None = None
     max_share: Number = Field(0.9, gt=0, le=1)
     max_rows: Whole | None = Field(None, ge=1)
-    max_minutes: Number = Field(60.0, gt=0)
+    max_minutes: Minutes = 60.0
     batch_ms: Whole = Field(200, ge=10, le=60_000)
     batch_pages: Whole = Field(10_000, ge=1, le=1_000_000)
     max_replica_lag_bytes: ByteSize = Field(default=ByteSize(64_000_000), ge=1)

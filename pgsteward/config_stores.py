@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pgsteward import config_checks as checks
-from pgsteward.config_types import Model, Number, Switch, Whole
+from pgsteward.config_types import Model, Seconds, Switch, Whole
 from pgsteward.errors import ConfigError
 
 _secret_resolvers: dict[str, Callable[[str], str]] = {}
@@ -135,7 +135,7 @@ class StoreConfig(Model):
     upload_jobs: Whole = Field(4, ge=1, le=32)
     max_bandwidth: ByteSize | None = Field(None, ge=65_536)
     retries: Whole = Field(5, ge=0, le=20)
-    timeout_s: Number = Field(60.0, gt=0)
+    timeout_s: Seconds = 60.0
 
     @field_validator("tags")
     @classmethod

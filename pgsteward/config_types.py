@@ -17,6 +17,10 @@ class Model(BaseModel):
 
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0, le=2_147_483)]
+"""As long as PostgreSQL's timeouts can be: milliseconds in 32 bits."""
+Minutes = Annotated[Number, Field(gt=0, le=35_791)]
+"""Likewise."""
 Switch = Annotated[bool, Field(strict=True)]
 Zone = Annotated[str, AfterValidator(checks.time_zone)]
 Hours = Annotated[str, AfterValidator(checks.hours)]

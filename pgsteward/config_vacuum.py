@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ByteSize, Field
 
-from pgsteward.config_types import Hours, Model, Number, Switch, Whole, Zone
+from pgsteward.config_types import Hours, Minutes, Model, Number, Seconds, Switch, Whole, Zone
 from pgsteward.window import Window
 
 
@@ -32,9 +32,9 @@ class VacuumConfig(Model):
     min_visible: Number | None = Field(None, gt=0, le=1)
     window: Hours | None = None
     time_zone: Zone = "UTC"
-    max_minutes: Number = Field(240.0, gt=0)
-    statement_timeout_s: Number = Field(3600.0, gt=0)
-    lock_timeout_s: Number = Field(30.0, gt=0)
+    max_minutes: Minutes = 240.0
+    statement_timeout_s: Seconds = 3600.0
+    lock_timeout_s: Seconds = 30.0
     buffer_usage_limit: ByteSize = Field(default=ByteSize(16_000_000), ge=131_072)
     parallel_tables: Whole = Field(1, ge=1, le=16)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,8 +228,8 @@ def connect(
         raise _connection_error(exc, login) from exc
     session = Connection(connection, login)
     wanted = {
-        "statement_timeout": f"{int(statement_timeout_s * 1000)}",
-        "lock_timeout": f"{int(lock_timeout_s * 1000)}",
+        "statement_timeout": f"{math.ceil(statement_timeout_s * 1000)}",
+        "lock_timeout": f"{math.ceil(lock_timeout_s * 1000)}",
         **SESSION,
         **(settings or {}),
     }

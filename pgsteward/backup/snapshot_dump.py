@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -100,7 +101,7 @@ def dump_and_prove(
             *into.arguments(jobs),
             _compress_argument(client, spec),
             f"--snapshot={snapshot_id}",
-            f"--lock-wait-timeout={int(settings.lock_wait_timeout_s * 1000)}",
+            f"--lock-wait-timeout={math.ceil(settings.lock_wait_timeout_s * 1000)}",
             f"--encoding={encoding}",
             *filters.arguments(settings),
             "--no-password",

@@ -82,6 +82,13 @@ def test_a_relative_state_file_lies_beside_the_configuration(tmp_path: Path) -> 
         pytest.param("jobs = 2", "jbos = 2", "targets.app.backup.jbos", "did you mean 'jobs'?", id="typo"),
         pytest.param("jobs = 2", "jobs = 0", "targets.app.backup.jobs", "1 or more", id="zero"),
         pytest.param(
+            "jobs = 2",
+            "lock_wait_timeout_s = 3_000_000",
+            "targets.app.backup.lock_wait_timeout_s",
+            "2147483 or less",
+            id="longer-than-a-timeout-can-be",
+        ),
+        pytest.param(
             'password = { env = "APP_PASSWORD" }',
             'password = { literal = "hunter2" }',
             "targets.app.password",
