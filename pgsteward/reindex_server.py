@@ -15,7 +15,7 @@ from pgsteward.index_bloat import Index
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_settings import READ_ONLY
 from pgsteward.reindex_plan import Candidate
-from pgsteward.relations import current_role, name_holder, owner_fix
+from pgsteward.relations import current_role, name_holder, owner_fix, refuse_read_only
 from pgsteward.report.units import humanize_bytes, humanize_seconds
 
 _UNSAFE = range(140_000, 140_004)
@@ -80,6 +80,7 @@ def look_at_server(connection: Connection) -> Row:
     """
     row = connection.row(sql.load("rebuild_server"))
     refuse_server(row["version_num"], is_standby=row["is_standby"])
+    refuse_read_only(connection)  # it may REINDEX, and could not drop what a failed one leaves
     return row
 
 

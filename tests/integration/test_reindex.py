@@ -306,6 +306,14 @@ def test_a_role_that_could_not_clean_up_is_refused(database: Database, tmp_path:
     assert found.only_findings
 
 
+def test_sessions_that_could_not_drop_a_leftover_rebuild_nothing(target: Target, database: Database) -> None:
+    database.execute(
+        compose("ALTER DATABASE {} SET default_transaction_read_only = on", identifier(database.dbname))
+    )
+    with pytest.raises(PreconditionError, match="default_transaction_read_only is on"):
+        reindex(target)
+
+
 def test_a_role_that_sees_little_of_others_still_sees_them_in_the_way(
     database: Database, tmp_path: Path, export: Connection
 ) -> None:
