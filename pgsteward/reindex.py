@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgsteward import reindex_memory, sql
@@ -35,6 +35,7 @@ from pgsteward.reindex_server import (
 from pgsteward.report.units import humanize_bytes, humanize_instant, plural
 from pgsteward.results import StepResult
 from pgsteward.targets import Target
+from pgsteward.used import Used
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +82,18 @@ def reindex(target: Target, *, dry_run: bool = False, progress: Progress = silen
             if unseen:
                 ledger.doubt("replicas", unseen)
             memory = reindex_memory.load(target)
-            plan = make_plan(
-                make_candidates(watch, server, indexes),
-                memory,
-                Limits.of(settings, free),
-                datetime.now(UTC),
-            )
+            now = datetime.now(UTC)
+            used = target.used or Used(now)
+            limits = Limits.of(settings, free, used)
+            plan = make_plan(make_candidates(watch, server, indexes), memory, limits, now)
             plan = _with_causes(plan, server)
             _show(plan, disk)
             if dry_run:
                 _preview(watch, plan, ledger)
+                used.since -= timedelta(seconds=plan.seconds)
+                used.wal_bytes += plan.wal_bytes
             else:
-                run = Run(target, login, lock, watch, plan, server, memory, ledger, progress)
+                run = Run(target, login, lock, watch, plan, server, memory, used, ledger, progress)
                 run.run()
                 stuck = run.stuck
             left_out = _left_out(watch, looked, toast=settings.index_bloat.toast)

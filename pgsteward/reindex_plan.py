@@ -17,6 +17,7 @@ from pgsteward.config import IndexBloatConfig, TargetConfig
 from pgsteward.index_bloat import Index, is_bloated
 from pgsteward.reindex_memory import LEAST_S, BackOff, Memory, work_bytes
 from pgsteward.report.units import humanize_bytes, humanize_instant, humanize_seconds
+from pgsteward.used import Used
 from pgsteward.window import Window
 
 Verdict = Literal["tonight", "later", "never"]
@@ -70,6 +71,7 @@ class Limits:
         window: Hours of the day.
         max_minutes: From the start of the run.
         max_wal_bytes: Of all rebuilds together.
+        used: By the databases before this one; None where this is the first.
         free_bytes: Free disk by tablespace; one that is not in it is unknown.
         parallel_tables: How many tables are worked on at the same time.
         returns_within: See the settings.
@@ -80,20 +82,22 @@ class Limits:
     window: Window | None = None
     max_minutes: float | None = None
     max_wal_bytes: int | None = None
+    used: Used | None = None
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     parallel_tables: int = 1
     returns_within: timedelta = timedelta(days=30)
     back_off: timedelta = timedelta(days=7)
 
     @classmethod
-    def of(cls, settings: TargetConfig, free_bytes: Mapping[str, int]) -> Limits:
-        """Return the limits of a target."""
+    def of(cls, settings: TargetConfig, free_bytes: Mapping[str, int], used: Used) -> Limits:
+        """Return the limits of a target, of which some is used."""
         own = settings.reindex
         return cls(
             thresholds=settings.index_bloat,
             window=own.hours,
             max_minutes=own.max_minutes,
             max_wal_bytes=own.max_wal_bytes,
+            used=used,
             free_bytes=free_bytes,
             parallel_tables=own.parallel_tables,
             returns_within=timedelta(days=own.returns_within_days),
@@ -101,12 +105,12 @@ class Limits:
         )
 
     def deadline(self, now: datetime) -> datetime | None:
-        """Return when a run that starts now is over at the latest; `now` itself when the window is closed."""
+        """Return when the run is over at the latest; `now` itself when the window is closed."""
         ends = []
         if self.window is not None:
             ends.append(self.window.closes_at(now) or now)
         if self.max_minutes is not None:
-            ends.append(now + timedelta(minutes=self.max_minutes))
+            ends.append((self.used.since if self.used else now) + timedelta(minutes=self.max_minutes))
         return min(ends, default=None)
 
 
@@ -159,6 +163,7 @@ class Plan:
         deadline: When the run is over at the latest.
         bytes_per_s: The speed that was reckoned with.
         learned_from: How many rebuilds of this database it comes from; 0 when it is the default.
+        seconds: How long tonight's rebuilds will take, without waiting for others.
     """
 
     tonight: tuple[Entry, ...]
@@ -167,6 +172,12 @@ class Plan:
     deadline: datetime | None
     bytes_per_s: float
     learned_from: int
+    seconds: float
+
+    @property
+    def wal_bytes(self) -> int:
+        """What tonight's rebuilds will write."""
+        return sum(entry.candidate.wal_bytes for entry in self.tonight)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -204,7 +215,13 @@ def make_plan(candidates: Iterable[Candidate], memory: Memory, limits: Limits, n
         verdict: tuple(entry for entry in entries if entry.verdict == verdict)
         for verdict in ("tonight", "later", "never")
     }
-    return Plan(**by_verdict, deadline=fitting.deadline, bytes_per_s=speed, learned_from=learned_from)
+    return Plan(
+        **by_verdict,
+        deadline=fitting.deadline,
+        bytes_per_s=speed,
+        learned_from=learned_from,
+        seconds=fitting.seconds,
+    )
 
 
 class _Fitting:
@@ -220,8 +237,13 @@ class _Fitting:
         self._whole_night_s = min(spans, default=math.inf)
         self._lanes = [0.0] * limits.parallel_tables
         self._tables: dict[int, float] = {}
-        self._wal_bytes = 0
+        self._wal_bytes = limits.used.wal_bytes if limits.used else 0
         self._beside: dict[str, list[int]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """When the last one of those that have got their place is done."""
+        return max(self._lanes)
 
     def judge(self, candidate: Candidate, seconds: float) -> Entry:
         """Give an index its place, or say what it lacks."""
@@ -257,7 +279,7 @@ class _Fitting:
 
     def _no_room_tonight(self, candidate: Candidate, ends_s: float) -> str:
         """Say what others have taken of the night that an index would need, or ""."""
-        if self._room_s == 0:
+        if self._room_s == 0 and self.limits.window is not None:
             return f"the window is closed; it opens at {humanize_instant(self._opens_at)}"
         if self._room_s is not None and self.deadline is not None and ends_s > self._room_s:
             return f"after what comes before it, it would not be done by {humanize_instant(self.deadline)}"

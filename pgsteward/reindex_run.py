@@ -25,6 +25,7 @@ from pgsteward.reindex_plan import Candidate, Entry, Plan, too_little_disk
 from pgsteward.reindex_server import Server, lagging, likely_cause
 from pgsteward.report.units import humanize_bytes, humanize_instant
 from pgsteward.targets import Target
+from pgsteward.used import Used
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Run:
         plan: What to do.
         server: What was asked of it before.
         memory: What earlier rebuilds have taught; each one is added.
+        used: By the databases before this one; each rebuild is added.
         ledger: Where everything is written down.
         progress: Told about indexes and blocks.
         stuck: How many indexes are not rebuilt for a reason that a person can remove.
@@ -58,6 +60,7 @@ class Run:
     plan: Plan
     server: Server
     memory: Memory
+    used: Used
     ledger: Ledger
     progress: Progress
     stuck: int = 0
@@ -65,7 +68,6 @@ class Run:
     _running: dict[Rebuild, Candidate] = field(default_factory=dict)
     _patience: dict[int, Patience] = field(default_factory=dict)
     _given_up: set[object] = field(default_factory=set)
-    _wal_bytes: int = 0
     _lags_since: float | None = None
 
     def run(self) -> None:
@@ -144,8 +146,8 @@ class Run:
             return f"it would not be done by {humanize_instant(deadline)}{who}", waited
         at_work = sum(each.wal_bytes for each in self._running.values())
         most_wal = settings.max_wal_bytes
-        if most_wal is not None and self._wal_bytes + at_work + candidate.wal_bytes > most_wal:
-            written = humanize_bytes(self._wal_bytes)
+        if most_wal is not None and self.used.wal_bytes + at_work + candidate.wal_bytes > most_wal:
+            written = humanize_bytes(self.used.wal_bytes)
             return f"{written} of WAL were written, and max_wal_bytes would be passed", False
         free = self.server.free_disk(settings)[0].get(candidate.space)
         beside = sum(each.disk_bytes for each in self._running.values() if each.space == candidate.space)
@@ -255,7 +257,7 @@ class Run:
         self._clean(rebuild)
         past = replace(past, bytes_after=_size_by_name(self.watch, rebuild), wal_bytes=wal_bytes)
         self._remember(index, past)
-        self._wal_bytes += wal_bytes if is_own else min(wal_bytes, candidate.wal_bytes)
+        self.used.wal_bytes += wal_bytes if is_own else min(wal_bytes, candidate.wal_bytes)
         self.ledger.change(
             index.qualified,
             "rebuilt",

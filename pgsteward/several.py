@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pgsteward import capacity, results, sql
@@ -26,6 +27,7 @@ from pgsteward.results import Item, Note, Status, StepResult
 from pgsteward.retries import call_with_retries
 from pgsteward.side_by_side import MAX_RUNNING, run_side_by_side
 from pgsteward.targets import Target
+from pgsteward.used import Used
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ def over(
     found = find(target)
     lacking = {} if grounds is None else {name: grounds.get(name, NEW) for name in found.names}
     parts = [(name, results.skipped(step, target.name, why)) for name, why in lacking.items() if why]
+    target = replace(target, used=Used(datetime.now(UTC)))
     bound = [bind(target, name) for name in found.names if not lacking.get(name)]
     bound, idle, findings = narrow(step, bound)
     parts += [(name, results.skipped(step, target.name, why)) for name, why in idle.items()]

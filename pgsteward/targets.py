@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgsteward import config as configuration
@@ -10,6 +10,7 @@ from pgsteward.config import Config, LoginConfig, Purpose, TargetConfig
 from pgsteward.errors import ConfigError
 from pgsteward.postgres import Login
 from pgsteward.storage import Store, open_store
+from pgsteward.used import Used
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,14 @@ class Target:
         settings: The entry itself.
         config: The whole configuration it is part of.
         dbname: The database it is bound to; None means the conninfo's own.
+        used: Shared with the other databases of the same run; None where there are no others.
     """
 
     name: str
     settings: TargetConfig
     config: Config
     dbname: str | None = None
+    used: Used | None = field(default=None, compare=False)
 
     def login(self, purpose: Purpose) -> Login:
         """Return the login for a kind of work; what it does not name itself is the target's own.

@@ -19,8 +19,11 @@ from pgsteward.leftovers import drop_leftovers
 from pgsteward.postgres import Connection, compose, identifier
 from pgsteward.reindex import reindex
 from pgsteward.reindex_memory import Past
+from pgsteward.results import StepResult
+from pgsteward.several import over
 from pgsteward.targets import Target
 from tests import servers
+from tests.integration.backup_targets import make_target
 from tests.integration.maintenance import facts_of, fill_bloated, invalid_indexes, temporary_role
 from tests.integration.rebuilds import (
     LONG,
@@ -278,6 +281,33 @@ def test_wal_ends_the_night(database: Database, tmp_path: Path) -> None:
 def plan_of(target: Target) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = reindex(target, dry_run=True).as_json()["plan"]
     return entries
+
+
+def test_the_databases_of_a_server_share_what_bounds_a_night(
+    server: servers.Server, bloated_template: str, database: Database, tmp_path: Path
+) -> None:
+    with servers.private_database(server, bloated_template) as other:
+
+        def rebuild(*, dry_run: bool, **limits: Any) -> StepResult:
+            target = make_target(
+                database,
+                tmp_path,
+                databases=[database.dbname, other.dbname],
+                index_bloat={"min_reclaimable": 100_000},
+                reindex=limits,
+            )
+            return over(target, "reindex", lambda bound: reindex(bound, dry_run=dry_run))
+
+        free = rebuild(dry_run=True).details["plan"]
+        assert len(free) == 2 * len(NAMES)
+        one_night = sum(each["predicted_wal_bytes"] for each in free) // 2
+        for dry_run in (True, False):
+            plan = rebuild(dry_run=dry_run, max_wal_bytes=one_night).details["plan"]
+            first, second = plan[: len(NAMES)], plan[len(NAMES) :]
+            assert {each["verdict"] for each in first} == {"tonight"}
+            left = [each for each in second if each["verdict"] == "later"]
+            assert left
+            assert all("it would write more WAL" in each["reason"] for each in left)
 
 
 def test_an_index_whose_bloat_came_back_is_left_alone_with_the_likely_cause(

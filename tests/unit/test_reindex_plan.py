@@ -11,6 +11,7 @@ from pgsteward.config import IndexBloatConfig
 from pgsteward.index_bloat import Index
 from pgsteward.reindex_memory import DEFAULT_BYTES_PER_S, Memory, Past
 from pgsteward.reindex_plan import Candidate, Entry, Limits, Plan, make_plan
+from pgsteward.used import Used
 from pgsteward.window import Window
 
 NOW = datetime(2026, 11, 30, 2, 0, tzinfo=UTC)
@@ -119,6 +120,17 @@ def test_wal_is_counted_over_the_night() -> None:
     assert planned(plan) == {"a": "tonight", "b": "later", "far too much": "never"}
     assert "max_wal_bytes" in reason(plan, "far too much")
     assert plan.tonight[0].as_json()["predicted_wal_bytes"] == 90 * MB
+
+
+def test_what_other_databases_have_used_of_the_night_is_gone() -> None:
+    used = Used(NOW - timedelta(seconds=50), 50 * MB)
+    limits = Limits(max_minutes=1, max_wal_bytes=300 * MB, used=used)
+    plan = make_plan([candidate("a"), candidate("b", 400)], NOTHING, limits, NOW)
+    assert planned(plan) == {"a": "later", "b": "tonight"}
+    assert plan.deadline == NOW + timedelta(seconds=10)
+    assert (plan.wal_bytes, plan.seconds) == (180 * MB, plan.tonight[0].predicted_s)
+    used.wal_bytes = 250 * MB
+    assert "more WAL" in reason(make_plan([candidate()], NOTHING, limits, NOW), "a")
 
 
 def test_a_disk_without_room_beside_the_old_index_is_named() -> None:
