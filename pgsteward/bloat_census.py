@@ -33,6 +33,7 @@ class Index:
         ratio: Share of it that a rebuild would give back, 0..1.
         method: How that is known.
         access_method: ``btree``, ``gin`` ...
+        note: What its ratio does not show.
     """
 
     oid: int
@@ -46,6 +47,7 @@ class Index:
     ratio: float
     method: Method = "exact"
     access_method: str = "btree"
+    note: str = ""
 
     @property
     def qualified(self) -> str:
@@ -65,6 +67,7 @@ class Index:
             "ratio": round(self.ratio, 4),
             "method": self.method,
             "access_method": self.access_method,
+            "note": self.note,
         }
 
 

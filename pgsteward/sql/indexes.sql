@@ -17,7 +17,10 @@ SELECT i.indexrelid::int8                                                   AS o
        c.reltuples::float8                                                  AS row_count,
        coalesce((SELECT f.option_value::float8
                    FROM pg_options_to_table(c.reloptions) AS f
-                  WHERE f.option_name = 'fillfactor'), 90)                  AS fillfactor
+                  WHERE f.option_name = 'fillfactor'), 90)                  AS fillfactor,
+       coalesce((SELECT f.option_value::bool
+                   FROM pg_options_to_table(c.reloptions) AS f
+                  WHERE f.option_name = 'deduplicate_items'), true)         AS deduplicates
   FROM pg_index AS i
        JOIN pg_class AS c ON c.oid = i.indexrelid
        JOIN pg_namespace AS n ON n.oid = c.relnamespace

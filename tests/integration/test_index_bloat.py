@@ -370,6 +370,28 @@ def test_an_extension_without_the_measure_of_tables_still_measures_indexes(
     assert "ALTER EXTENSION pgstattuple UPDATE;" in found.unknown[0].reason
 
 
+def test_an_index_that_a_rebuild_packs_closer_than_is_measured_says_so(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE UNLOGGED TABLE t (k int, i int)")
+        connection.execute("CREATE INDEX shared ON t (k); CREATE INDEX own ON t (i)")
+        connection.execute(
+            "INSERT INTO t SELECT abs(hashint4(i)) % 10000, i FROM generate_series(1, 40000) AS i"
+        )
+        connection.execute("VACUUM ANALYZE t")
+    shared, own = sorted(
+        detect(make_target(database, tmp_path, index_bloat=SMALL)).details["indexes"],
+        key=lambda index: index["index"],
+        reverse=True,
+    )
+    assert "about 4 rows share a key" in shared["note"]
+    assert own["note"] == ""
+    database.execute("REINDEX INDEX shared")
+    size = database.value("SELECT pg_relation_size('shared')")
+    assert shared["ratio"] < 1 - size / shared["bytes"] < shared["ratio"] + 0.2
+
+
 def test_a_database_without_indexes_is_unknown(database: Database, tmp_path: Path) -> None:
     found = detect(make_target(database, tmp_path))
     assert found.status == "unknown"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pgsteward.bloat_estimates import Columns, bound_bytes, needed_bytes, why_not_estimable
+from pgsteward.bloat_estimates import (
+    Columns,
+    bound_bytes,
+    needed_bytes,
+    rows_per_merged_key,
+    why_not_estimable,
+)
 
 
 def columns(
@@ -35,6 +41,23 @@ def columns(
 )
 def test_an_estimate_is_near_a_fresh_index(rows: int, described: Columns, fillfactor: int, size: int) -> None:
     assert needed_bytes(rows, described, fillfactor) == pytest.approx(size, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("described", "sharing"),
+    [
+        pytest.param(columns(distinct=-1), None, id="distinct"),
+        pytest.param(columns(distinct=-0.5), 2, id="two-rows-each"),
+        pytest.param(columns(distinct=1_000), 100, id="a-hundred-each"),
+        pytest.param(columns(distinct=8), None, id="each-key-fills-pages"),
+        pytest.param(columns(None), None, id="unknown"),
+        pytest.param(
+            Columns(True, 1, [8, 8], ["d", "d"], [8, 8], [0.0, 0.0], [-0.5, -0.5]), None, id="included"
+        ),
+    ],
+)
+def test_rows_that_share_a_key_are_merged(described: Columns, sharing: float | None) -> None:
+    assert rows_per_merged_key(100_000, described) == sharing
 
 
 def test_columns_are_aligned_one_after_the_other() -> None:

@@ -74,6 +74,7 @@ def test_names_and_figures_are_ready_for_json() -> None:
         "ratio": 0.25,
         "method": "exact",
         "access_method": "btree",
+        "note": "",
     }
 
 
