@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pgsteward import sql
 from pgsteward.bloat_estimates import Columns, heap_bytes, needed_bytes, why_not_estimable
 from pgsteward.errors import LockTimeout
-from pgsteward.postgres import Connection, Row, quote_name
+from pgsteward.postgres import Connection, Row, as_written, compose, identifier, quote_name
 from pgsteward.relations import is_excluded
 
 _FEW_DEAD_ROWS = 1000
@@ -37,11 +37,11 @@ class Catalog:
         """Return how many entries an index should have now; negative when nobody knows.
 
         As the planner does it: rows per page when they were last counted, times the pages of today. Of a GIN
-        index the table's are taken: a build counts its entries, of which a row has many, VACUUM the rows.
+        index the table's are taken, see `has_own_count`.
         """
         heap = self.heaps.get(index["table_oid"])
         size = self.sizes.get(index["table_oid"])
-        rows = float((heap if heap is not None and index["method"] == "gin" else index)["row_count"])
+        rows = float((index if heap is None or has_own_count(index) else heap)["row_count"])
         if heap is None or not heap["pages"] or size is None or rows < 0:
             return rows
         return rows * size / self.block_size / int(heap["pages"])
@@ -105,6 +105,32 @@ def read_widths(connection: Connection, oids: Sequence[int]) -> dict[int, float 
     """Return the average bytes of the values of a row, by table; None where that is not known."""
     rows = connection.rows(sql.load("heap_widths"), {"oids": list(oids)})
     return {row["oid"]: row["width"] for row in rows}
+
+
+def has_own_count(index: Row) -> bool:
+    """Tell whether the server counts the rows of an index.
+
+    A build of GIN and of RUM counts its entries, of which a row has many, and VACUUM then the table's rows.
+    """
+    return index["method"] not in ("gin", "rum")
+
+
+def read_partial_count(connection: Connection, index: Row, heap: Row) -> float:
+    """Return how many rows a partial index should have, as the planner reckons.
+
+    Raises:
+        StewardError: Our role may not read the table, or it is locked.
+    """
+    predicate = connection.value(
+        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index AS i"
+        " WHERE i.indexrelid = %(oid)s::int8::oid",
+        {"oid": index["oid"]},
+    )
+    table = identifier(heap["schema"], heap["name"])
+    plan = connection.value(
+        compose("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {} WHERE {}", table, as_written(predicate))
+    )
+    return float(plan[0]["Plan"]["Plan Rows"])
 
 
 def why_excluded(index: Row, heap: Row, exclude: Sequence[str], *, is_standby: bool = False) -> str | None:

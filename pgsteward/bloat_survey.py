@@ -9,8 +9,10 @@ from pgsteward.bloat_catalog import (
     Catalog,
     counters_are_lost,
     dead_rows,
+    has_own_count,
     hides_bloat,
     read_columns,
+    read_partial_count,
     read_widths,
     why_excluded,
 )
@@ -306,10 +308,16 @@ class Survey:
     def _compare(self, row: Row) -> None:
         """Compare the size per row of an index without an exact measure with the best of its own history."""
         name, size = row["qualified"], self._size(row["oid"])
-        rows = self.catalog.row_count(row)
         if self.memory is None:
             self.ledger.skip(name, f"{row['method']}: compared with its own history, and none is known here")
             return
+        rows = self.catalog.row_count(row)
+        if row["is_partial"] and rows >= 0 and not has_own_count(row):
+            try:
+                rows = read_partial_count(self.connection, row, self.catalog.heaps[row["table_oid"]])
+            except (LockTimeout, QueryFailed) as exc:
+                self.ledger.doubt(name, f"not measured: how many rows it should have can't be told: {exc}")
+                return
         if rows < 0:
             self.ledger.doubt(name, "not measured: nobody knows how many rows it has; run ANALYZE")
             return

@@ -12,6 +12,7 @@ SELECT i.indexrelid::int8                                                   AS o
        i.indisvalid                                                         AS is_valid,
        i.indisexclusion                                                     AS is_exclusion,
        i.indisunique                                                        AS is_unique,
+       i.indpred IS NOT NULL                                                AS is_partial,
        c.relpersistence = 'u'                                               AS is_unlogged,
        c.relfilenode::int8                                                  AS filenode,
        c.reltuples::float8                                                  AS row_count,

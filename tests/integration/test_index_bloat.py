@@ -370,6 +370,26 @@ def test_an_extension_without_the_measure_of_tables_still_measures_indexes(
     assert "ALTER EXTENSION pgstattuple UPDATE;" in found.unknown[0].reason
 
 
+@pytest.mark.contrib
+def test_a_partial_gin_is_compared_by_the_rows_that_it_holds(database: Database, tmp_path: Path) -> None:
+    target = make_target(database, tmp_path, index_bloat={"min_reclaimable": 1})
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE t (a int, words int[])")
+        connection.execute("INSERT INTO t SELECT i, ARRAY[i, i + 1] FROM generate_series(1, 20000) AS i")
+        connection.execute("CREATE INDEX part ON t USING gin (words) WHERE a > 10000")
+        for gone, ratio in (("false", None), ("a <= 10000", None), ("a % 4 > 0", 0.75)):
+            connection.execute(compose("DELETE FROM t WHERE {}", raw(gone)))
+            flush_counters(connection)
+            connection.execute("VACUUM ANALYZE t")
+            found = detect(target)
+            bloated = [index["ratio"] for index in found.details["bloated"]]
+            assert bloated == ([] if ratio is None else [pytest.approx(ratio, abs=0.03)])
+    with temporary_role(database, "pg_monitor") as login:
+        unseen = detect(make_target(database, tmp_path, login=login, index_bloat={"min_reclaimable": 1}))
+    assert "permission denied for table t" in unseen.unknown[0].reason
+
+
+@pytest.mark.contrib
 def test_an_index_that_a_rebuild_packs_closer_than_is_measured_says_so(
     database: Database, tmp_path: Path
 ) -> None:
