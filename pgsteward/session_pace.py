@@ -62,6 +62,7 @@ class Watch:
         replica: The replica that is furthest behind; empty where there is none.
         lag_bytes: How far.
         hidden_replicas: How many there are that our role is not told about.
+        others_write: Another transaction was writing, anywhere on the server, at the last look.
         blind: Why nobody looks any more; empty while somebody does.
     """
 
@@ -70,6 +71,7 @@ class Watch:
     replica: str = ""
     lag_bytes: int = 0
     hidden_replicas: int = 0
+    others_write: bool = False
     blind: str = ""
     _waited_for: threading.Event = field(default_factory=threading.Event)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -122,11 +124,12 @@ class Watch:
                     pause_s = max(_LOOK_S, _SHARE * (time.monotonic() - began))
                     self.replica, self.lag_bytes = row["replica"] or "", row["lag_bytes"]
                     self.hidden_replicas = row["hidden_replicas"]
+                    self.others_write = row["others_write"]
                     if row["waiting"]:
                         self._waited_for.set()
                     self._first_look.set()
         except StewardError as exc:
-            self.lag_bytes = 0  # nothing is known any more, and nobody would end a pause
+            self.lag_bytes, self.others_write = 0, False  # nothing is known, and nobody would end a pause
             self.blind = str(exc)
             log.warning("nobody looks any more who waits for the cleanup: %s", exc)
         finally:

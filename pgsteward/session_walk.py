@@ -31,6 +31,8 @@ _TRIES = 3
 _PAUSE_S = 0.3
 _GIVE_UP_AFTER = 5
 """Blocked ranges in a row after which the rest of a table is left for the next run."""
+_REST = 5.0
+"""Times as long as a batch took, where others write or wait: they have most of the time for themselves."""
 _FIRST_PAGES = 32
 _SLOW_ROW: LiteralString = "SET LOCAL statement_timeout = '5min'"
 """For a single row that takes longer (with all that it takes along) than a batch should."""
@@ -232,12 +234,15 @@ class Walk:
         self.tally.rows += rows
         self.tally.batches += 1
         self.tally.longest_s = max(self.tally.longest_s, took_s)
-        if self.watch is not None and self.watch.was_waited_for():
+        is_waited_for = self.watch is not None and self.watch.was_waited_for()
+        if is_waited_for:
             pace.adapt(span.width, 2 * took_s)
-            time.sleep(took_s)
-            self.tally.paused_s += took_s
         elif not around:
             pace.adapt(span.width, took_s)
+        if self.watch is not None and (is_waited_for or self.watch.others_write):
+            rest_s = _REST * min(took_s, self.limit_s)
+            time.sleep(rest_s)
+            self.tally.paused_s += rest_s
         return "passed" if around else "done"
 
     def _execute(self, span: Span, *, around: bool) -> int:

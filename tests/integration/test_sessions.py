@@ -543,7 +543,7 @@ def test_a_writer_that_refreshes_sessions_loses_no_live_one(database: Database, 
 def test_who_waits_for_the_cleanup_makes_it_pause(database: Database, tmp_path: Path) -> None:
     fill(database)
     with database.connect(autocommit=False) as work, Watch(database.login, work.backend_pid) as watch:
-        assert not watch.was_waited_for()
+        assert not (watch.was_waited_for())
         work.execute("DELETE FROM sessions WHERE ctid = '(0,1)'")
 
         def wait_behind() -> None:
@@ -558,6 +558,25 @@ def test_who_waits_for_the_cleanup_makes_it_pause(database: Database, tmp_path: 
             time.sleep(0.01)
         work.execute("ROLLBACK")
         waiter.join()
+
+
+def test_a_cleanup_rests_most_of_the_time_while_others_write(database: Database, tmp_path: Path) -> None:
+    fill(database, 1000)
+    database.execute("CREATE TABLE elsewhere (id int)")
+    database.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END';"
+        "CREATE TRIGGER slow AFTER DELETE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION slow()"
+    )
+    target = make_target(database, tmp_path, sessions=SESSIONS)
+    with database.connect(autocommit=False) as writer:
+        writer.execute("INSERT INTO elsewhere VALUES (1)")
+        (beside,) = clean_sessions(target).changed
+    database.execute("UPDATE sessions SET expires = now() - interval '1 day'")
+    (alone,) = clean_sessions(target, yes=True).changed
+    assert beside.facts["rows"] == 700
+    assert beside.facts["paused_s"] >= 0.2
+    assert alone.facts["paused_s"] == 0
 
 
 def test_a_replica_that_stays_behind_is_waited_for_and_then_named(database: Database, tmp_path: Path) -> None:
