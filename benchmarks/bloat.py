@@ -4,9 +4,10 @@
     make bench BENCH=bloat ARGS="--scale 0.1 --indexes 1000"
 
 In rounds on the sample database as it was seeded, never vacuumed, all in memory; medians. The bare pass
-is one query in an open session. Ours is `detect` in a process that has done it once before, and the whole
-command with its start-up. Writes `benchmarks/bloat.json` and its table in `benchmarks/README.md`; with
-`--output` only the file named.
+is one query in a session of its own, as ours is: whoever first touches shared memory in a session pays for
+that, half of its time. The same query once more in that session is told beside it. Ours is `detect` in a
+process that has done it once before, and the whole command with its start-up. Writes
+`benchmarks/bloat.json` and its table in `benchmarks/README.md`; with `--output` only the file named.
 """
 
 from __future__ import annotations
@@ -106,29 +107,33 @@ def compare(place: Bench, rounds: int, console: Console) -> dict[str, Any]:
     target = load_target(SAMPLE)
     names = [index["index"] for index in detect(target).as_json()["indexes"]]
     bare: list[float] = []
+    again: list[float] = []
     ours: list[float] = []
     command: list[float] = []
     last: dict[str, Any] = {}
-    with postgres.connect(place.server.login(SAMPLE), purpose="bench") as connection:
-        for number in range(rounds):
-            started = monotonic()
-            connection.rows(
-                "SELECT pgstatindex(name::regclass) FROM unnest(%(names)s::text[]) AS name", {"names": names}
-            )
-            bare.append(round(monotonic() - started, 3))
-            started = monotonic()
-            last = detect(target).as_json()
-            ours.append(round(monotonic() - started, 3))
-            command.append(measure([PGSTEWARD, "bloat", SAMPLE, "--json"], place.env).seconds)
-            console.print(f"round {number + 1}: bare {bare[-1]}, detect {ours[-1]}, command {command[-1]} s")
+    for number in range(rounds):
+        with postgres.connect(place.server.login(SAMPLE), purpose="bench") as connection:
+            for passes in (bare, again):
+                started = monotonic()
+                connection.rows(
+                    "SELECT pgstatindex(name::regclass) FROM unnest(%(names)s::text[]) AS name",
+                    {"names": names},
+                )
+                passes.append(round(monotonic() - started, 3))
+        started = monotonic()
+        last = detect(target).as_json()
+        ours.append(round(monotonic() - started, 3))
+        command.append(measure([PGSTEWARD, "bloat", SAMPLE, "--json"], place.env).seconds)
+        console.print(f"round {number + 1}: bare {bare[-1]}, detect {ours[-1]}, command {command[-1]} s")
     return {
         "measured_indexes": last["examined"],
         "measured_bytes": last["measured_bytes"],
         "tables": len(last["tables"]),
         "bare_s": median(bare),
+        "bare_again_s": median(again),
         "detect_s": median(ours),
         "command_s": median(command),
-        "runs": {"bare": bare, "detect": ours, "command": command},
+        "runs": {"bare": bare, "bare_again": again, "detect": ours, "command": command},
     }
 
 
@@ -172,7 +177,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "|---|---:|---:|",
     ]
     for title, key in (
-        ("bare `pgstatindex` over the same indexes", "bare"),
+        ("bare `pgstatindex` over the same indexes, in a session of its own", "bare"),
+        ("the same once more in that session", "bare_again"),
         ("`detect`: catalogs, indexes, tables, state", "detect"),
         ("`pgsteward bloat --json`, start-up included", "command"),
     ):

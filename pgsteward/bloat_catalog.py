@@ -95,16 +95,18 @@ def read_catalog(connection: Connection, *, toast: bool) -> Catalog:
     )
 
 
-def read_columns(connection: Connection, oids: Sequence[int]) -> dict[int, Columns]:
+def read_columns(connection: Connection, catalog: Catalog, indexes: Sequence[Row]) -> dict[int, Columns]:
     """Return what statistics say about the columns of indexes."""
-    rows = connection.rows(sql.load("index_columns"), {"oids": list(oids)})
-    return {row["oid"]: Columns.of(row) for row in rows}
+    tables = [catalog.heaps[row["table_oid"]] for row in indexes]
+    names = {row["name"] for row in (*indexes, *tables)}  # those of expressions are kept under the index's
+    about = {"oids": [row["oid"] for row in indexes], "names": sorted(names)}
+    return {row["oid"]: Columns.of(row) for row in connection.rows(sql.load("index_columns"), about)}
 
 
-def read_widths(connection: Connection, oids: Sequence[int]) -> dict[int, float | None]:
+def read_widths(connection: Connection, heaps: Sequence[Row]) -> dict[int, float | None]:
     """Return the average bytes of the values of a row, by table; None where that is not known."""
-    rows = connection.rows(sql.load("heap_widths"), {"oids": list(oids)})
-    return {row["oid"]: row["width"] for row in rows}
+    about = {"oids": [heap["oid"] for heap in heaps], "names": sorted({heap["name"] for heap in heaps})}
+    return {row["oid"]: row["width"] for row in connection.rows(sql.load("heap_widths"), about)}
 
 
 def has_own_count(index: Row) -> bool:

@@ -66,7 +66,7 @@ class Survey:
     def take(self) -> None:
         """Look at everything that is large enough and can be looked at."""
         found = self._large_enough()
-        columns = read_columns(self.connection, [r["oid"] for r in found if r["method"] == "btree"])
+        columns = read_columns(self.connection, self.catalog, [r for r in found if r["method"] == "btree"])
         trees = {row["oid"]: row for row in found if row["oid"] in columns}
         meter = Meter(self.connection, self.catalog.block_size)
         if meter.why_not is not None:
@@ -150,7 +150,7 @@ class Survey:
         """
         found, full = [], 0
         heaps = {oid: heap for oid, heap in self.catalog.heaps.items() if self._can_be_measured(heap)}
-        large = [oid for oid in heaps if self.is_full and self._size(oid) >= self.smallest]
+        large = [heap for oid, heap in heaps.items() if self.is_full and self._size(oid) >= self.smallest]
         self.widths = read_widths(self.connection, large)
         for oid, heap in heaps.items():
             may_hide = counters_are_lost(heap) or hides_bloat(heap["dead_rows"], heap["live_rows"])

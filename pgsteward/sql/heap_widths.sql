@@ -1,5 +1,6 @@
 -- Average bytes of a row's values in tables, by the planner's statistics; NULL where some column has none.
--- Parameters: oids (int8[]) of the tables.
+-- Parameters: oids (int8[]) of the tables; names (name[]) of them, without which pg_stats asks for the rights
+-- on every column of the database.
 -- Statistics are shown for columns that our role may SELECT. PostgreSQL 15+.
 SELECT a.attrelid::int8                                                     AS oid,
        CASE WHEN count(s.avg_width) = count(*)
@@ -11,6 +12,7 @@ SELECT a.attrelid::int8                                                     AS o
               ON s.schemaname = n.nspname
              AND s.tablename = t.relname
              AND s.attname = a.attname
+             AND s.tablename = ANY (%(names)s::name[])
              AND NOT s.inherited
  WHERE a.attrelid = ANY (%(oids)s::int8[]::oid[])
    AND a.attnum > 0

@@ -1,6 +1,7 @@
 -- What the planner knows about the columns of indexes, in their order: the ground of an estimate.
 -- A column without statistics has NULLs; an expression's are kept under the index itself.
--- Parameters: oids (int8[]) of the indexes.
+-- Parameters: oids (int8[]) of the indexes; names (name[]) of them and their tables, without which pg_stats
+-- asks for the rights on every column of the database.
 -- Statistics are shown for columns that our role may SELECT. PostgreSQL 15+.
   WITH wanted AS MATERIALIZED (
        SELECT a.attrelid                                                    AS oid,
@@ -36,5 +37,6 @@ SELECT w.oid::int8                                                          AS o
               ON s.schemaname = w.schemaname
              AND s.tablename = w.tablename
              AND s.attname = w.attname
+             AND s.tablename = ANY (%(names)s::name[])
              AND NOT s.inherited
  GROUP BY w.oid;
