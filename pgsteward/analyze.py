@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pgsteward import sql, state
@@ -21,10 +21,11 @@ from pgsteward.analyze_plan import (
     count_leaves,
     find_stale,
     read_counters,
+    with_own_analyze,
 )
 from pgsteward.errors import LockTimeout, StewardError
 from pgsteward.ledger import Ledger, Outcome
-from pgsteward.postgres import Connection, Row, compose, connect, identifier
+from pgsteward.postgres import Connection, Row, compose, connect, identifier, quote_name
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
@@ -52,6 +53,17 @@ _LOCK_TIMEOUT_S = 5.0
 _LOCK_NOT_AVAILABLE = "55P03"
 _NOT_COMPUTED = "42P17"
 """A statistics object that can't be computed: one of its columns has the statistics target 0."""
+_BLOCKING = frozenset(
+    {
+        "ShareUpdateExclusiveLock",
+        "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    }
+)
+"""Locks on a table that keep ANALYZE out of it; rows of its partitions it samples behind all but the last."""
+_NAMED = 3
 _POLLS = 10
 _POLL_S = 0.2
 
@@ -66,10 +78,35 @@ class _Tables:
     missing: Mapping[int, Sequence[str]]
     can_do_only: bool
 
+    def may_analyze(self, oid: int) -> bool:
+        """Tell whether our role has the right to."""
+        return self.relations[oid].may_vacuum
+
     def out_of_reach(self, oid: int) -> list[Relation]:
         """Return those leaves of a parent that we have no right to ANALYZE."""
         leaves = [self.relations[leaf] for leaf in self.states[oid].leaves if leaf in self.relations]
         return [leaf for leaf in leaves if not leaf.may_vacuum]
+
+    def with_own_analyze(self, stale: Sequence[Stale]) -> list[Stale]:
+        """Return what needs an ANALYZE of its own; before PostgreSQL 18 a parent's does all below it too."""
+        if self.can_do_only:
+            return list(stale)
+        return with_own_analyze(stale, self.states, self.may_analyze)
+
+    def below(self, parents: Collection[int]) -> list[int]:
+        """Return what an ANALYZE of parents tries to do along with them."""
+        if self.can_do_only:
+            return []
+        return [oid for oid, table in self.states.items() if not set(table.parents).isdisjoint(parents)]
+
+    def analyzed_meanwhile(self, connection: Connection, oids: Sequence[int]) -> set[int]:
+        """Return those of some tables whose last ANALYZE is another than it was."""
+        rows = connection.rows(
+            "SELECT o.oid, pg_stat_get_last_analyze_time(o.oid::oid) AS last_analyze"
+            "  FROM unnest(%(oids)s::int8[]) AS o (oid)",
+            {"oids": list(oids)},
+        )
+        return {row["oid"] for row in rows if row["last_analyze"] != self.states[row["oid"]].last_analyze}
 
 
 def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress = silent) -> StepResult:
@@ -103,10 +140,11 @@ def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress =
             )
             if not _is_excluded(settings.exclude, tables.relations[each.oid], ledger)
         ]
-        covered = _covered(tables, {each.oid for each in stale})
-        todo = deque(each for each in stale if each.oid not in covered)
+        left = {each.oid: each for each in stale}
+        todo = deque(tables.with_own_analyze(stale))
         deadline = ledger.started + 60 * settings.max_minutes
         analyzed: list[int] = []
+        along = 0
 
         def open_session() -> Connection:
             timeout_s = settings.statement_timeout_s
@@ -116,24 +154,35 @@ def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress =
             return _analyze(connection, tables, each, dry_run=dry_run)
 
         with Workers(open_session, settings.jobs, work) as workers:
-            count = len(todo)
             while todo or workers.busy:
                 while todo and workers.has_room and time.monotonic() < deadline:
                     workers.begin(todo.popleft())
                 if not workers.busy:
                     break
-                progress("analyzing", count - len(todo) - workers.busy, count)
+                progress("analyzing", len(stale) - len(left), len(stale))
                 each, outcome = workers.next()
+                del left[each.oid]
                 name = tables.relations[each.oid].qualified
                 ledger.take(name, outcome)
                 if outcome.kind == "changed":
                     analyzed.append(each.oid)
                     log.info("%s %s: %s", name, outcome.text, each.reason)
-        for each in todo:
+                if not tables.may_analyze(each.oid):
+                    continue  # nothing was left to its ANALYZE
+                waiting = [oid for oid in tables.below([each.oid]) if oid in left]
+                if dry_run:
+                    done = {oid for oid in waiting if tables.may_analyze(oid)}
+                else:
+                    done = tables.analyzed_meanwhile(session, waiting)
+                along += len(done)
+                rest = [left[oid] for oid in waiting if oid not in done]
+                left = {oid: one for oid, one in left.items() if oid not in done}
+                todo.extendleft(reversed(tables.with_own_analyze(rest)))
+        for each in left.values():
             ledger.skip(tables.relations[each.oid].qualified, f"stale ({each.reason}), no time was left")
-        if todo:
+        if left:
             ledger.find(
-                f"{len(todo)} stale tables",
+                f"{len(left)} stale tables",
                 f"not analyzed within {settings.max_minutes:g} minutes; raise"
                 " analyze.max_minutes or analyze.jobs, or wait for the next run",
             )
@@ -144,9 +193,9 @@ def analyze_stale(target: Target, *, dry_run: bool = False, progress: Progress =
     return ledger.result(
         f"{len(stale)} of {len(tables.states)} tables stale;"
         f" {len(ledger.changed)} {'would be analyzed' if dry_run else 'analyzed'}"
-        + (f" ({len(covered)} partitions along with their parents)" if covered else "")
+        + (f" ({along} partitions along with their parents)" if along else "")
         + (f", {len(ledger.failed)} failed" if ledger.failed else "")
-        + (f", {len(todo)} left for want of time" if todo else ""),
+        + (f", {len(left)} left for want of time" if left else ""),
         {"stale": len(stale), "tables": len(tables.states)},
     )
 
@@ -193,13 +242,6 @@ def _is_excluded(patterns: Collection[str], relation: Relation, ledger: Ledger) 
     return True
 
 
-def _covered(tables: _Tables, stale: Collection[int]) -> set[int]:
-    """Return what an ANALYZE of a stale parent does along with it: before PostgreSQL 18 all that is below."""
-    if tables.can_do_only:
-        return set()
-    return {oid for oid in stale if not set(tables.states[oid].parents).isdisjoint(stale)}
-
-
 def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: bool) -> Outcome:
     started = time.monotonic()
     relation = tables.relations[each.oid]
@@ -227,39 +269,62 @@ def _analyze(connection: Connection, tables: _Tables, each: Stale, *, dry_run: b
             return Outcome("skipped", GONE)
         return Outcome("failed", f"{why}: {exc}")
     warnings = [notice for notice in notices if notice.severity == "WARNING"]
-    if warnings and is_gone(connection, relation.oid):
-        return Outcome("skipped", GONE)
-    if any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings):
-        return _locked(connection, relation, why)
+    is_locked = any(notice.sqlstate == _LOCK_NOT_AVAILABLE for notice in warnings)
     odd = "; ".join(notice.message for notice in warnings if notice.sqlstate == _NOT_COMPUTED)
-    said = "; ".join(notice.message for notice in warnings if notice.sqlstate != _NOT_COMPUTED)
+    said = "; ".join(
+        notice.message for notice in warnings if notice.sqlstate not in (_NOT_COMPUTED, _LOCK_NOT_AVAILABLE)
+    )
     if said:
         fixes = (maintain_fix(connection, each) for each in tables.out_of_reach(relation.oid) or [relation])
-        return Outcome("failed", f"{why}: {said}; run: {'; '.join(dict.fromkeys(fixes))}")
-    if not _has_moved(connection, relation.oid, before):
+        said += f"; run: {'; '.join(dict.fromkeys(fixes))}"
+    if not _has_moved(connection, relation.oid, before, polls=1 if warnings else _POLLS):
+        if is_gone(connection, relation.oid):
+            return Outcome("skipped", GONE)
+        if said:
+            return Outcome("failed", f"{why}: {said}")
+        if is_locked:
+            return _locked(connection, relation, why)
         return Outcome("unknown", "ANALYZE ended well, but the server has no record of it")
+    findings = [said] if said else []  # of partitions: whatever was stale among them gets another ANALYZE
+    if odd:
+        findings.append(f"{odd}; raise the statistics target of its columns, or drop it")
     return Outcome(
         "changed",
         "analyzed",
         {"reason": each.reason, "seconds": round(time.monotonic() - started, 3)},
-        finding=f"{odd}; raise the statistics target of its columns, or drop it" if odd else "",
+        finding="; ".join(findings),
     )
 
 
 def _locked(connection: Connection, relation: Relation, why: str) -> Outcome:
-    holders = lock_holders(connection, relation.oid)
+    """Say who keeps an ANALYZE waiting: by a lock on the table, or on what it takes samples of besides."""
+    found = lock_holders(connection, relation.oid, below=True)
+    holders = [each for each in found if each["oid"] == relation.oid and _BLOCKING & set(each["modes"])]
+    where = ""
+    if not holders:
+        holders = [each for each in found if "AccessExclusiveLock" in each["modes"]]
+        where = _name_parts(holders)
+    holders = holders or found
     if holders and all(holder["backend_type"] == "autovacuum worker" for holder in holders):
         return Outcome("skipped", f"{why}, autovacuum is at work on it")
-    return Outcome("failed", f"{why}, locked by {name_holders(holders)}")
+    return Outcome("failed", f"{why}, {where}locked by {name_holders(holders)}")
+
+
+def _name_parts(holders: Iterable[Row]) -> str:
+    names = list(dict.fromkeys(quote_name(each["schema"], each["name"]) for each in holders))
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"with {', '.join(names[:_NAMED])}{more} below it "
 
 
 def _last_analyze(connection: Connection, oid: int) -> object:
     return connection.value("SELECT pg_stat_get_last_analyze_time(%(oid)s::int8::oid)", {"oid": oid})
 
 
-def _has_moved(connection: Connection, oid: int, before: object) -> bool:
+def _has_moved(connection: Connection, oid: int, before: object, polls: int) -> bool:
     """Tell whether the last ANALYZE has moved, waiting a little while for the counters."""
-    for attempt in range(_POLLS):
+    for attempt in range(polls):
         if attempt:
             time.sleep(_POLL_S)
         if _last_analyze(connection, oid) != before:
@@ -269,9 +334,7 @@ def _has_moved(connection: Connection, oid: int, before: object) -> bool:
 
 def _remember(target: Target, connection: Connection, tables: _Tables, analyzed: Collection[int]) -> None:
     """Keep how parents were at their last ANALYZE, and of what ANALYZE makes no statistics."""
-    fresh = set(analyzed)
-    if not tables.can_do_only:
-        fresh |= {oid for oid, table in tables.states.items() if not fresh.isdisjoint(table.parents)}
+    fresh = {*analyzed, *tables.analyzed_meanwhile(connection, tables.below(analyzed))}
     parents = {
         tables.relations[oid].qualified: {
             "oid": oid,

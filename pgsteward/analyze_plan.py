@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,17 @@ def find_stale(
             reason = "partitioned parent with a partition that was analyzed after it"
             found[oid] = Stale(oid, reason, 1.0, state.rows)
     return sorted(found.values(), key=lambda each: (-each.weight, -each.rows, each.oid))
+
+
+def with_own_analyze(
+    stale: Sequence[Stale], states: Mapping[int, TableState], may_analyze: Callable[[int], bool]
+) -> list[Stale]:
+    """Return what is left when an ANALYZE of a stale parent does all that is below it along.
+
+    One that we have no right to ANALYZE does nothing along.
+    """
+    parents = {each.oid for each in stale if may_analyze(each.oid)}
+    return [each for each in stale if parents.isdisjoint(states[each.oid].parents)]
 
 
 def changed_in_leaves(parent: TableState, states: Mapping[int, TableState], counters: Counters) -> float:

@@ -141,9 +141,19 @@ def owner_fix(connection: Connection, owner: str) -> str:
     return f"GRANT {quote_name(owner)} TO {quote_name(current_role(connection))}"
 
 
-def lock_holders(connection: Connection, oid: int, own_pids: Sequence[int] = ()) -> list[Row]:
-    """Return who holds a lock on a table, oldest first; a prepared transaction has a gid and no pid."""
-    return connection.rows(sql.load("lock_holders"), {"oid": oid, "own_pids": list(own_pids)})
+def lock_holders(
+    connection: Connection, oid: int, own_pids: Sequence[int] = (), *, below: bool = False
+) -> list[Row]:
+    """Return who holds a lock on a table, oldest first; a prepared transaction has a gid and no pid.
+
+    Args:
+        connection: Whose own locks are left out.
+        oid: The table.
+        own_pids: Sessions that are left out as well.
+        below: Also who holds one on anything that inherits from it.
+    """
+    about = {"oid": oid, "below": below, "own_pids": list(own_pids)}
+    return connection.rows(sql.load("lock_holders"), about)
 
 
 def name_holder(holder: Row) -> str:

@@ -234,6 +234,65 @@ def test_a_leaf_of_somebody_else_is_named_with_the_grant(tree: Database, tmp_pat
         assert "public.p1" not in reasons
 
 
+def test_partitions_are_done_where_their_parent_is_somebody_else_s(tree: Database, tmp_path: Path) -> None:
+    with temporary_role(tree) as login:
+        owner = str(conninfo_to_dict(login.conninfo)["user"])
+        for table in ("p1", "p2"):
+            tree.execute(compose("ALTER TABLE {} OWNER TO {}", identifier(table), identifier(owner)))
+        change(tree, 'INSERT INTO "P" SELECT i % 20 FROM generate_series(1, 2000) AS i')
+        target = make_target(tree, tmp_path, login=login)
+        for found in (analyze_stale(target, dry_run=True), analyze_stale(target)):
+            assert {item.object for item in found.changed} == {"public.p1", "public.p2"}
+            assert [note.object for note in found.failed] == ['public."P"']
+            assert "GRANT" in found.failed[0].reason
+            assert "along" not in found.summary
+
+
+def test_a_locked_partition_is_named_and_the_others_are_done(
+    tree: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgsteward.analyze._LOCK_TIMEOUT_S", 0.2)
+    change(tree, 'INSERT INTO "P" SELECT i % 20 FROM generate_series(1, 2000) AS i')
+    target = make_target(tree, tmp_path)
+    with (
+        tree.connect(purpose="reader", autocommit=False) as reader,
+        tree.connect(purpose="migration", autocommit=False) as holder,
+    ):
+        reader.execute('SELECT FROM ONLY "P"')
+        holder.execute("LOCK TABLE p2")
+        found = analyze_stale(target)
+    assert [item.object for item in found.changed] == ["public.p1"]
+    reasons = {note.object: note.reason for note in found.failed}
+    assert set(reasons) == {'public."P"', "public.p2"}
+    assert "public.p2 below it locked by" in reasons['public."P"']
+    for reason in reasons.values():
+        assert "pgsteward migration" in reason
+        assert "pgsteward reader" not in reason, "it keeps nobody from an ANALYZE"
+    assert {item.object for item in analyze_stale(target).changed} >= {'public."P"'}
+    assert analyze_stale(target).changed == ()
+
+
+def test_a_partition_that_is_passed_over_does_not_make_its_parent_stale(
+    tree: Database, tmp_path: Path
+) -> None:
+    change(tree, 'INSERT INTO "P" SELECT i % 20 FROM generate_series(1, 2000) AS i')
+    target = make_target(tree, tmp_path)
+    with tree.connect(purpose="index build", autocommit=False) as holder:
+        holder.execute("LOCK TABLE p2 IN SHARE MODE")
+        found = analyze_stale(target)
+    assert 'public."P"' in {item.object for item in found.changed}
+    assert [note.object for note in found.failed] == ["public.p2"]
+    assert "pgsteward index build" in found.failed[0].reason
+    assert [item.object for item in analyze_stale(target).changed][-1:] == ["public.p2"]
+
+
+def test_partitions_of_a_parent_that_came_too_late_are_named(tree: Database, tmp_path: Path) -> None:
+    change(tree, 'INSERT INTO "P" SELECT i % 20 FROM generate_series(1, 2000) AS i')
+    found = analyze_stale(make_target(tree, tmp_path, analyze={"max_minutes": 1e-6}))
+    assert {note.object for note in found.skipped} == {'public."P"', "public.p1", "public.p2"}
+    assert "3 left for want of time" in found.summary
+
+
 def test_a_locked_table_is_named_and_the_others_are_done(database: Database, tmp_path: Path) -> None:
     fill(database)
     database.execute("CREATE TABLE free (a int)")
