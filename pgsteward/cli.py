@@ -453,6 +453,7 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command("accept-store", rich_help_panel=SETUP)(cli_setup.accept_store)
 
 
 def _refuse_vague_tables(target: Target, tables: list[str] | None, database: str | None) -> None:

@@ -92,6 +92,25 @@ def doctor(
     run_operation(ctx, "doctor", target, operation, as_json=json)
 
 
+def accept_store(
+    ctx: typer.Context,
+    target: TargetName = None,
+    store: Annotated[
+        str | None,
+        typer.Argument(metavar="STORE", help="One of its stores; may be left out where there is only one."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take a store as it is: an empty one in the place of one that is gone, or another disk."""
+
+    def operation(chosen: Target, progress: Progress) -> StepResult:
+        from pgsteward.backup.identity import accept
+
+        return accept(chosen, store)
+
+    run_operation(ctx, "accept-store", target, operation, as_json=json, remember=True)
+
+
 def validate(ctx: typer.Context, json: Json = False) -> None:
     """Check prefect.yaml without a server: entrypoints, parameters, targets, schedules, unknown keys."""
     _run_module(ctx, "validate", as_json=json)

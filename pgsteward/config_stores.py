@@ -187,7 +187,7 @@ class StoreConfig(Model):
 
     @property
     def place(self) -> tuple[str, str | None]:
-        """Where it is, to be compared with others."""
+        """Where it is, to be compared with others; links are followed."""
         if self.scheme == "file":
-            return os.path.normpath(self.path), None
+            return os.path.realpath(self.path), None
         return f"s3://{self.bucket}/{self.path}", self.endpoint_url

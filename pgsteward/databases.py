@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from pgsteward import capacity
+from pgsteward.backup import identity
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.manifest import MANIFEST, backup_prefix, database_name
 from pgsteward.config import Config, TargetConfig
@@ -150,7 +151,11 @@ def stored(target: Target) -> tuple[frozenset[str], tuple[Note, ...]]:
     silent: list[Note] = []
     for store in _stores(target):
         try:
-            folders = [name for name in store.folders(f"{target.name}/") if name != selftest.FOLDER]
+            folders = [
+                name
+                for name in store.folders(f"{target.name}/")
+                if name not in {selftest.FOLDER, identity.FOLDER}
+            ]
             names.update(map(database_name, folders))
         except (StoreUnavailable, StoreFailed) as exc:
             silent.append(Note(f"store {store.name}", f"could not be asked: {exc}"))

@@ -6,6 +6,7 @@ Nothing is changed, but for the objects of each store's self-test, which are rem
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import shutil
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pgsteward import results
-from pgsteward.errors import ConfigError, StewardError
+from pgsteward.errors import ConfigError, StewardError, StoreUnavailable
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Note, StepResult
 from pgsteward.storage import Store, selftest
@@ -109,8 +110,12 @@ def _configuration(target: Target) -> Iterator[Check]:
 
 
 def _stores(target: Target) -> Iterator[Check]:
+    fine = []
     for name in target.settings.stores:
-        yield from _test_store(target, name)
+        checks = list(_test_store(target, name))
+        yield from checks
+        if all(check.status != "fail" for check in checks):
+            fine.append(name)
     from pgsteward.backup.home import has_spool, home_store
 
     home = home_store(target)
@@ -120,18 +125,41 @@ def _stores(target: Target) -> Iterator[Check]:
             "ok",
             f"no file:// store: dumps are written to {home.location} and removed once they are uploaded",
         )
+    yield from _same_places(target, fine)
     yield from _free_space(target, home)
+
+
+def _same_places(target: Target, stores: Sequence[str]) -> Iterator[Check]:
+    """Name the stores that are one place: what one's retention keeps there, the other's may remove."""
+    from pgsteward.backup.identity import is_same_place
+
+    for one, other in itertools.combinations(stores, 2):
+        try:
+            same = is_same_place(target, target.store(one), target.store(other))
+        except StewardError:  # whatever it is, that store has a finding of its own
+            continue
+        if same:
+            yield Check(
+                f"store {other}",
+                "fail",
+                f"is the same place as store {one}: a backup in both is there only once",
+                f"take one of them out of targets.{target.name}.stores",
+            )
 
 
 def _test_store(target: Target, name: str) -> Iterator[Check]:
     """Try out what a store does; the verdicts are also those of the next backup."""
+    from pgsteward.backup.identity import identify
+
     what = f"store {name}"
     try:
         store = target.store(name)
         test = selftest.examine(store, target.config.stores[name], f"{target.name}/")
+        if not test.bad:
+            identify(target, store)
     except StewardError as exc:
         fix = "make it reachable: address, name resolution, firewall, proxy"
-        yield Check(what, "fail", str(exc), "" if isinstance(exc, ConfigError) else fix)
+        yield Check(what, "fail", str(exc), fix if isinstance(exc, StoreUnavailable) else "")
         return
     counts = {word: sum(c.status == word for c in test.capabilities) for word in ("ok", "warn", "fail")}
     if test.bad:

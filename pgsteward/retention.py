@@ -15,6 +15,7 @@ from typing import Any
 
 from pgsteward import results, sql
 from pgsteward.backup.home import mark, spool_store
+from pgsteward.backup.identity import identify
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
 from pgsteward.config import RetentionConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
@@ -98,6 +99,7 @@ def _look(target: Target, ledger: Ledger) -> tuple[list[Catalog], list[Catalog]]
 
     def each(store: Store, found: list[Catalog]) -> None:
         try:
+            _refuse_double(names, store.name, identify(target, store))
             catalog = survey(store, target.name, target.database)
         except (StoreUnavailable, StoreFailed) as exc:
             ledger.doubt(f"store {store.name}", str(exc))
@@ -105,6 +107,7 @@ def _look(target: Target, ledger: Ledger) -> tuple[list[Catalog], list[Catalog]]
         ledger.unknown += catalog.unknown
         found.append(catalog)
 
+    names: dict[str, str] = {}
     catalogs: list[Catalog] = []
     for store in target.stores():
         each(store, catalogs)
@@ -112,6 +115,25 @@ def _look(target: Target, ledger: Ledger) -> tuple[list[Catalog], list[Catalog]]
     if (spool := spool_store(target)) is not None:
         each(spool, spooled)
     return catalogs, spooled
+
+
+def _refuse_double(names: dict[str, str], store: str, name: str | None) -> None:
+    """Refuse to prune where two stores may be one place: what one's policy keeps, the other's may not.
+
+    Args:
+        names: Of the stores before it; this one's is added.
+        store: The store.
+        name: What it bears.
+
+    Raises:
+        PreconditionError: Another one bears it, too.
+    """
+    if name is not None and names.setdefault(name, store) != store:
+        raise PreconditionError(
+            f"stores {names[name]} and {store} bear the same name: they are one place, or one is a copy of"
+            " the other. Nothing is pruned; `pgsteward doctor` says which it is, and the next upload gives a"
+            " copy a name of its own"
+        )
 
 
 def make_plans(

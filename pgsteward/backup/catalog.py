@@ -12,6 +12,7 @@ from typing import Any
 from pgsteward import results
 from pgsteward.backup import freeze
 from pgsteward.backup.home import spool_store
+from pgsteward.backup.identity import identify
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.newest import ahead, newest, order
@@ -57,6 +58,7 @@ def backups(target: Target, *, now: datetime | None = None) -> StepResult:
     catalogs: list[Catalog] = []
     for store in stores:
         try:
+            identify(target, store)
             catalogs.append(survey(store, target.name, target.database))
         except (StoreUnavailable, StoreFailed) as exc:
             unknown.append(Note(f"store {store.name}", f"could not be asked: {exc}"))
@@ -216,6 +218,7 @@ def verify(
     read = 0
     for place in stores:
         try:
+            identify(target, place)
             manifest = read_manifest(place, target.name, target.database, wanted)
             problems = problems_of(place, target.name, manifest, progress)
             if problems:

@@ -20,6 +20,7 @@ from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
 from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
 from pgsteward.backup.home import home_store, mark, past_stores, unfinished
+from pgsteward.backup.identity import identify, remember
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
 from pgsteward.backup.manifest import (
     MANIFEST,
@@ -77,7 +78,9 @@ def back_up(
         operation_lock(target.login("backup"), "backup") as session,
     ):
         recipients = _recipients(target)
-        if not dry_run:
+        if dry_run:
+            identify(target, home_store(target))
+        else:
             trusted(target, home_store(target), progress)
         plan = make_plan(target, session.pinned(), session, clients.result)
         refuse_small_spool(plan, recipients)
@@ -99,6 +102,7 @@ def back_up(
                 if isinstance(exc, LockRefused) and len(retried) == ATTEMPTS - 1:
                     plan = replace(plan, jobs=1)  # it locks each table once, at the start
             else:
+                remember(target, plan.home)
                 return replace(done, details={**done.details, "retried": retried}).took(
                     time.monotonic() - began
                 )

@@ -10,6 +10,7 @@ from pgsteward import results
 from pgsteward.backup.catalog import newest_id
 from pgsteward.backup.copying import copy_backup
 from pgsteward.backup.home import home_store, spool_store
+from pgsteward.backup.identity import identify, refuse_twin, remember
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
 from pgsteward.backup.published import lacking
@@ -149,8 +150,10 @@ def _copy_everywhere(
     skipped: list[Note] = []
     failed: list[Note] = []
     transient: list[TransientError] = []
+    look = identify if dry_run else refuse_twin
     for store in others:
         try:
+            look(target, store)
             if _is_complete(store, target, manifest):
                 skipped.append(Note(store.name, f"holds {manifest.backup_id} already"))
             elif dry_run:
@@ -159,6 +162,8 @@ def _copy_everywhere(
             else:
                 into = trusted(target, store, progress)
                 changed.append(copy_backup(target, source, into, manifest, lock, progress))
+            if not dry_run:
+                remember(target, store)
         except StoreUnavailable as exc:
             transient.append(exc)
             failed.append(Note(store.name, str(exc)))

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from pgsteward.backup.catalog import but_others
 from pgsteward.backup.encryption import Identities, WrongIdentity, read_identities
 from pgsteward.backup.home import spool_store
+from pgsteward.backup.identity import identify
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import DUMP, SUFFIX, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.newest import ahead, order
@@ -98,6 +99,7 @@ def find_backup(
     seen: list[Manifest] = []
     for store in stores:
         try:
+            notes += _strange(target, store)
             found, damaged, listed = _look(store, target, what, as_of)
         except (StoreUnavailable, StoreFailed) as exc:
             silent_stores.append(exc)
@@ -124,6 +126,15 @@ def find_backup(
     else:
         none = f"there is no complete backup {what} of {target.database!r} in {where}"
     raise PreconditionError(f"{none}{damage}{but_others(seen, datetime.now(UTC))}")
+
+
+def _strange(target: Target, store: Store) -> list[Note]:
+    """Say so where a store is not the one that backups went to; what it holds is restored all the same."""
+    try:
+        identify(target, store)
+    except StoreFailed as exc:
+        return [Note(f"store {store.name}", str(exc))]
+    return []
 
 
 def _look(

@@ -147,6 +147,7 @@ class FolderStore(Plain):
     def self_test(self, prefix: str, progress: Progress = silent) -> SelfTest:
         """Put a file, read, list and delete it."""
         key, data = f"{prefix}probe", secrets.token_bytes(1000)
+        above = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         try:
             try:
                 self.put_bytes(key, data)
@@ -155,6 +156,9 @@ class FolderStore(Plain):
             finally:
                 self.delete(key)
             left = [stored.key for stored in self.objects(key)]
+            with contextlib.suppress(OSError):  # somebody has put something there meanwhile
+                for folder in above:  # a backup makes them; a test leaves nothing
+                    folder.rmdir()
         except (StewardError, FileNotFoundError) as exc:
             fix = f"make the folder {self.root} writable for the user that pgsteward runs as"
             return SelfTest((Capability("files", "broken", "fail", str(exc), fix),))

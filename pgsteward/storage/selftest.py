@@ -150,12 +150,16 @@ def examine(store: Store, config: StoreConfig, folder: str, progress: Progress =
     now = datetime.now(UTC)
     with contextlib.suppress(StoreUnavailable, StoreFailed):  # the test itself says what is wrong
         remove_dead(store, folder, now)
-    name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    test = store.self_test(f"{folder}{FOLDER}/{name}/", progress)
+    test = store.self_test(new_prefix(folder, now), progress)
     test = SelfTest(test.capabilities, test.traits, now.isoformat(timespec="seconds"))
     if config.scheme == "s3":
         remember(config, test)
     return test
+
+
+def new_prefix(folder: str, now: datetime) -> str:
+    """Return a prefix below a folder of keys for a test's own objects; what stays there is the janitor's."""
+    return f"{folder}{FOLDER}/{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}/"
 
 
 def remove_dead(store: Store, folder: str, now: datetime, *, dry_run: bool = False) -> list[str]:

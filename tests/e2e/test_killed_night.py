@@ -253,9 +253,9 @@ def assert_every_listed_backup_is_whole(target: Target) -> list[str]:
 def assert_nothing_is_left_behind(night: Night) -> None:
     target = night.target
     for store in target.stores():
-        keys = {stored.key for stored in store.objects("")}
-        assert not [key for key in keys if key.endswith(MARK)]
         catalog = catalog_prefix("app", target.database)
+        keys = {stored.key for stored in store.objects(catalog)}
+        assert not [key for key in keys if key.endswith(MARK)]
         folders = {key.removeprefix(catalog).partition("/")[0] for key in keys}
         assert {folder for folder in folders if f"{catalog}{folder}/{MANIFEST}" not in keys} == set()
         assert store.abort_uploads("") == []

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pgsteward.backup import identity
 from pgsteward.backup.catalog import backups
 from pgsteward.backup.manifest import MANIFEST, Manifest, backup_prefix
 from pgsteward.backup.receipts import Compared, Receipt, write_receipt
@@ -37,7 +38,7 @@ def age(target: Target, store: Store, days: int, target_name: str = "app") -> st
 
 
 def keys(store: Store) -> list[str]:
-    return [stored.key for stored in store.objects("")]
+    return [stored.key for stored in store.objects("") if identity.FOLDER not in stored.key]
 
 
 def receipt(target: Target, store: Store, backup_id: str, verdict: str = "green") -> str:

@@ -187,7 +187,7 @@ def test_a_backup_that_only_another_store_holds_is_copied_from_there(
     database.execute(ROWS)
     target = make_target(database, tmp_path, bucket=bucket, stores=("disk", "s3"))
     backup_id = back_up_everywhere(target).details["backup_id"]
-    shutil.rmtree(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "app" / target.database)
     assert upload(target, backup_id=backup_id).status == "ok"
     assert verify(target, backup_id).details["stores"] == ["disk", "s3"]
 

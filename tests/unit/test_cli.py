@@ -48,6 +48,7 @@ COMMANDS = [
     "matviews",
     "init",
     "doctor",
+    "accept-store",
     "demo",
     "validate",
     "deploy",
