@@ -98,17 +98,17 @@ class _Listed:
     stores: list[str] = field(default_factory=list)
     damaged_in: list[str] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
+    receipts: list[tuple[str, Receipt]] = field(default_factory=list)
     proven: bool = False
 
     @property
     def disproofs(self) -> list[str]:
-        """What the newest receipt of each store says that was not equal."""
-        last = {receipt.store: receipt for receipt in self.receipts}
+        """What the newest receipt in each store says that was not equal."""
+        last = dict(self.receipts)
         return [
-            f"a {r.what} from {r.store} {'was not equal' if r.compared else 'found damage'}"
+            f"a {r.what} from {store} {'was not equal' if r.compared else 'found damage'}"
             f" ({'; '.join(r.differences) or 'it is not said where'})"
-            for r in last.values()
+            for store, r in last.items()
             if r.verdict == "red"
         ]
 
@@ -151,7 +151,7 @@ def _take(found: dict[str, _Listed], plan: Plan, *, waits: bool) -> None:
         if backup.proven and backup.backup_id not in catalog.broken:
             found[backup.backup_id].proven = True
     for receipt in catalog.receipts:
-        found[receipt.backup_id].receipts.append(receipt)
+        found[receipt.backup_id].receipts.append((store, receipt))  # which may have had another name then
     for decision in plan.decisions:
         if decision.backup_id in catalog.broken:
             continue
@@ -160,18 +160,18 @@ def _take(found: dict[str, _Listed], plan: Plan, *, waits: bool) -> None:
         found[decision.backup_id].kept.append(kept)
 
 
-def _last_restore(receipts: Sequence[Receipt], now: datetime) -> dict[str, Any] | None:
+def _last_restore(receipts: Sequence[tuple[str, Receipt]], now: datetime) -> dict[str, Any] | None:
     """Return what the newest receipt of a restore from any store says; None where there is none."""
-    receipts = [receipt for receipt in receipts if receipt.what != "verify"]
-    if not receipts:
+    restores = [each for each in receipts if each[1].what != "verify"]
+    if not restores:
         return None
-    last = max(receipts, key=lambda receipt: receipt.written_at)
+    store, last = max(restores, key=lambda each: each[1].written_at)
     return {
         "what": last.what,
         "at": last.written_at.isoformat(),
         "age_seconds": round((now - last.written_at).total_seconds()),
         "verdict": last.verdict,
-        "store": last.store,
+        "store": store,
         "into": last.into,
         "level": last.proof.level,
         "rows": last.proof.rows,

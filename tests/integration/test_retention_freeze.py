@@ -321,3 +321,17 @@ def test_the_command_line_asks_and_its_exit_status_says_how_it_went(target: Targ
     of_cluster(target, disk, old[0], "7301234567890123456")
     status, refused = call("prune")
     assert (status, refused["error"]) == (1, "PreconditionError")
+
+
+def test_what_is_red_is_told_by_the_store_that_is_read_and_not_by_its_earlier_name(target: Target) -> None:
+    disk, s3 = target.stores()
+    backup_id = newest(target)
+    receipt(target, disk, backup_id, "red")
+    receipt(target, s3, backup_id)
+    swapped = {"disk": target.config.stores["s3"], "s3": target.config.stores["disk"]}
+    under_other_names = replace(target, config=target.config.model_copy(update={"stores": swapped}))
+    entry = backups(under_other_names).details["backups"][0]
+    assert entry["state"] == "differs"
+    assert "from s3 was not equal" in backups(under_other_names).findings[0].reason
+    receipt(target, under_other_names.store("s3"), backup_id)  # repaired, and found equal
+    assert backups(under_other_names).details["backups"][0]["state"] == "proven"
