@@ -34,7 +34,7 @@ from pgsteward.restore.scratch import Dropped
 from pgsteward.restore.scratch import drop_leftovers as drop_leftover_databases
 from pgsteward.restore.throwaway import remove_dead_servers
 from pgsteward.results import Item, Note, StepResult
-from pgsteward.spool import clear_root, remove_dead
+from pgsteward.spool import clear_roots, remove_dead
 from pgsteward.sql import load
 from pgsteward.storage import Store, StoredObject, selftest
 from pgsteward.targets import Target
@@ -74,7 +74,8 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
                 tally.examined += 1
             except (StoreUnavailable, StoreFailed) as exc:
                 tally.unknown.append(Note(f"store {store.name}", f"could not be looked at: {exc}"))
-    for folder in remove_dead(clear_root(target.settings.backup), dry_run=dry_run):
+    roots = clear_roots(target.settings.backup)
+    for folder in [folder for root in roots for folder in remove_dead(root, dry_run=dry_run)]:
         facts = {"what": "clear files of a dead backup"}
         tally.changed.append(Item(str(folder), "would remove" if dry_run else "removed", facts))
     removed, left = remove_dead_servers(dry_run=dry_run)

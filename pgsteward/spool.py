@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -70,6 +71,32 @@ def clear_root(settings: BackupConfig) -> Path:
     if settings.spool is not None:
         return Path(settings.spool) / f"pgsteward-{os.geteuid()}"
     return state_folder() / "clear"
+
+
+def remember_root(root: Path) -> None:
+    """Write down where clear files are going to lie: the configuration may name another place later.
+
+    Raises:
+        PreconditionError: It can't be written down.
+    """
+    try:
+        file = _roots() / f"{hashlib.sha256(bytes(root)).hexdigest()[:16]}.path"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(bytes(root))
+        partial.replace(file)
+    except OSError as exc:
+        raise PreconditionError(f"{exc.filename} can't be written: {exc.strerror}") from exc
+
+
+def clear_roots(settings: BackupConfig) -> list[Path]:
+    """Return all folders below which clear dumps may lie, those of earlier configurations too."""
+    earlier = [Path(os.fsdecode(file.read_bytes())) for file in sorted(_roots().glob("*.path"))]
+    return list(dict.fromkeys([clear_root(settings), *earlier]))
+
+
+def _roots() -> Path:
+    return state_folder() / "clear-roots"
 
 
 def refuse_disk(folder: Path) -> None:

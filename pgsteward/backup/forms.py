@@ -22,7 +22,7 @@ from pgsteward.backup.stream_dump import ArchiveHead, StreamDestination
 from pgsteward.errors import PreconditionError, StoreFailed
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
-from pgsteward.spool import clear_root, private_folder, refuse_disk
+from pgsteward.spool import clear_root, private_folder, refuse_disk, remember_root
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,9 @@ def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progres
 
             return _dump(plan, FolderDestination(folder / DUMP), progress, adopt)
     run_id = prefix.rstrip("/").rpartition("/")[2]
-    with private_folder(clear_root(plan.target.settings.backup), run_id) as spool:
+    root = clear_root(plan.target.settings.backup)
+    remember_root(root)
+    with private_folder(root, run_id) as spool:
         dumped = _dump(plan, FolderDestination(spool / DUMP), progress)
         began = time.monotonic()
         paths = sorted((spool / DUMP).iterdir())
