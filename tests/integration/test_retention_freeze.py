@@ -95,7 +95,7 @@ def test_a_red_receipt_takes_the_proof_back_and_freezes_pruning_until_somebody_c
     assert prune(target).failed, "what is red after that freezes again"
 
 
-def test_what_is_red_on_its_way_to_a_store_freezes_pruning_too(
+def test_what_is_on_its_way_to_a_store_holds_pruning_back_and_freezes_it_when_red(
     database: Database, bucket: Bucket, tmp_path: Path
 ) -> None:
     target = make_target(database, tmp_path, bucket=bucket, stores=("s3",), retention=POLICY)
@@ -105,6 +105,7 @@ def test_what_is_red_on_its_way_to_a_store_freezes_pruning_too(
     old = age(target, s3, 5)
     assert [item.object for item in prune(target, dry_run=True).changed] == [old]
     waiting = str(back_up(target).details["backup_id"])
+    assert prune(target).changed == ()  # the newest one is not in the store yet
     receipt(target, home_store(target), waiting, "red")
     frozen = prune(target)
     assert (frozen.status, frozen.changed) == ("partial", ())
