@@ -6,6 +6,7 @@ writes is our own, so that what is not equal is rolled back.
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from pgsteward.backup import archive
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import SETTINGS, take_proof_of
 from pgsteward.backup.proof_compare import compare, compared_level, not_compared
-from pgsteward.errors import PreconditionError, VerificationFailed
+from pgsteward.errors import PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.postgres import (
     Composed,
     Connection,
@@ -38,6 +39,8 @@ from pgsteward.results import Note
 
 _MODES = {"": raw(""), "ALWAYS": raw("ALWAYS"), "REPLICA": raw("REPLICA")}
 _SHOWN = 5
+_BROKEN = "23"
+"""Class of the SQLSTATEs of constraints that rows break."""
 _SET: LiteralString = "SELECT pg_catalog.setval(%(name)s::regclass, %(value)s, %(called)s)"
 _IS_FURTHER: LiteralString = (
     "SELECT coalesce(sign(s.seqincrement) * (pg_sequence_last_value(s.seqrelid) - %(value)s::int8)"
@@ -89,7 +92,8 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
                     order.progress(f"loading {shown}", number, len(ordered))
                     take = partial(_copy, inside, order.manifest.server.encoding)
                     entry = order.part.rows_of[as_listed(_key(row))]  # type: ignore[union-attr]
-                    read_rows(ready.client, path, entry, decode, take)
+                    with _advising(row, obstacles):
+                        read_rows(ready.client, path, entry, decode, take)
             inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
             with order.phases.phase("compare"):
                 compared = _compare(order, inside, tables)
@@ -250,6 +254,29 @@ def _suspects(obstacles: Sequence[Row]) -> str:
         "; if an event trigger logs into them that triggers were put off, have its owner put it off for the"
         f" time ({'; '.join(f'ALTER EVENT TRIGGER {name} DISABLE' for name in listed)})"
     )
+
+
+@contextlib.contextmanager
+def _advising(table: Row, obstacles: Sequence[Row]) -> Iterator[None]:
+    """Say what to do where rows are older than a constraint that does not hold for old rows.
+
+    Raises:
+        PreconditionError: Such a constraint may be what the rows break.
+    """
+    try:
+        yield
+    except QueryFailed as exc:
+        young = [
+            quote_name(row["name"])
+            for row in obstacles
+            if row["kind"] == "not valid" and row["oid"] == table["oid"]
+        ]
+        if not young or not (exc.sqlstate or "").startswith(_BROKEN):
+            raise
+        raise PreconditionError(
+            f"{exc}; rows of the backup may be older than what is NOT VALID ({', '.join(young)}): drop it,"
+            " load them, and add it NOT VALID again"
+        ) from exc
 
 
 def _copy(

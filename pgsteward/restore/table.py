@@ -186,6 +186,11 @@ def _refuse_without_rights(session: Connection, now: Table | None) -> None:
         PreconditionError: A right is missing; the text grants it.
     """
     role, database = quote_name(session.value("SELECT current_user")), quote_name(session.dbname)
+    if session.value("SELECT current_setting('transaction_read_only')::bool"):
+        raise PreconditionError(
+            f"sessions of {role} in {database} are read-only (default_transaction_read_only): no copy can"
+            " be made beside the live table; restore it into a database of its own (restore --table)"
+        )
     if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
         raise PreconditionError(
             f"{role} may create no schema in {database}: GRANT CREATE ON DATABASE {database} TO {role}"

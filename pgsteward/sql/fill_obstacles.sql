@@ -1,4 +1,5 @@
--- What decides how tables can be filled in one transaction: triggers that would fire, and foreign keys among them.
+-- What decides how tables can be filled in one transaction: triggers that would fire, foreign keys among them, and
+-- constraints that hold for new rows only.
 -- Parameters: oids (int8[]), moving (int8[], those of them that are filled through the top of their tree).
 -- Any role may run it. Any supported PostgreSQL.
 -- Event triggers are those that hear of triggers that are put off; may_alter says whether they can be put off too.
@@ -55,4 +56,17 @@ SELECT 'foreign key',
    AND k.confrelid::int8 = ANY (%(oids)s::int8[])
    AND k.conrelid <> k.confrelid
    AND NOT k.condeferrable
+ UNION ALL
+SELECT 'not valid',
+       k.conrelid::int8,
+       NULL,
+       NULL,
+       NULL,
+       k.conname::text,
+       '',
+       NULL
+  FROM pg_constraint AS k
+ WHERE k.conrelid::int8 = ANY (%(oids)s::int8[])
+   AND NOT k.convalidated
+   AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
  ORDER BY 1, 2, 6;

@@ -348,6 +348,18 @@ def test_tables_in_a_circle_are_refused_and_filled_once_one_can_wait(
     assert restore(target, into=name, scope=scope(data_only=True)).status == "ok"
 
 
+def test_rows_that_are_older_than_a_constraint_are_told_from_wrong_ones(
+    target: Target, name: str, server: Server
+) -> None:
+    restore(target, into=name, scope=scope("customers", schema_only=True))
+    with server.connect(name) as connection:
+        connection.execute('ALTER TABLE customers ADD CONSTRAINT "New one" CHECK (id > 3) NOT VALID')
+        with pytest.raises(PreconditionError, match=r'may be older than .*\("New one"\): drop it,'):
+            restore(target, into=name, scope=scope("customers", data_only=True))
+        connection.execute('ALTER TABLE customers DROP CONSTRAINT "New one"')
+    assert restore(target, into=name, scope=scope("customers", data_only=True)).status == "ok"
+
+
 def test_what_is_no_part_is_refused(target: Target, source: Database) -> None:
     with pytest.raises(PreconditionError, match=r"near it are: public\.customers"):
         restore(target, scope=scope("costumers"))

@@ -284,6 +284,12 @@ def test_a_role_that_lacks_a_right_is_told_which(database: Database, tmp_path: P
         login = make_conninfo(database.conninfo, user=f"o'brien {database.dbname}")
         restore = {"conninfo": login, "password": {"file": str(tmp_path / "role")}}
         mine = make_target(database, tmp_path, backup={"compress": "gzip:1"}, restore=restore)
+        here = identifier(database.dbname)
+        database.execute(compose("ALTER DATABASE {} SET default_transaction_read_only = on", here))
+        with pytest.raises(PreconditionError, match=r"are read-only .*restore --table"):
+            restore_table(mine, "bag")
+        with database.server.connect() as session:
+            session.execute(compose("ALTER DATABASE {} RESET default_transaction_read_only", here))
         for right in ("CREATE ON DATABASE", "SELECT ON"):
             with pytest.raises(PreconditionError, match=f"GRANT {right} ") as refused:
                 restore_table(mine, "bag")
