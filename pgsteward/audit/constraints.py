@@ -14,7 +14,12 @@ from pgsteward import sql
 from pgsteward.audit import rules
 from pgsteward.audit.inventory import Index, Inventory
 from pgsteward.audit.problem import Problem
-from pgsteward.audit.required import PROBE, REFUSED, empty_copy
+from pgsteward.audit.required import (
+    PROBE,
+    REFUSED,
+    empty_copy,
+    refuse_part_of_a_partition_key,
+)
 from pgsteward.audit.rules import Rule
 from pgsteward.config_audit import RequiredConstraint
 from pgsteward.errors import LockTimeout, QueryFailed, StewardError
@@ -287,6 +292,7 @@ def _rule_of(connection: Connection, row: Row, relation: Relation) -> Rule | Non
         referenced_columns=tuple(row["referenced_columns"]),
         comparisons=comparisons(connection, [row["oid"]]).get(row["oid"], ()),
         is_full_match=row["is_full_match"],
+        is_inherited=row["is_inherited"],
     )
 
 
@@ -312,6 +318,7 @@ def _read(connection: Connection, entry: RequiredConstraint, there: _Table) -> R
         if column not in there.columns:
             raise QueryFailed(f"column {quote_name(column)} does not exist", "42703")
     if entry.unique:
+        refuse_part_of_a_partition_key(connection, there.relation, columns)
         return Rule("unique", *place, columns=columns)
     if entry.not_null is not None:
         return Rule("not null", *place, columns=columns)

@@ -6,7 +6,7 @@ in a transaction that is rolled back, and says how it wrote it down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -306,7 +306,28 @@ def read_declaration(connection: Connection, entry: RequiredIndex, table: Relati
             {"probe": f"pg_temp.{PROBE}"},
         )
         wanted = look_at(connection, row["oid"])
+    if entry.unique:
+        refuse_part_of_a_partition_key(connection, table, wanted.columns[: wanted.key_count])
     return wanted, ddl.tail_of(row["definition"])
+
+
+def refuse_part_of_a_partition_key(
+    connection: Connection, relation: Relation, columns: Collection[str | None]
+) -> None:
+    """Make sure that a partitioned table may have a unique constraint or index on some columns.
+
+    Raises:
+        QueryFailed: It may not: each partition could keep its own rows unique only.
+    """
+    names = [row["name"] for row in connection.rows(sql.load("audit_partition_keys"), {"oid": relation.oid})]
+    lacking = [name for name in names if name not in columns]
+    if lacking:
+        said = ", ".join("an expression" if name is None else quote_name(name) for name in lacking)
+        raise QueryFailed(
+            "what is unique in a partitioned table must have all columns that it and its partitions are"
+            f" partitioned by, and lacks {said}",
+            "0A000",
+        )
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class Rule:
         referenced_columns: As many as `columns`.
         comparisons: As many as `columns`: what makes a row refer to another.
         is_full_match: Of a foreign key: either all of its columns are NULL or none is.
+        is_inherited: Of CHECK and NOT NULL: it holds for the tables that inherit from this one as well.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Rule:
     referenced_columns: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     is_full_match: bool = False
+    is_inherited: bool = True
 
     @property
     def text(self) -> str:
@@ -72,16 +74,14 @@ class Rule:
         """Return the query that counts the rows which break it."""
         table = _rows_of(self.schema, self.table, self.relkind)
         columns = [identifier("t", column) for column in self.columns]
+        whole = identifier(self.schema, self.table) if self.is_inherited else table
         match self.kind:
             case "check":
-                inherited = identifier(self.schema, self.table)
-                return compose(
-                    "SELECT count(*) FROM {} WHERE NOT ({})", inherited, as_written(self.condition)
-                )
+                return compose("SELECT count(*) FROM {} WHERE NOT ({})", whole, as_written(self.condition))
             case "unique":
                 return duplicates(self.schema, self.table, self.relkind, columns)
             case "not null":
-                return compose("SELECT count(*) FROM {} AS t WHERE {} IS NULL", table, columns[0])
+                return compose("SELECT count(*) FROM {} AS t WHERE {} IS NULL", whole, columns[0])
         link = " OR " if self.is_full_match else " AND "
         refers = join(link, [compose("{} IS NOT NULL", column) for column in columns])
         pairs = zip(self.comparisons, self.referenced_columns, columns, strict=True)

@@ -8,6 +8,7 @@ SELECT k.oid::int8                                                          AS o
        k.convalidated                                                       AS is_validated,
        coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)                AS is_enforced,
        coalesce((to_jsonb(k) ->> 'conperiod')::bool, false)                 AS is_temporal,
+       NOT k.connoinherit                                                   AS is_inherited,
        k.confmatchtype = 'f'                                                AS is_full_match,
        pg_get_expr(k.conbin, k.conrelid)                                    AS condition,
        ARRAY(SELECT a.attname

@@ -267,6 +267,50 @@ def test_a_key_of_periods_is_not_taken_for_one_of_equal_values(database: Databas
     assert [each["state"] for each in found["constraints"]] == ["missing", "found", "different"]
 
 
+def test_what_is_inherited_is_counted_with_those_that_inherit(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE parent (a int, b int)")
+        connection.execute("CREATE TABLE child () INHERITS (parent)")
+        connection.execute(
+            "INSERT INTO parent VALUES (1, -1); INSERT INTO child VALUES (NULL, -1), (NULL, 1)"
+        )
+        connection.execute("ALTER TABLE parent ADD CONSTRAINT whole CHECK (b > 0) NOT VALID")
+        connection.execute("ALTER TABLE parent ADD CONSTRAINT own CHECK (b > 0) NO INHERIT NOT VALID")
+    found = look(database, tmp_path, {"table": "parent", "not_null": "a"})["constraints"]
+    counted = {each["by"] or each["constraint"]: each["violations"] for each in found}
+    assert counted == {"parent NOT NULL (a)": 2, "whole": 2, "own": 1}
+
+
+def test_a_unique_constraint_that_a_partitioned_table_can_not_have_says_so(
+    database: Database, tmp_path: Path
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE log (day int, id int, at int) PARTITION BY LIST (day)")
+        connection.execute("CREATE TABLE log_1 PARTITION OF log FOR VALUES IN (1) PARTITION BY RANGE (at)")
+        connection.execute("CREATE TABLE odd (id int) PARTITION BY HASH (abs(id))")
+    declared = [
+        {"table": table, "unique": columns}
+        for table, columns in (
+            ("log", ["id"]),
+            ("log", ["day", "id"]),
+            ("log", ["day", "at"]),
+            ("odd", ["id"]),
+        )
+    ]
+    found = look(database, tmp_path, *declared)
+    reasons = [each["reason"] for each in found["findings"]]
+    assert ["can't" in reason for reason in reasons] == [True, True, False, True], reasons
+    for each in found["constraints"]:
+        for statement in each["ddl"]:
+            database.execute(statement.encode())
+    required = [{"table": "log", "columns": ["id"], "unique": True}]
+    found = look(database, tmp_path, *declared, required=required)
+    assert [each["state"] for each in found["constraints"]].count("found") == 1
+    assert any(
+        "can't make" in each["reason"] and "lacks at, day" in each["reason"] for each in found["findings"]
+    )
+
+
 def test_a_full_match_is_broken_by_a_row_that_is_half_null(database: Database, tmp_path: Path) -> None:
     with database.connect() as connection:
         connection.execute("CREATE TABLE pair (a int, b int, PRIMARY KEY (a, b))")
