@@ -18,7 +18,6 @@ from pgsteward.backup.plan import SESSIONS_BESIDE
 from pgsteward.config_audit import label_of
 from pgsteward.databases import Found, bind, bind_covered, find, stored
 from pgsteward.errors import ConfigError, StewardError
-from pgsteward.index_audit import requirements_there
 from pgsteward.postgres import connect
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import find_relation
@@ -425,6 +424,8 @@ def _is_told(target: Target) -> bool:
 
 def _with_own_indexes(bound: Sequence[Target]) -> tuple[list[Target], tuple[Note, ...]]:
     """Leave to each database the requirements that concern it; what concerns none is missing in every one."""
+    from pgsteward.index_audit import requirements_there  # no other step pays for the import
+
     if not bound:
         return [], ()
     wanted = bound[0].settings.index_audit
