@@ -23,6 +23,7 @@ from pgsteward.errors import PreconditionError, StoreFailed
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.spool import clear_root, private_folder, refuse_disk, remember_root
+from pgsteward.storage.early import written_early
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progres
             return dumped
     if files.recipients is None:
         folder = folder_of(plan.home, prefix)
-        with FolderHashes(folder / DUMP) as hashes:
+        with FolderHashes(folder / DUMP) as hashes, written_early(folder / DUMP):
 
             def adopt(still_wanted: Callable[[], None]) -> None:
                 files.adopt(folder, hashes, still_wanted)

@@ -15,6 +15,7 @@ from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.progress import Progress, silent
 from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.storage.early import STEP_BYTES, written_early
 from pgsteward.storage.plain import Plain
 from pgsteward.storage.selftest import Capability, SelfTest
 
@@ -51,14 +52,14 @@ class FolderStore(Plain):
         return f"file://{self.root}"
 
     def put_file(self, key: str, path: Path) -> None:
-        file_size(path)
+        size_bytes = file_size(path)
         with path.open("rb") as source:
 
             def copy(to: Sink) -> None:
                 while chunk := source.read(CHUNK_BYTES):
                     to.write(chunk)
 
-            self._put(key, copy)
+            self._put(key, copy, size_bytes)
 
     def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         def write(to: Sink) -> None:
@@ -75,7 +76,8 @@ class FolderStore(Plain):
             with self._translating("write", key):
                 file = self._create(partial)
             try:
-                yield _FolderSink(file, lambda: self._translating("write", key))
+                with written_early(partial) if size_hint_bytes > STEP_BYTES else contextlib.nullcontext():
+                    yield _FolderSink(file, lambda: self._translating("write", key))
                 with self._translating("write", key):
                     file.flush()
                     os.fsync(file.fileno())
@@ -191,9 +193,9 @@ class FolderStore(Plain):
             raise self._translated(exc, "clean", prefix) from exc
         return sorted(aborted)
 
-    def _put(self, key: str, write: Callable[[Sink], None]) -> None:
+    def _put(self, key: str, write: Callable[[Sink], None], size_bytes: int = 0) -> None:
         try:
-            with self.writing(key) as sink:
+            with self.writing(key, size_bytes) as sink:
                 write(sink)
         except OSError as exc:
             raise self._translated(exc, "write", key) from exc
