@@ -5,6 +5,7 @@ At its end pg_dump waits for the disk to have everything, and the processors hav
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 _AT_ONCE_BYTES = 1 << 20
 _TOGETHER = min(4, os.cpu_count() or 1)
 _ASK_S = 0.2
+_GATHER_S = 0.02
+"""Small files are closed faster than a thread wakes up: a few are waited for."""
 
 Hashed = tuple[int, str]
 """Size in bytes, and SHA-256 in hexadecimal."""
@@ -82,13 +85,12 @@ class FolderHashes:
         paths = [f"{above}/{name}" for above, _, names in walk for name in names]
         left = {path: os.stat(path).st_size for path in paths if path not in found}  # noqa: PTH116 - of 20,000 files
         for path in sorted(left, key=lambda path: -left[path]):  # the largest are begun first
-            found[path] = self._hash(path, left[path], still_wanted)
+            found[path] = self._hash(path, still_wanted)
         return {path: _result(found[path], still_wanted) for path in paths}
 
-    def _hash(self, path: str, size: int, still_wanted: Callable[[], None]) -> Hashed | Future[Hashed]:
-        if size > _AT_ONCE_BYTES:
-            return self._pool.submit(_hash_of, path, still_wanted)
-        return _hash_of(path, still_wanted)
+    def _hash(self, path: str, still_wanted: Callable[[], None]) -> Hashed | Future[Hashed]:
+        still_wanted()
+        return _hash_of_small(path) or self._pool.submit(_hash_of, path, still_wanted)
 
     def _stop_following(self) -> None:
         self._over.set()
@@ -102,15 +104,15 @@ class FolderHashes:
         over = False
         while not over:
             over = self._over.is_set()  # looked at first: what was closed before is told now
-            for path in map(str, watch.take() if over else watch.wait()):
+            closed = watch.take() if over else watch.wait()
+            if not over and not self._over.wait(_GATHER_S):
+                closed += watch.take()
+            for path in map(str, closed):
                 if self._abandoned.is_set():
                     return
                 self._early.pop(path, None)  # of what the file was before
-                try:
-                    size = os.stat(path).st_size  # noqa: PTH116 - of 20,000 files
-                    self._early[path] = self._hash(path, size, self._refuse_abandoned)
-                except OSError:  # gone already; what is there at the end is hashed then
-                    continue
+                with contextlib.suppress(OSError):  # gone already; what is there at the end is hashed then
+                    self._early[path] = self._hash(path, self._refuse_abandoned)
         self._has_seen_all = not watch.has_missed_some
 
     def _refuse_abandoned(self) -> None:
@@ -131,14 +133,24 @@ def _result(of_it: Hashed | Future[Hashed], still_wanted: Callable[[], None]) ->
     return of_it.result()
 
 
+def _hash_of_small(path: str) -> Hashed | None:
+    """Return size and SHA-256 of a small file, with as few calls as can be; None if it is large."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, size + 1) if size <= _AT_ONCE_BYTES else b""
+    finally:
+        os.close(descriptor)
+    return (size, hashlib.sha256(data).hexdigest()) if len(data) == size else None
+
+
 def _hash_of(path: str, still_wanted: Callable[[], None]) -> Hashed:
-    """Return size and SHA-256 of what a file holds; a small one is read at once, without a buffer."""
-    still_wanted()
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - of 20,000 files
-        digest = hashlib.sha256(file.read(_AT_ONCE_BYTES))
-        if file.tell() < os.fstat(file.fileno()).st_size:
-            room = memoryview(bytearray(_AT_ONCE_BYTES))
-            while size := file.readinto(room):
-                digest.update(room[:size])
-                still_wanted()
-        return file.tell(), digest.hexdigest()
+    """Return size and SHA-256 of what a file holds."""
+    digest, size = hashlib.sha256(), 0
+    room = memoryview(bytearray(_AT_ONCE_BYTES))
+    with Path(path).open("rb", buffering=0) as file:
+        while got := file.readinto(room):
+            digest.update(room[:got])
+            size += got
+            still_wanted()
+    return size, digest.hexdigest()
