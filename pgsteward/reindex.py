@@ -179,10 +179,10 @@ def _result(
         done = f"{len(rebuilt)} rebuilt" + (
             f", {gained / 1e6:,.1f} MB returned to the disk" if rebuilt else ""
         )
-    if stuck and not ledger.dry_run:
+    if stuck:
         ledger.find(
             plural(stuck, "bloated index", "bloated indexes"),
-            "not rebuilt for a reason that a person can remove; each is named under skipped",
+            "left for a reason that a person can remove; each is named under skipped",
         )
     measured = {key: value for key, value in census.details().items() if key != "indexes"}
     idle = None if ledger.failed else status_without_candidates(census, looked)

@@ -256,8 +256,9 @@ def test_a_closed_window_rebuilds_nothing_and_says_when_it_opens(database: Datab
     assert {note.object for note in found.skipped} == NAMES
 
 
-def test_a_disk_without_room_is_a_finding(database: Database, tmp_path: Path) -> None:
-    found = reindex(bloated_target(database, tmp_path, free_disk_bytes=100_000))
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_disk_without_room_is_a_finding(database: Database, tmp_path: Path, dry_run: bool) -> None:
+    found = reindex(bloated_target(database, tmp_path, free_disk_bytes=100_000), dry_run=dry_run)
     assert found.only_findings
     assert found.changed == ()
     assert all("of disk beside the old index, and 100 kB are free" in note.reason for note in found.skipped)
