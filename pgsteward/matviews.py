@@ -30,12 +30,13 @@ from pgsteward.matview_changes import (
     why_changed,
     without_path,
 )
-from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, raw
+from pgsteward.postgres import Connection, Login, Row, compose, connect, identifier, quote_name, raw
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.relations import (
     GONE,
     Relation,
+    current_role,
     is_excluded,
     is_gone,
     lock_holders,
@@ -54,6 +55,7 @@ STEP = "matviews"
 _MEMORY = "matviews"
 _SAFE_PATH_SINCE = 170000
 _DUPLICATE_ROWS = "21000"
+_NO_RIGHT = "42501"
 
 Mode = Literal["populate", "concurrently", "exclusive"]
 
@@ -340,7 +342,9 @@ def _refresh_one(connection: Connection, night: _Night, oid: int) -> _Done:
             raise
         if is_gone(connection, oid):
             return _Done(Outcome("skipped", GONE), entry)
-        fix = path_fix(exc, sources) if isinstance(exc, QueryFailed) else ""
+        fix = ""
+        if isinstance(exc, QueryFailed):
+            fix = path_fix(exc, sources) or _temporary_fix(connection, exc, mode)
         return _Done(Outcome("failed", f"not refreshed ({mode}): {exc}{fix}{stale}"), entry)
     log.info("%s refreshed (%s) in %.1f s: %s", relation.qualified, mode, seconds, reason)
     facts = {"mode": mode, "reason": reason, "seconds": seconds, "bytes": _size(connection, relation)}
@@ -379,6 +383,16 @@ def _execute(
         connection.execute(compose("REFRESH MATERIALIZED VIEW {}", name))
     connection.execute("SELECT pg_stat_force_next_flush()")  # what reads it is looked at next
     return mode, round(time.monotonic() - started, 3)
+
+
+def _temporary_fix(connection: Connection, error: QueryFailed, mode: Mode) -> str:
+    """Return what to do where CONCURRENTLY could not make the temporary table that it works with."""
+    if (mode, error.sqlstate) != ("concurrently", _NO_RIGHT) or connection.value(
+        "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+    ):
+        return ""
+    database, role = quote_name(connection.dbname), quote_name(current_role(connection))
+    return f"; CONCURRENTLY makes a temporary table; run: GRANT TEMPORARY ON DATABASE {database} TO {role}"
 
 
 def _find_without_path(connection: Connection, night: _Night, ledger: Ledger) -> None:

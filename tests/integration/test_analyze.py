@@ -327,3 +327,22 @@ def test_a_table_that_is_dropped_meanwhile_is_no_failure(database: Database, tmp
     assert [(note.object, note.reason) for note in found.skipped] == [
         ("public.goes", "it was dropped meanwhile")
     ]
+
+
+def test_partitions_are_analyzed_by_themselves_where_their_parent_can_not_be(
+    tree: Database, tmp_path: Path
+) -> None:
+    """Before PostgreSQL 18 an ANALYZE of the parent reads foreign partitions too; this one has no handler."""
+    with tree.connect() as connection:
+        connection.execute("CREATE FOREIGN DATA WRAPPER elsewhere")
+        connection.execute("CREATE SERVER far FOREIGN DATA WRAPPER elsewhere")
+        connection.execute(
+            'CREATE FOREIGN TABLE gone PARTITION OF "P" FOR VALUES FROM (1000) TO (2000) SERVER far'
+        )
+    change(tree, 'INSERT INTO "P" SELECT mod(i, 20) FROM generate_series(1, 3000) AS i')
+    found = analyze_stale(make_target(tree, tmp_path))
+    assert {"public.p1", "public.p2"} <= {item.object for item in found.changed}
+    if tree.server.version < 18:
+        (note,) = found.failed
+        assert note.object == 'public."P"'
+        assert "along" not in found.summary

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import LiteralString
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pgsteward.matviews import refresh
 from pgsteward.postgres import compose, identifier
@@ -290,3 +291,16 @@ def test_a_view_that_is_dropped_meanwhile_is_no_failure(database: Database, tmp_
     assert [(note.object, note.reason) for note in found.skipped] == [
         ("public.goes", "it was dropped meanwhile")
     ]
+
+
+def test_a_role_that_may_make_no_temporary_table_is_told_the_grant(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute("CREATE MATERIALIZED VIEW mine AS SELECT 1 AS a; CREATE UNIQUE INDEX ON mine (a)")
+    with temporary_role(database) as login:
+        role = identifier(str(conninfo_to_dict(login.conninfo)["user"]))
+        with database.connect() as admin:
+            admin.execute(compose("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC", identifier(database.name)))
+            admin.execute(compose("ALTER MATERIALIZED VIEW mine OWNER TO {}", role))
+        (note,) = refresh(make_target(database, tmp_path, login=login)).failed
+        assert f"GRANT TEMPORARY ON DATABASE {database.name} TO" in note.reason
