@@ -151,9 +151,13 @@ def raw(text: LiteralString) -> sql.SQL:
     return sql.SQL(text)
 
 
+class _Written(sql.SQL):
+    """A text that has no placeholders of ours."""
+
+
 def as_written(text: str) -> sql.SQL:
     """Take an expression of the configuration, or what PostgreSQL has written, as it stands."""
-    return sql.SQL(text)
+    return _Written(text)
 
 
 def compose(template: LiteralString, *args: sql.Composable, **parts: sql.Composable) -> sql.Composed:
@@ -311,12 +315,12 @@ class Connection:
     def execute(self, statement: Statement, params: Mapping[str, Any] | None = None) -> int:
         """Run a statement and return the number of rows it touched (-1 where there is no such number)."""
         with self._running():
-            return self._connection.execute(statement, params).rowcount
+            return self._send(statement, params).rowcount
 
     def rows(self, statement: Statement, params: Mapping[str, Any] | None = None) -> list[Row]:
         """Run a query and return all rows as dictionaries."""
         with self._running():
-            return self._connection.execute(statement, params).fetchall()
+            return self._send(statement, params).fetchall()
 
     def row(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Row:
         """Run a query and return its first row.
@@ -332,11 +336,24 @@ class Connection:
     def maybe_row(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Row | None:
         """Run a query and return its first row, or None."""
         with self._running():
-            return self._connection.execute(statement, params).fetchone()
+            return self._send(statement, params).fetchone()
 
     def value(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Any:
         """Run a query and return the first column of its first row."""
         return next(iter(self.row(statement, params).values()))
+
+    def _send(self, statement: Statement, params: Mapping[str, Any] | None) -> psycopg.Cursor[Row]:
+        if params is not None and isinstance(statement, sql.Composable):
+            statement = sql.Composed([self._without_placeholders(statement)])
+        return self._connection.execute(statement, params)
+
+    def _without_placeholders(self, part: Part) -> Part:
+        """Keep a percent sign in a name or a value from being taken for a parameter."""
+        if isinstance(part, sql.Composed):
+            return sql.Composed([self._without_placeholders(each) for each in part])
+        if isinstance(part, sql.Identifier | sql.Literal | _Written):
+            return as_written(part.as_string(self._connection).replace("%", "%%"))
+        return part
 
     def copy_in(self, statement: Statement, rows: Iterable[Sequence[Any]]) -> None:
         """Feed rows into ``COPY ... FROM STDIN``."""

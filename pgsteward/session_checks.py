@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 from pgsteward import sql
 from pgsteward.config import SessionTable
 from pgsteward.errors import ConfigError, LockTimeout, PreconditionError, QueryFailed
-from pgsteward.postgres import Connection, Part, Row, compose, identifier, quote_name, raw
+from pgsteward.postgres import Connection, Part, Row, as_written, compose, identifier, quote_name, raw
 from pgsteward.relations import (
     Relation,
     current_role,
@@ -107,7 +107,7 @@ class Cleanup:
         """Return the predicate of the rows that go; IS TRUE keeps indexes out of plans that walk a heap."""
         where = self.settings.where
         own = compose("({}) IS TRUE", self.expiry.predicate())
-        return own if where is None else compose("{} AND ({}) IS TRUE", own, condition(where))
+        return own if where is None else compose("{} AND ({}) IS TRUE", own, as_written(where))
 
     def params(self) -> dict[str, object]:
         """Return what the predicate needs."""
@@ -190,11 +190,6 @@ def choose_expiry(settings: SessionTable, type_name: str | None) -> Expiry:
         f"{where} is {type_name}; an expiry is timestamptz, timestamp or date (with time_zone), or a number"
         " (integer, bigint, numeric, double precision, with unit)"
     )
-
-
-def condition(where: str) -> Part:
-    """Return a condition of the configuration as it goes into a statement with parameters."""
-    return raw(where.replace("%", "%%"))  # it was checked to be one expression
 
 
 def check_tables(connection: Connection, configured: Sequence[SessionTable], now: datetime) -> list[Cleanup]:
@@ -280,7 +275,7 @@ def _check_condition(connection: Connection, table: Relation, where: str) -> str
         Why that could not be found out, or None.
     """
     source = identifier(table.schema, table.name)
-    for form in (condition(where), compose("({})", condition(where))):
+    for form in (as_written(where), compose("({})", as_written(where))):
         try:
             connection.rows(
                 compose("SELECT FROM ONLY {} AS looked_at WHERE {} LIMIT %(none)s::int8", source, form),

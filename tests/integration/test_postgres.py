@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgsteward import postgres
 from pgsteward.errors import ConfigError, DatabaseUnavailable, PreconditionError
-from pgsteward.postgres import Login, connect
+from pgsteward.postgres import Login, as_written, compose, connect, identifier, literal, raw
 from tests.servers import Database
 
 
@@ -112,3 +112,24 @@ def test_words_that_sql_has_for_itself_are_quoted_when_they_are_names(database: 
     for row in words:
         assert postgres.quote_name(row["word"]) == f'"{row["word"]}"'
     assert postgres.quote_name("public", "user", "jobs") == 'public."user".jobs'
+
+
+def test_a_percent_sign_is_no_parameter_in_names_values_and_expressions(database: Database) -> None:
+    name = identifier('valid "100%"', "%(no)s %s %%")
+    database.execute('CREATE SCHEMA "valid ""100%"""')
+    for params in (None, {"factor": 2}):
+        with database.connect() as connection:
+            connection.execute(compose("DROP TABLE IF EXISTS {}", name))
+            connection.execute(compose("CREATE TABLE {} ({} int)", name, identifier("a%b")))
+            times = raw("%(factor)s::int") if params else raw("2")
+            connection.execute(compose("INSERT INTO {} VALUES ({} * 3)", name, times), params)
+            query = compose(
+                "SELECT {} AS twice, {} AS half, {} AS rest, {} AS signs FROM {} WHERE {} = 2",
+                identifier("a%b"),
+                literal("50%"),
+                as_written("10 % 7"),
+                compose("{}", as_written("repeat('%', 2)")),
+                name,
+                times,
+            )
+            assert list(connection.row(query, params).values()) == [6, "50%", 3, "%%"]

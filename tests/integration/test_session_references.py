@@ -74,6 +74,29 @@ def test_what_goes_by_cascade_is_counted_at_any_depth(database: Database, tmp_pa
     assert database.value("SELECT count(*) FROM devices WHERE s IS NULL") == 25
 
 
+def test_names_may_have_percent_signs(database: Database, tmp_path: Path) -> None:
+    with database.connect() as connection:
+        connection.execute('CREATE SCHEMA "100%"')
+        connection.execute(
+            'CREATE TABLE "100%".sessions ("id%s" int PRIMARY KEY, "valid %" timestamptz, "%" text)'
+        )
+        connection.execute(
+            'CREATE TABLE "100%"."log%" ("of%(s)s" int REFERENCES "100%".sessions ON DELETE CASCADE)'
+        )
+        connection.execute('CREATE INDEX ON "100%"."log%" ("of%(s)s")')
+        connection.execute(
+            f"""INSERT INTO "100%".sessions VALUES (1, {EXPIRED}, '%'), (2, {EXPIRED}, ''), (3, {LIVE}, '')"""
+        )
+        connection.execute('INSERT INTO "100%"."log%" VALUES (1), (1), (2), (3)')
+    table = {"table": '"100%".sessions', "expires": "valid %", "where": "\"%\" LIKE '%\\%'"}
+    target = make_target(database, tmp_path, sessions=({**table, "max_share": 1},))
+    for dry_run in (True, False):
+        found = clean_sessions(target, dry_run=dry_run).as_json()
+        assert (found["status"], found["rows"]) == ("ok", 1)
+        assert found["cleanups"][0]["cascaded"] == {'"100%"."log%"': 2}
+    assert database.value('SELECT array_agg("id%s" ORDER BY "id%s") FROM "100%".sessions') == [2, 3]
+
+
 def test_nothing_goes_where_foreign_keys_do_nothing(database: Database, tmp_path: Path) -> None:
     make_sessions(database)
     name = identifier(database.dbname)
