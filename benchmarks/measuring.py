@@ -33,6 +33,7 @@ PGSTEWARD = Path(sys.executable).with_name("pgsteward")
 README = Path(__file__).with_name("README.md")
 _PYTHON = os.path.realpath(sys.executable)
 _SAMPLE_EVERY_S = 0.05
+_STORE_MARK = ".pgsteward-store"
 _ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
@@ -228,9 +229,16 @@ def bench(settings: Mapping[str, str], into: Path | None) -> Iterator[Bench]:
 
 
 def clear(path: Path) -> None:
-    """Remove what a run wrote, and let the disk come to rest before the next one."""
+    """Remove what a run wrote, and let the disk come to rest before the next one.
+
+    A store keeps what it is known by: pgsteward refuses an empty one in its place.
+    """
     if path.is_dir():
-        shutil.rmtree(path)
+        for folder in path.glob("*/*/"):
+            if folder.name != _STORE_MARK:
+                shutil.rmtree(folder)
+        if not any(path.glob(f"*/{_STORE_MARK}")):
+            shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
     os.sync()
