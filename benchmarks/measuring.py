@@ -234,10 +234,12 @@ def clear(path: Path) -> None:
     A store keeps what it is known by: pgsteward refuses an empty one in its place.
     """
     if path.is_dir():
-        for folder in path.glob("*/*/"):
-            if folder.name != _STORE_MARK:
-                shutil.rmtree(folder)
-        if not any(path.glob(f"*/{_STORE_MARK}")):
+        marks = list(path.rglob(_STORE_MARK))
+        for mark in marks:
+            for each in mark.parent.iterdir():
+                if each != mark:
+                    shutil.rmtree(each)
+        if not marks:
             shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
