@@ -33,7 +33,7 @@ from pgsteward.errors import (
 from pgsteward.postgres import Connection, connect
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, humanize_seconds, plural
-from pgsteward.restore import drill_roles, fetch, scratch
+from pgsteward.restore import blank, drill_roles, fetch, scratch
 from pgsteward.restore.drill_checks import (
     check_indexes,
     compare_schemas,
@@ -50,7 +50,6 @@ from pgsteward.restore.run import (
     compare_restored,
     evidence_of_manifest,
     not_equal,
-    options_of,
     prepare,
 )
 from pgsteward.restore.statistics import analyze
@@ -225,22 +224,21 @@ def _try(
         if not on_server:
             drill_roles.make_rest(session, ready)
         with phases.phase("create"):
-            name = _create(session, order, ready, run_id, stack)
+            name = _create(session, order, ready, stack)
         if not on_server:  # a role's name is kept in the bytes of the database that it was made from
             with connect(admin.to(name), purpose=STEP) as inside:
                 drill_roles.make_rest(inside, ready)
         _look_at(order, ready, session, name, found, stack, on_server)
 
 
-def _create(session: Connection, order: Order, ready: Ready, run_id: str, stack: ExitStack) -> str:
-    """Create an empty database as the dumped one was.
+def _create(session: Connection, order: Order, ready: Ready, stack: ExitStack, *, suffix: str = "") -> str:
+    """Create an empty database as the dumped one was, and drop it at the end.
 
     Raises:
         PreconditionError: This server lacks its locale.
     """
-    manifest = order.manifest
     try:
-        name = scratch.create(session, run_id, manifest.backup_id, options_of(manifest, ready.archive))
+        name = blank.create(order, ready, session, suffix=suffix)
     except PreconditionError:
         raise
     except StewardError as exc:
@@ -303,9 +301,9 @@ def _look_at(
     with _loading(on_server):
         verdict = load_triggers(order, ready, name, verdict)
     with phases.phase("schema"):
-        second = _create(session, order, ready, f"{order.run_id}_schema", stack)
+        second = _create(session, order, ready, stack, suffix="_schema")
         make_schemas(order, ready, second)
-        found.schema_equal = compare_schemas(order, ready, name, second, found.wrong, found.unknown)
+        found.schema_equal = compare_schemas(order, ready, name, second, verdict, found.wrong, found.unknown)
     with phases.phase("checks"):
         found.checks = run_checks(order, name, found.wrong, found.unknown)
     found.findings += [Note(each.object, each.reason) for each in verdict.degraded]

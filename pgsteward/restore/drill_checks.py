@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from pgsteward.errors import LockTimeout, QueryFailed, StewardError
 from pgsteward.pgtools import run_tool, tool_env
 from pgsteward.postgres import Login, connect, quote_name
 from pgsteward.report.units import plural
-from pgsteward.restore.load import load_schema
+from pgsteward.restore.load import definitions, load_schema
 from pgsteward.restore.outcome import Order, Ready
+from pgsteward.restore.verdict import Finding, Verdict
 from pgsteward.results import Note
 
 PURPOSE = "drill"
@@ -41,8 +43,9 @@ def check_indexes(
         there = session.value("SELECT count(*) FROM pg_extension WHERE extname = 'amcheck'") > 0
         try:
             if not there:
-                session.execute("CREATE SCHEMA pgsteward_amcheck")
-                session.execute("CREATE EXTENSION amcheck SCHEMA pgsteward_amcheck")
+                with session.transaction():  # a schema that is left behind would count as damage
+                    session.execute("CREATE SCHEMA pgsteward_amcheck")
+                    session.execute("CREATE EXTENSION amcheck SCHEMA pgsteward_amcheck")
             schema = session.value(
                 "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'amcheck'"
             )
@@ -69,7 +72,13 @@ def check_indexes(
 
 
 def compare_schemas(
-    order: Order, ready: Ready, name: str, second: str, wrong: list[Note], unknown: list[Note]
+    order: Order,
+    ready: Ready,
+    name: str,
+    second: str,
+    verdict: Verdict,
+    wrong: list[Note],
+    unknown: list[Note],
 ) -> bool | None:
     """Compare the restored schema with a second restore of the archive's schema alone.
 
@@ -79,7 +88,8 @@ def compare_schemas(
         order: What was restored.
         ready: With which client.
         name: The restored database.
-        second: An empty one.
+        second: An empty one, made as that was.
+        verdict: On the restore of the first; what only one of both lacks, such as an owner, is no difference.
         wrong: Gets what differs.
         unknown: Gets why nothing could be compared.
     """
@@ -91,9 +101,9 @@ def compare_schemas(
     if expected is not None and same_client and archive.schema_sha256(ready.client, path) != expected:
         wrong.append(Note("schema", "the archive's own schema is not the one of the manifest"))
         return False
-    verdict = load_schema(order, ready, second)
-    if verdict.fatal:
-        unknown.append(Note("schema", f"its second restore failed: {verdict.fatal[0]}"))
+    again = load_schema(order, ready, second)
+    if again.fatal:
+        unknown.append(Note("schema", f"its second restore failed: {again.fatal[0]}"))
         return None
     try:
         here, there = (Counter(_lines(order, ready, each)) for each in (name, second))
@@ -101,6 +111,10 @@ def compare_schemas(
         unknown.append(Note("schema", f"could not be compared: {exc}"))
         return None
     missing, extra = there - here, here - there
+    if (missing or extra) and (once := _degraded_once(set(definitions(order, ready)), verdict, again)):
+        why = "could not be compared: two restores of it lack different things"
+        unknown.append(Note("schema", f"{why}: {'; '.join(map(str, once[:_SHOWN]))}"))
+        return None
     if missing or extra:
         shown = [f"missing: {line}" for line in list(missing)[:_SHOWN]]
         shown += [f"too many: {line}" for line in list(extra)[:_SHOWN]]
@@ -110,6 +124,13 @@ def compare_schemas(
         )
         return False
     return True
+
+
+def _degraded_once(entries: Collection[int], first: Verdict, second: Verdict) -> list[Finding]:
+    """Return what one of two restores could not set, such as a role that was dropped in between."""
+    found = [{each.entry: each for each in verdict.degraded} for verdict in (first, second)]
+    only = {each: finding for one in found for each, finding in one.items() if each in entries}
+    return [finding for each, finding in only.items() if not all(each in one for one in found)]
 
 
 def _lines(order: Order, ready: Ready, name: str) -> list[str]:

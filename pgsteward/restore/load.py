@@ -139,10 +139,13 @@ def fill_matviews(
 
 
 def load_schema(order: Order, ready: Ready, name: str) -> Verdict:
-    """Restore all but rows, positions and large objects into a second database; judged, not refused."""
-    entries = _entries(order, ready)
-    wanted = [number for number, _, what in entries if not _ROWS.match(what)]
-    return _run(order, ready, name, entries, wanted, 1)
+    """Restore the definitions into a second database; judged, not refused."""
+    return _run(order, ready, name, _entries(order, ready), definitions(order, ready), 1)
+
+
+def definitions(order: Order, ready: Ready) -> list[int]:
+    """Return the entries that are no rows, positions or large objects."""
+    return [number for number, _, what in _entries(order, ready) if not _ROWS.match(what)]
 
 
 def _entries(order: Order, ready: Ready) -> list[tuple[int, int, bytes]]:

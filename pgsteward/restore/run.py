@@ -16,7 +16,6 @@ from pgsteward import capacity, sql
 from pgsteward.backup import freeze
 from pgsteward.backup.archive import decoder
 from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import Difference, compare, compared_level, not_compared
 from pgsteward.backup.receipts import What
@@ -32,6 +31,7 @@ from pgsteward.postgres import Connection, Login, connect
 from pgsteward.postgres_names import split_qualified
 from pgsteward.progress import Progress, silent
 from pgsteward.restore import (
+    blank,
     cluster,
     data_only,
     fetch,
@@ -52,7 +52,7 @@ from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_r
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.statistics import analyze
-from pgsteward.restore.surroundings import Archive, read_archive
+from pgsteward.restore.surroundings import read_archive
 from pgsteward.restore.verdict import Verdict
 from pgsteward.results import Note, StepResult
 from pgsteward.storage import Store
@@ -340,7 +340,7 @@ def _fill(order: Order, ready: Ready, began: float) -> StepResult:
 def _restore(
     order: Order, ready: Ready, lock: Connection, session: Connection, keep_failed: bool, began: float
 ) -> StepResult:
-    manifest, phases = order.manifest, order.phases
+    phases = order.phases
     made = roles.Made()
     if ready.roles is None:
         begin_download(order, ready)
@@ -350,14 +350,7 @@ def _restore(
             made = roles.create_missing(session, ready.roles)
     properties = read_properties(session, order.target.database)
     with phases.phase("create"):
-        name = scratch.create(
-            session,
-            order.run_id,
-            manifest.backup_id,
-            options_of(manifest, ready.archive),
-            properties["tablespace"] if order.replaces and properties else None,
-            properties["owner"] if properties and properties["may_own"] else None,
-        )
+        name = blank.create(order, ready, session)
     whole = False
     try:
         with _before_the_swap(order):
@@ -368,7 +361,7 @@ def _restore(
                 compared = compare_restored(order, name, verdict)
             verdict = load_triggers(order, ready, name, verdict)
             if order.scope.schema_only:
-                compared = _with_schema(order, ready, session, name, compared)
+                compared = _with_schema(order, ready, session, name, verdict, compared)
             receipt = leave_receipt(order, session, compared, verdict)
             if compared.differences:
                 raise VerificationFailed(not_equal(order, compared))
@@ -384,17 +377,16 @@ def _restore(
 
 
 def _with_schema(
-    order: Order, ready: Ready, session: Connection, name: str, compared: Comparison
+    order: Order, ready: Ready, session: Connection, name: str, verdict: Verdict, compared: Comparison
 ) -> Comparison:
     """Compare the schema too, with that of a second restore, which is thrown away."""
     wrong: list[Note] = []
     unknown: list[Note] = []
     with order.phases.phase("compare"):
-        options = options_of(order.manifest, ready.archive)
-        second = scratch.create(session, f"{order.run_id}_schema", order.manifest.backup_id, options)
+        second = blank.create(order, ready, session, suffix="_schema")
         try:
             make_schemas(order, ready, second)
-            compare_schemas(order, ready, name, second, wrong, unknown)
+            compare_schemas(order, ready, name, second, verdict, wrong, unknown)
         finally:
             scratch.discard(session, second)
     return dataclasses.replace(
@@ -414,13 +406,6 @@ def _before_the_swap(order: Order) -> Iterator[None]:
         raise DatabaseUnavailable(
             f"{exc}; a session was ended or cut (the server's log says more), and {what}: restore again"
         ) from exc
-
-
-def options_of(manifest: Manifest, archive: Archive) -> Mapping[str, str]:
-    """Return encoding and locale of the dumped database."""
-    server = manifest.server
-    fallback = {"ENCODING": server.encoding, "LC_COLLATE": server.collate, "LC_CTYPE": server.ctype}
-    return archive.options or fallback
 
 
 def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:

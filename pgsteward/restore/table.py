@@ -21,7 +21,7 @@ from pgsteward.errors import ConfigError, PreconditionError, StewardError, Verif
 from pgsteward.postgres import Connection, Login, compose, connect, identifier, quote_name
 from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import checks, choice, fetch, parts, row_merge, scratch, side
+from pgsteward.restore import blank, checks, choice, fetch, parts, row_merge, scratch, side
 from pgsteward.restore.definition import Pair, Table, as_json, pair, read_table
 from pgsteward.restore.load import load_bare
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
@@ -34,7 +34,6 @@ from pgsteward.restore.run import (
     evidence_of_manifest,
     fetch_files,
     not_equal,
-    options_of,
     prepare,
 )
 from pgsteward.restore.scope import Scope
@@ -282,10 +281,8 @@ def _compare(wanted: _Wanted, live: Connection, brought: Side, compared: Compari
 def _restored(wanted: _Wanted, session: Connection) -> Iterator[tuple[str, Comparison]]:
     """Give a scratch database with the table, compared with the proof; it is dropped afterwards."""
     order, ready = wanted.order, wanted.ready
-    manifest = order.manifest
     with order.phases.phase("create"):
-        options = options_of(manifest, ready.archive)
-        name = scratch.create(session, order.run_id, manifest.backup_id, options)
+        name = blank.create(order, ready, session)
     try:
         make_schemas(order, ready, name)
         verdict = load_bare(order, ready, name)
