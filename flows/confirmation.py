@@ -19,12 +19,13 @@ class Confirmation(RunInput):
     confirm_database: str
 
 
-def ask_for_name(target: str, database: str) -> str:
+def ask_for_name(target: str, database: str, backup: str) -> str:
     """Pause the run until somebody types the name of the database that is to be replaced.
 
     Args:
         target: Whose database, for the question.
-        database: The one of its databases that is meant; empty where it has only one.
+        database: The one of its databases that is meant.
+        backup: What it is replaced with, in words.
 
     Returns:
         What was typed; whoever replaces it compares.
@@ -32,11 +33,10 @@ def ask_for_name(target: str, database: str) -> str:
     Raises:
         FlowPauseTimeout: Nobody did within an hour.
     """
-    whose = f"database {database} of target {target}" if database else f"the database of target {target}"
     question = Confirmation.with_initial_data(
-        description=f"This replaces **{whose}** with the restored one. What was written since the backup"
-        " goes out of its place (`pgsteward undo-restore` puts it back). Type the name of the database to go"
-        " on; to leave everything as it is, cancel the run."
+        description=f"This replaces **database {database} of target {target}** with {backup}."
+        " What was written since then goes out of its place (`pgsteward undo-restore` puts it back)."
+        " Type the name of the database to go on; to leave everything as it is, cancel the run."
     )
     answer = pause_flow_run(wait_for_input=question, timeout=PATIENCE_S, poll_interval=_ASKED_EVERY_S)
     return answer.confirm_database

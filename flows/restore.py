@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -9,6 +11,7 @@ from prefect.client.schemas.objects import State
 
 from flows.conclusion import run_steps
 from flows.confirmation import ask_for_name
+from pgsteward.results import StepResult
 from tasks.restore import restore_backup
 
 
@@ -49,7 +52,7 @@ def restore(
         into: Name of the new database; one is made up when empty.
         replace: Put the restored database in the place of the target's own.
         confirm_database: With `replace`, repeat the name of the database that is replaced. Left empty, the
-            run pauses and asks for it.
+            run looks whether it can be done, pauses and asks for it.
         dry_run: Check the backup, the server and the room, and restore nothing.
         database: Whose backup, where the target has several: asked for with `latest`; an id tells it.
         as_of: The newest backup of this moment or before, such as 2026-11-20T03:00Z; without an offset in the
@@ -62,35 +65,32 @@ def restore(
         schema_only: Definitions, no rows.
         data_only: Rows, into tables of the database `into` that are there and empty.
     """
-    return run_steps(
+    call = partial(
+        restore_backup,
         target,
-        database,
-        {
-            "restore": lambda: restore_backup(
-                target,
-                what,
-                store=store or None,
-                as_of=as_of or None,
-                create_roles=create_roles,
-                no_tablespaces=no_tablespaces,
-                schemas=tuple(schemas or ()),
-                tables=tuple(tables or ()),
-                schema_only=schema_only,
-                data_only=data_only,
-                into=into or None,
-                replace=replace,
-                confirm_database=_confirmed(
-                    target, database, confirm_database, asked=replace and not dry_run
-                ),
-                database=database or None,
-                dry_run=dry_run,
-            )
-        },
+        what=what,
+        store=store or None,
+        as_of=as_of or None,
+        create_roles=create_roles,
+        no_tablespaces=no_tablespaces,
+        schemas=tuple(schemas or ()),
+        tables=tuple(tables or ()),
+        schema_only=schema_only,
+        data_only=data_only,
+        into=into or None,
+        replace=replace,
+        confirm_database=confirm_database or None,
+        database=database or None,
         dry_run=dry_run,
     )
+    if replace and not dry_run and not confirm_database:
+        call = partial(_look_and_ask, target, call)
+    return run_steps(target, database, {"restore": call}, dry_run=dry_run)
 
 
-def _confirmed(target: str, database: str, said: str, *, asked: bool) -> str | None:
-    if asked and not said:
-        return ask_for_name(target, database)
-    return said or None
+def _look_and_ask(target: str, call: Callable[..., StepResult]) -> StepResult:
+    """Restore the backup that a first look finds, once its database's name was typed."""
+    found = call(dry_run=True).details
+    backup = f"backup {found['backup_id']} of {found['snapshot_at']}"
+    typed = ask_for_name(target, found["database"], backup)
+    return call(what=found["backup_id"], store=found["store"], as_of=None, confirm_database=typed)

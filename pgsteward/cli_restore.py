@@ -196,7 +196,8 @@ def restore(
             until = choice.parse_instant(as_of, chosen.settings.retention.time_zone)
         choice.refuse_unknown(wanted, until)
         chosen = locate(chosen, wanted, database=database, store=store)
-        if replace and confirm_database != chosen.database:
+        unsaid = dry_run and confirm_database is None
+        if replace and confirm_database != chosen.database and not unsaid:
             given = "it is not there" if confirm_database is None else f"{confirm_database!r} was given"
             raise ConfigError(
                 f"--replace asks for the name of the database that is replaced, and {given}:"

@@ -91,7 +91,7 @@ def restore(
             is there.
         replace: Take the place of the database of the target's name, which is kept as
             ``<database>_before_<stamp>``.
-        confirm_database: The name of the database to replace, once more.
+        confirm_database: The name of the database to replace, once more; a dry run does without.
         jobs: Sessions that load at the same time; as many as the backup's configuration says when None, or as
             server and machine can take where it says nothing.
         dry_run: Stop after the preflight.
@@ -110,7 +110,7 @@ def restore(
     if jobs is not None and jobs < 1:
         raise PreconditionError("jobs must be 1 or more")
     parts.refuse(scope, replaces=replace, into=into, makes=create_roles or no_tablespaces)
-    final = _final_name(target, into, replace, confirm_database, f"{now:%Y%m%d%H%M%S}")
+    final = _final_name(target, into, replace, confirm_database, dry_run, f"{now:%Y%m%d%H%M%S}")
     phases = Phases()
     progress("looking for the backup")
     with phases.phase("preflight"), evidence_of_manifest(target, what, store, dry_run):
@@ -197,7 +197,7 @@ def affordable_jobs(admin: Login) -> int:
 
 
 def _final_name(
-    target: Target, into: str | None, replace: bool, confirm_database: str | None, stamp: str
+    target: Target, into: str | None, replace: bool, confirm_database: str | None, dry_run: bool, stamp: str
 ) -> str:
     database = target.database
     if not replace:
@@ -206,7 +206,7 @@ def _final_name(
         return into or scratch.fit_name(database, f"_restore_{stamp}")
     if into not in (None, database):
         raise PreconditionError(f"replace takes the place of {database!r}; leave into={into!r} out")
-    if confirm_database != database:
+    if confirm_database != database and not (dry_run and confirm_database is None):
         said = "nothing was given" if confirm_database is None else f"{confirm_database!r} was given"
         raise PreconditionError(
             f"replacing a database asks for its name twice, and {said}: repeat it as confirm_database"

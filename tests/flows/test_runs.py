@@ -19,6 +19,7 @@ from flows.analyze import analyze
 from flows.drill import drill
 from flows.nightly import nightly
 from flows.report import report
+from flows.restore import restore
 from flows.retention import prune
 from pgsteward.backup.dump import back_up
 from pgsteward.config import Secret
@@ -218,6 +219,17 @@ def test_a_dry_run_by_hand_that_fails_is_kept_as_one(monkeypatch: pytest.MonkeyP
     with pytest.raises(PartialFailure):
         conclusion.run_steps("app", "", {"backup": gone, "upload": gone}, dry_run=True)
     assert [(step.status, step.dry_run) for step in kept] == [("failed", True), ("skipped", True)]
+
+
+def test_a_replacing_restore_asks_nobody_before_it_has_looked(
+    in_process: PrefectStack, database: Database, new_target: NewTarget
+) -> None:
+    target = new_target(database)
+    state: State[Any] = restore(target, replace=True, return_state=True)
+    assert "there is no complete backup" in (state.message or "")
+    back_up(load_target(target))
+    state = restore(target, replace=True, dry_run=True, return_state=True)
+    assert state.name == "Completed", state.message
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -437,11 +437,13 @@ def test_a_download_of_a_dead_run_is_removed_and_a_living_ones_is_not(server: Se
 def test_replacing_asks_for_the_name_twice(target: Target, said: str | None) -> None:
     back_up(target)
     with pytest.raises(PreconditionError, match=f"--confirm-database {target.database}"):
-        restore(target, replace=True, confirm_database=said)
+        restore(target, replace=True, confirm_database=said, dry_run=said is not None)
     with pytest.raises(PreconditionError, match="leave into='x' out"):
         restore(target, replace=True, confirm_database=target.database, into="x")
     with pytest.raises(PreconditionError, match="only goes with replace"):
         restore(target, confirm_database=target.database)
+    planned = restore(target, replace=True, dry_run=True)
+    assert planned.changed[0].action == "would replace"
 
 
 def replaced(target: Target) -> StepResult:
