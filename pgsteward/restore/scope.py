@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pgsteward.backup.filters import regexes
 from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.postgres import quote_name
+from pgsteward.restore.side import is_side
 
 Name = tuple[str, ...]
 """Schema and name, or only a schema."""
@@ -76,15 +77,18 @@ def matching(kind: str, pattern: str, names: Sequence[Name]) -> set[Name]:
 
     Args:
         kind: ``schema`` or ``table``, for messages.
-        pattern: As given. Without a schema it chooses tables of any schema.
+        pattern: As given. Without a schema it chooses tables of any schema but those of `restore_table`.
         names: All there are, each with its schema.
 
     Raises:
         PreconditionError: It chooses none, the text has what is near; or it can be read in two ways.
         ConfigError: It is no pattern.
     """
-    exact = {name for name in names if pattern in (".".join(name), name[-1])}
     parts = regexes(pattern)[-len(names[0]) :] if names else []
+    everything = names
+    if kind == "table" and len(parts) == 1:
+        names = [name for name in names if not is_side(name[0])]
+    exact = {name for name in names if pattern in (".".join(name), name[-1])}
     try:
         tests = [re.compile(part, re.DOTALL) for part in parts]
     except re.error as exc:
@@ -100,7 +104,9 @@ def matching(kind: str, pattern: str, names: Sequence[Name]) -> set[Name]:
             f" {_listed(fit - exact)}; write {_listed(exact)} for that one alone"
         )
     if not exact | fit:
-        raise PreconditionError(f"{kind} {pattern!r} matches nothing in this backup; {_near(pattern, names)}")
+        raise PreconditionError(
+            f"{kind} {pattern!r} matches nothing in this backup; {_near(pattern, everything)}"
+        )
     return exact | fit
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +38,7 @@ from pgsteward.targets import Target
 log = logging.getLogger(__name__)
 
 MARK = "pgsteward:restore-table:"
+_NAME = re.compile(r"pgsteward_.*_[0-9]{14}_[0-9a-f]{6}", re.DOTALL)
 PURPOSE = "restore-table"
 
 
@@ -62,6 +64,11 @@ class Side:
 def schema_name(table: str, stamp: str, run_id: str) -> str:
     """Return the name of a side schema: ``pgsteward_<table>_<stamp>_<random>``."""
     return fit_name(f"pgsteward_{table}", f"_{stamp}_{run_id[:6]}")
+
+
+def is_side(schema: str) -> bool:
+    """Tell whether a schema has the name of a side schema; an archive lists no marks."""
+    return _NAME.fullmatch(schema) is not None
 
 
 def bring(source: Connection, live: Connection, table: Table, schema: str, facts: dict[str, Any]) -> Side:

@@ -6,7 +6,7 @@ import pytest
 
 from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.postgres_names import split_copy, split_names
-from pgsteward.restore import toc
+from pgsteward.restore import side, toc
 from pgsteward.restore.scope import Scope, matching
 from pgsteward.restore.selection import choose
 
@@ -139,6 +139,16 @@ NAMES = [("App X", "Order Lines"), ("public", "Users"), ("public", "users"), ("p
 )
 def test_a_pattern_is_read_as_pg_dump_reads_it(pattern: str, found: list[tuple[str, str]]) -> None:
     assert matching("table", pattern, NAMES) == set(found)
+
+
+def test_a_table_that_was_brought_beside_the_live_one_is_chosen_by_its_schema_alone() -> None:
+    brought = (side.schema_name("users", "20261130101112", "0a1b2c3d"), "users")
+    names = [*NAMES, brought, ("pgsteward_own", "shifts")]
+    assert matching("table", "users", names) == {("public", "users")}
+    assert matching("table", "shifts", names) == {("pgsteward_own", "shifts")}
+    assert matching("table", ".".join(brought), names) == {brought}
+    with pytest.raises(PreconditionError, match=f"near it are: {brought[0]}"):
+        matching("table", "users", [brought])
 
 
 @pytest.mark.parametrize(
