@@ -90,7 +90,9 @@ def restore(
 
 def _look_and_ask(target: str, call: Callable[..., StepResult]) -> StepResult:
     """Restore the backup that a first look finds, once its database's name was typed."""
-    found = call(dry_run=True).details
+    looked = call(dry_run=True)
+    found = looked.details
     backup = f"backup {found['backup_id']} of {found['snapshot_at']}"
+    backup += "".join(f" ({note.object}: {note.reason})" for note in looked.findings)
     typed = ask_for_name(target, found["database"], backup)
     return call(what=found["backup_id"], store=found["store"], as_of=None, confirm_database=typed)

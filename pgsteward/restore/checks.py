@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pgsteward.errors import NoGo
+from pgsteward.results import Note
 
 Go = Literal["go", "warning", "unknown", "no-go"]
 
@@ -17,12 +18,14 @@ class Check:
 
     Attributes:
         fix: What to do, where it is no go or a warning.
+        expects_failure: A warning only because some servers allow it all the same: no dry run is ok with it.
     """
 
     name: str
     go: Go
     says: str
     fix: str = ""
+    expects_failure: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.says}{f'; {self.fix}' if self.fix else ''}"
@@ -45,6 +48,15 @@ def refuse(checks: Sequence[Check], what: str = "the restore can't start") -> No
     if no:
         said = f"{what}, and nothing was changed. {'; '.join(map(str, no))}"
         raise NoGo(said, as_json(checks))
+
+
+def expected_failures(checks: Sequence[Check]) -> tuple[Note, ...]:
+    """Return why a restore that may be tried will most likely fail."""
+    return tuple(
+        Note(check.name, f"{check.says}; {check.fix}" if check.fix else check.says)
+        for check in checks
+        if check.expects_failure
+    )
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
 from pgsteward.restore import choice, cluster
 from pgsteward.restore.arriving import Arriving
-from pgsteward.restore.checks import Check, as_json
+from pgsteward.restore.checks import Check, as_json, expected_failures
 from pgsteward.restore.fetch import Found
 from pgsteward.restore.roles import Made, Script
 from pgsteward.restore.scope import Scope
@@ -205,16 +205,21 @@ def leave_receipt(
 
 def planned(order: Order, ready: Ready, seconds: float) -> StepResult:
     action = f"would {_verb(order)}"
+    expected = expected_failures(ready.checks)
+    can = f"can be restored as {order.into}"
+    if expected:
+        can = f"may be tried as {order.into}, and will most likely fail: {expected[0].reason}"
     return StepResult(
         step=STEP,
         target=order.target.name,
-        status=results.judge(examined=len(ready.checks), unknown=order.found.notes),
+        status=results.judge(examined=len(ready.checks), unknown=order.found.notes, findings=expected),
         examined=len(ready.checks),
+        findings=expected,
         changed=(Item(order.into, action, {"bytes": order.manifest.size_bytes}), *_along(order)),
         unknown=order.found.notes,
         skipped=() if order.part is None else order.part.left_out,
         seconds=seconds,
-        summary=f"Backup {order.named}, in store {order.found.store.name} can be restored as {order.into}.",
+        summary=f"Backup {order.named}, in store {order.found.store.name} {can}.",
         details=_details(order, ready, None, {}),
         dry_run=True,
     )

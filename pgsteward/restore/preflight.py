@@ -151,7 +151,8 @@ def _rights(server: Row, archive: Archive) -> Check:
     if server["may_create"] and archive.superusers and not server["is_superuser"]:
         listed = "; ".join(archive.superusers[:_SHOWN])
         says = f"only a superuser can make what the backup holds ({listed}), and {role} is none"
-        return Check("rights", "warning", f"{says}: the restore will most likely fail", _SUPERUSER)
+        says += ": the restore will most likely fail"
+        return Check("rights", "warning", says, _SUPERUSER, expects_failure=True)
     if server["may_create"]:
         return Check("rights", "go", f"{role} may create databases")
     return Check("rights", "no-go", f"{role} may not create databases", f"ALTER ROLE {role} CREATEDB")
@@ -194,7 +195,7 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
         says = f"only a superuser can create {names}, and {role} is none: the restore will most likely fail"
-        return Check("extensions", "warning", says, _SUPERUSER)
+        return Check("extensions", "warning", says, _SUPERUSER, expects_failure=True)
     other = [
         f"{name} {version} is {available[name]} here"
         for name, version in sorted(manifest.extensions.items())

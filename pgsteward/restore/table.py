@@ -299,11 +299,13 @@ def _restored(wanted: _Wanted, session: Connection) -> Iterator[tuple[str, Compa
 def _planned(wanted: _Wanted, seconds: float) -> StepResult:
     order = wanted.order
     schema = side.schema_name(wanted.table[1], order.stamp, order.run_id)
+    expected = checks.expected_failures(wanted.ready.checks)
     gone = "" if wanted.now is not None else "; there is no such table now to compare it with"
     return StepResult(
         step=STEP,
         target=order.target.name,
-        status=results.judge(examined=len(wanted.ready.checks), unknown=order.found.notes),
+        status=results.judge(examined=len(wanted.ready.checks), unknown=order.found.notes, findings=expected),
+        findings=expected,
         examined=len(wanted.ready.checks),
         changed=(Item(quote_name(schema, wanted.table[1]), "would bring"),),
         unknown=order.found.notes,

@@ -181,7 +181,10 @@ def test_the_roles_bring_a_database_back_with_its_owners(target: Target, shop: D
 @pytest.mark.contrib
 def test_an_extension_that_only_a_superuser_makes_is_told_before_the_restore(target: Target) -> None:
     assert back_up_everywhere(target).status == "ok"
-    checks = {check["check"]: check for check in restore(target, dry_run=True).details["preflight"]}
+    planned = restore(target, dry_run=True)
+    assert planned.only_findings
+    assert "will most likely fail" in planned.summary
+    checks = {check["check"]: check for check in planned.details["preflight"]}
     assert checks["extensions"]["verdict"] == "warning"
     assert (
         "only a superuser can create pgstattuple, and pgsteward_restore is none"
