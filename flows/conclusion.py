@@ -39,7 +39,7 @@ def run_steps(
     for step, call in calls.items():
         failed = [result.step for result in done if result.status == "failed"]
         if failed:
-            done.append(results.skipped(step, target, f"{failed[0]} failed", dry_run=dry_run))
+            done.append(results.skipped(step, target, f"{failed[0]} failed", dry_run=dry_run, blocked=True))
             continue
         begun = time.monotonic()
         try:

@@ -130,7 +130,7 @@ def run_night(
         missing = missing_ground(step, done)
         if missing:
             log.warning("%s skipped: %s", step.name, missing)
-            done[step.name] = results.skipped(step.name, target, missing, dry_run=dry_run)
+            done[step.name] = results.skipped(step.name, target, missing, dry_run=dry_run, blocked=True)
             continue
         begun = time.monotonic()
         try:
@@ -163,7 +163,7 @@ def missing_ground(step: NightStep, done: Mapping[str, StepResult]) -> str | Non
             continue  # of several databases: those that lack it are left out one by one
         if needed is None or needed.status == "failed":
             return f"{name} failed"
-        if needed.status == "skipped" and needed.skipped and "failed" in needed.skipped[0].reason:
+        if needed.blocked:
             return f"{name} was skipped: {needed.skipped[0].reason}"
     grounds = find_grounds(step.needs, done)
     if grounds is None:

@@ -69,6 +69,7 @@ class StepResult:
         summary: One sentence with numbers for an operator.
         details: What belongs to this step alone, JSON-able; merged into the top level of `as_json`.
         dry_run: Nothing was changed; `changed` lists what would have been.
+        blocked: It was skipped because a step that it needs has not done its work.
     """
 
     step: str
@@ -84,6 +85,7 @@ class StepResult:
     summary: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     dry_run: bool = False
+    blocked: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -91,6 +93,7 @@ class StepResult:
             "step": self.step,
             "target": self.target,
             "status": self.status,
+            "blocked": self.blocked,
             "dry_run": self.dry_run,
             "examined": self.examined,
             "changed": [item.as_json() for item in self.changed],
@@ -110,6 +113,7 @@ class StepResult:
             "step",
             "target",
             "status",
+            "blocked",
             "dry_run",
             "examined",
             "changed",
@@ -139,6 +143,7 @@ class StepResult:
             summary=data.get("summary", ""),
             details={key: value for key, value in data.items() if key not in own},
             dry_run=data.get("dry_run", False),
+            blocked=data.get("blocked", False),
         )
 
     @property
@@ -202,8 +207,16 @@ def failure(
     )
 
 
-def skipped(step: str, target: str, reason: str, *, dry_run: bool = False) -> StepResult:
-    """Return the result of a step that was not run, and says why."""
+def skipped(
+    step: str,
+    target: str,
+    reason: str,
+    *,
+    dry_run: bool = False,
+    blocked: bool = False,
+    details: Mapping[str, Any] | None = None,
+) -> StepResult:
+    """Return the result of a step that was not run, and says why; `blocked` is in `StepResult`."""
     return StepResult(
         step=step,
         target=target,
@@ -211,7 +224,9 @@ def skipped(step: str, target: str, reason: str, *, dry_run: bool = False) -> St
         examined=0,
         skipped=(Note(target, reason),),
         summary=f"Skipped: {reason}",
+        details=details or {},
         dry_run=dry_run,
+        blocked=blocked,
     )
 
 

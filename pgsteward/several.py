@@ -86,7 +86,9 @@ def over(
     began = time.monotonic()
     found = find(target)
     lacking = {} if grounds is None else {name: grounds.get(name, NEW) for name in found.names}
-    parts = [(name, results.skipped(step, target.name, why)) for name, why in lacking.items() if why]
+    parts = [
+        (name, results.skipped(step, target.name, why, blocked=True)) for name, why in lacking.items() if why
+    ]
     target = replace(target, used=Used(datetime.now(UTC)))
     bound = [bind(target, name) for name in found.names if not lacking.get(name)]
     bound, idle, findings = narrow(step, bound)
@@ -172,8 +174,7 @@ def find_grounds(needed: Sequence[str], done: Mapping[str, StepResult]) -> dict[
 def _lack(step: str, entry: Mapping[str, Any]) -> str:
     if entry["status"] == "failed":
         return f"{step} failed"
-    why = str(entry.get("skipped_because") or "")
-    return f"{step} was skipped: {why}" if "failed" in why or why == NEW else ""
+    return f"{step} was skipped: {entry['skipped_because']}" if entry.get("blocked") else ""
 
 
 def shares(configured: int | None, free_connections: int) -> tuple[int, int]:
@@ -208,7 +209,7 @@ def merge(step: str, target: str, parts: Parts, found: Found, findings: Sequence
     for name, part in parts:
         entry: dict[str, Any] = {"database": name, "status": part.status, "summary": part.summary}
         if part.status == "skipped" and part.skipped:
-            entry["skipped_because"] = part.skipped[0].reason
+            entry |= {"skipped_because": part.skipped[0].reason, "blocked": part.blocked}
         entry |= {"examined": part.examined, "seconds": round(part.seconds, 3)}
         for key, value in part.details.items():
             if key in _JOINED or _is_list_of_objects(value):
@@ -277,8 +278,8 @@ def _summary(parts: Parts, found: Found) -> str:
         "failed": failed,
         "unknown": [name for name, part in parts if part.status == "unknown"]
         + [note.object for note in found.unknown],
-        "skipped": [name for name, part in parts if part.status == "skipped" and _lacks(part)],
-        "with nothing to do": [name for name, part in parts if part.status == "skipped" and not _lacks(part)],
+        "skipped": [name for name, part in parts if part.blocked],
+        "with nothing to do": [name for name, part in parts if part.status == "skipped" and not part.blocked],
     }
     clauses = [
         f"{len(names)} {word}" + ("" if word in ("done", "with nothing to do") else f" ({', '.join(names)})")
@@ -287,11 +288,6 @@ def _summary(parts: Parts, found: Found) -> str:
     ]
     total = len(parts) + len(found.failed) + len(found.unknown)
     return f"{plural(total, 'database')}: {', '.join(clauses)}" if clauses else "No database was found"
-
-
-def _lacks(part: StepResult) -> bool:
-    """Tell whether a step was kept from a database by what went wrong before."""
-    return any("failed" in note.reason or note.reason == NEW for note in part.skipped)
 
 
 def _nothing(target: str) -> Note:

@@ -297,7 +297,7 @@ def _kept_from_running(step: StepResult) -> tuple[Remark, ...]:
     return tuple(
         Remark("skipped", step.step, note.object, note.reason)
         for note in step.skipped
-        if "failed" in note.reason or note.reason.startswith("late")
+        if step.blocked or note.reason.startswith("late")
     )
 
 

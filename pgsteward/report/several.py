@@ -23,7 +23,18 @@ _WORDS: Mapping[Shown, str] = {
     "skipped": "with nothing to do",
 }
 _PLAIN = frozenset(
-    {"database", "status", "summary", "skipped_because", "examined", "seconds", "error", "total", "small"}
+    {
+        "database",
+        "status",
+        "summary",
+        "skipped_because",
+        "blocked",
+        "examined",
+        "seconds",
+        "error",
+        "total",
+        "small",
+    }
 )
 _IN_TABLES = frozenset(
     {"backup_id", "bytes", "files", "proof", "stores", "phases", "rows", "cutoff", "horizon"}
@@ -104,9 +115,7 @@ def verdict(night: NightResult) -> str:
 
 
 def _concerns_all(step: StepResult) -> bool:
-    if step.status == "skipped":
-        return any("failed" in note.reason for note in step.skipped)  # by the configuration is no news
-    return step.status in ("failed", "unknown")
+    return step.blocked or step.status in ("failed", "unknown")  # skipped by the configuration is no news
 
 
 def night_table(night: NightResult) -> Table | None:

@@ -94,6 +94,30 @@ def test_a_step_with_nothing_configured_is_no_obstacle() -> None:
     assert found.status == "ok"
 
 
+@pytest.mark.parametrize(
+    ("why", "blocked", "status"),
+    [
+        pytest.param("no store but 'failed over' is configured", False, "ok", id="by-the-configuration"),
+        pytest.param("there is nothing to send", True, "skipped", id="by-what-went-wrong"),
+    ],
+)
+def test_whether_a_skipped_step_is_an_obstacle_hangs_on_no_word_of_its_reason(
+    why: str, blocked: bool, status: str
+) -> None:
+    skipped = results.skipped("upload", "app", why, blocked=blocked)
+
+    def one(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
+        return skipped if step.name == "upload" else ok(step.name)
+
+    def several(step: NightStep, done: Mapping[str, StepResult]) -> StepResult:
+        parts = [(name, one(step, done)) for name in ("a", "b")]
+        return merge(step.name, "app", parts, Found(("a", "b")))
+
+    for call in (one, several):
+        assert run_night("app", "shop", call, started_at=TWO).step("prune").status == status
+    assert StepResult.from_json(skipped.as_json()) == skipped
+
+
 def test_an_unexpected_exception_is_kept_as_that_steps_failure() -> None:
     found = night({"analyze": ZeroDivisionError("division by zero")})
     assert found.step("analyze").failed == (Note("app", "division by zero"),)

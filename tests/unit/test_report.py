@@ -97,7 +97,7 @@ BAD = NightResult(
             seconds=1.1,
             summary="Nothing was uploaded",
         ),
-        results.skipped("prune", "app", "upload failed"),
+        results.skipped("prune", "app", "upload failed", blocked=True),
         step(
             "sessions",
             "partial",

@@ -102,7 +102,7 @@ def prune(names: tuple[str, ...] = NAMES, found: Found = FOUND) -> StepResult:
     parts = []
     for name in names:
         if name in ("identity", "mailing"):
-            parts.append((name, results.skipped("prune", "fleet", "backup failed")))
+            parts.append((name, results.skipped("prune", "fleet", "backup failed", blocked=True)))
             continue
         decision = {"backup_id": "20261101T020000Z-aaaaaa", "store": "disk", "keep": False, "reasons": ["no"]}
         gone = Item("20261101T020000Z-aaaaaa", "removed", {"bytes": 600_000})
@@ -219,7 +219,7 @@ def test_a_step_that_broke_before_it_reached_any_database_is_in_the_headline() -
 )
 def test_no_database_is_done_where_a_step_broke_for_all_of_them(step: str, status: str, size: str) -> None:
     broken = results.failure(step, "fleet", RuntimeError("no connection"))
-    skipped = results.skipped("prune", "fleet", f"{step} failed")
+    skipped = results.skipped("prune", "fleet", f"{step} failed", blocked=True)
     steps = [each for each in PAIR.steps if each.step not in (step, "prune")]
     table = several_report.night_table(NightResult("fleet", "*", TWO, 1.0, (broken, skipped, *steps)))
     assert table is not None

@@ -133,7 +133,7 @@ def test_a_step_of_the_night_leaves_out_databases_that_lack_its_ground() -> None
         "app",
         [
             ("a", part("skipped", skipped=(Note("app", "disk is the only store"),))),
-            ("b", part("skipped", skipped=(Note("app", "backup failed"),))),
+            ("b", part("skipped", skipped=(Note("app", "backup failed"),), blocked=True)),
             ("c", part("failed")),
         ],
         NONE,
