@@ -145,7 +145,8 @@ def refresh(
         refuse_read_only(session)
         views = {row["oid"]: _matview_from(row) for row in session.rows(sql.load("matviews"))}
         if not views:
-            return results.skipped(STEP, target.name, "there is no materialized view in this database")
+            why = "there is no materialized view in this database"
+            return results.skipped(STEP, target.name, why, details={"order": []})
         edges = _edges(views, session.rows(sql.load("matview_edges")))
         order, circle = refresh_order({oid: v.relation.qualified for oid, v in views.items()}, edges)
         if circle:

@@ -81,7 +81,7 @@ def prune(
                 " is pruned before a backup has succeeded"
             )
             if dry_run:  # a night that is only tried out has made no backup
-                return results.skipped("prune", target.name, why)
+                return results.skipped("prune", target.name, why, details={"decisions": [], "bytes": 0})
             raise PreconditionError(why)
         plans = make_plans(catalogs, target.settings.retention_in, moment, spooled)
         for plan in plans:

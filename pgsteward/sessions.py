@@ -75,7 +75,9 @@ def clean_sessions(
     """
     configured = choose_tables(target.settings.sessions, tables)
     if not configured:
-        return results.skipped(STEP, target.name, "no [[sessions]] table is configured for this target")
+        why = "no [[sessions]] table is configured for this target"
+        nothing: dict[str, Any] = {"rows": 0, "cascaded_rows": 0, "cutoff": None, "cleanups": []}
+        return results.skipped(STEP, target.name, why, details=nothing)
     login = target.login("maintenance")
     ledger = Ledger(STEP, target.name, dry_run)
     with (

@@ -58,7 +58,8 @@ def vacuum_tables(
         names, settings = list(tables), settings.model_copy(update={"guard": False})
     if not names and not settings.guard:
         reason = "there is no cleaned table: no [[sessions]] is configured, and vacuum.guard is off"
-        return results.skipped(STEP, target.name, reason)
+        not_asked: dict[str, Any] = {"horizon": [], "xid_age": None, "multixact_age": None, "ages": []}
+        return results.skipped(STEP, target.name, reason, details=not_asked)
     login = target.login("maintenance")
     ledger = Ledger(STEP, target.name, dry_run)
     deadline = time.monotonic() + seconds_to_begin(settings, datetime.now(UTC))

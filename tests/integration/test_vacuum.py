@@ -70,7 +70,8 @@ def test_dead_rows_that_stay_are_named_with_who_keeps_them(database: Database, t
 
 def test_no_table_at_all_is_skipped_and_an_unknown_one_refused(database: Database, tmp_path: Path) -> None:
     target = make_target(database, tmp_path, vacuum={"guard": False})
-    assert vacuum_tables(target).status == "skipped"
+    found = vacuum_tables(target).as_json()
+    assert (found["status"], found["horizon"], found["ages"], found["xid_age"]) == ("skipped", [], [], None)
     with pytest.raises(ConfigError, match=r"no table public\.nowhere"):
         vacuum_tables(target, ["public.nowhere"])
 
