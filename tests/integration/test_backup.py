@@ -26,7 +26,7 @@ from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import compare
 from pgsteward.clients import choose_client, find_clients
-from pgsteward.errors import PreconditionError, StewardError, StoreFailed, ToolFailed, TransientError
+from pgsteward.errors import PreconditionError, StewardError, StoreFailed, TransientError
 from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Login
 from tests.integration.backup_targets import (
@@ -246,17 +246,25 @@ def _slow_target(database: Database, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.contrib
 def test_a_store_that_goes_away_during_the_dump_is_told_as_that(database: Database, tmp_path: Path) -> None:
-    """A lost mount takes the folder with it; nothing of Python's own may come through."""
-    database.execute("CREATE TABLE t AS SELECT 1 AS id")
-    target = make_target(database, tmp_path)
+    """A lost mount takes the folder with it, while pg_dump waits for the rows of a table."""
+    database.execute(
+        "CREATE TABLE held AS SELECT 1 AS id; ALTER EXTENSION pgstattuple ADD TABLE held;"
+        " UPDATE pg_extension SET extconfig = ARRAY['held'::regclass]::oid[],"
+        "   extcondition = ARRAY['WHERE pg_advisory_xact_lock_shared(7) IS NOT NULL']"
+        " WHERE extname = 'pgstattuple'"
+    )
+    target = make_target(database, tmp_path, backup={"proof": "none"})
 
     def take_away(what: str, done: int = 0, total: int = 0) -> None:
-        if what.startswith("proving"):
-            shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        if what.startswith("dumping") and len(list((tmp_path / "store").glob("**/dump/*"))) > 1:
+            shutil.rmtree(tmp_path / "store")  # pg_dump has opened the table's file too
 
-    with pytest.raises((StoreFailed, ToolFailed), match="No such file or directory"):
-        back_up(target, progress=take_away)
+    with database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(7)")
+        with pytest.raises(StoreFailed, match="look after the disk or mount"):
+            back_up(target, progress=take_away)
 
 
 def _dump_pids() -> list[int]:
