@@ -190,10 +190,7 @@ class Part:
     def left_out(self, relations: Iterable[Row]) -> list[Note]:
         """Name what is not in the archive, or is there without its rows."""
         notes = [
-            Note(
-                postgres.quote_name(row["schema_name"], row["name"]),
-                "left out without its rows" if self.choice.takes(row) else "left out by the filter",
-            )
+            Note(postgres.quote_name(row["schema_name"], row["name"]), self._why_left_out(row))
             for row in relations
             if not self.holds(row)
         ]
@@ -201,6 +198,21 @@ class Part:
             why = "left out: pg_dump drops them where tables or schemas are chosen"
             notes.append(Note("large objects", why))
         return notes
+
+    def _why_left_out(self, row: Row) -> str:
+        if not self.choice.takes(row):
+            return "left out by the filter"
+        if row["extension_name"] is None or self.everything:
+            return "left out without its rows"
+        whose = (
+            f"the extension {row['extension_name']}, which pg_dump drops where tables or schemas are chosen"
+        )
+        if row["condition"] is None or (row["schema_name"], row["name"]) in self.choice.without_rows:
+            return f"belongs to {whose}"
+        return (
+            f"its rows are dumped without {whose}: no new database can take them; exclude_table_data leaves"
+            " them out"
+        )
 
     def holds(self, row: Row) -> bool:
         """See `Choice.holds`."""

@@ -143,3 +143,20 @@ def test_rows_of_an_extension_can_be_left_out(installed: Database, tmp_path: Pat
     assert [note.object for note in made.skipped] == ['"Ext X".own', '"Ext X".mixed']
     proof = stored_manifest(target, made.details["backup_id"]).proof
     assert [(each.name, each.rows) for each in proof.configuration or ()] == [("kept", 2), ("mixed", None)]
+
+
+def test_a_part_says_that_rows_of_an_extension_are_dumped_without_it(
+    installed: Database, tmp_path: Path, copies: str
+) -> None:
+    installed.execute('CREATE TABLE "Ext X".lines AS SELECT 1 AS id')
+    part = {"schemas": ['"Ext X"']}
+    said = {
+        note.object: note.reason for note in back_up(make_target(installed, tmp_path, backup=part)).skipped
+    }
+    assert "no new database can take them" in said['"Ext X".kept']
+    assert said['"Ext X".own'].startswith("belongs to the extension")
+    without = {**part, "exclude_table_data": ['"Ext X".kept', '"Ext X".mixed']}
+    target = make_target(installed, tmp_path, backup=without)
+    made = back_up(target)
+    assert {note.object: note.reason for note in made.skipped}['"Ext X".kept'].startswith("belongs to")
+    assert restore(target, made.details["backup_id"], into=copies).status == "ok"
