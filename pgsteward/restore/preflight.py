@@ -212,7 +212,15 @@ def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
         return Check("roles", "no-go", f"{role} may not create roles", f"ALTER ROLE {role} CREATEROLE")
     missing = sorted(archive.roles - set(server["roles"]) - set(new or ()))
     others = archive.owners - {"pg_database_owner"}
-    kept = sorted(name for name in others if not server["roles"].get(name, True))
+    lost = sorted(name for name in others if server["roles"].get(name, True) is None)
+    kept = sorted(name for name in others if server["roles"].get(name, True) is False)
+    if lost:
+        names, role = ", ".join(map(quote_name, lost)), quote_name(server["role_name"])
+        says = f"{role} inherits nothing as a member of {names}: what it gives them it can't fill"
+        way = f"GRANT {names} TO {role} WITH INHERIT TRUE"
+        return Check(
+            "roles", "no-go", says, way if server["version_num"] >= 160_000 else f"ALTER ROLE {role} INHERIT"
+        )
     if missing:
         names = ", ".join(quote_name(name) for name in missing)
         fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
@@ -286,8 +294,9 @@ def replaceable(session: Connection, database: str) -> list[Check]:
         for row in session.rows(sql.load("replace_obstacles"), {"database": database})
     ]
     if not own["may_own"]:
-        says = f"this role is no member of {quote_name(own['owner'])}, who owns {database}"
-        checks.append(Check("ownership", "no-go", says))
+        owner = quote_name(own["owner"])
+        says = f"this role has not the rights of {owner}, who owns {database}"
+        checks.append(Check("ownership", "no-go", says, f"GRANT {owner} to it, with INHERIT and SET"))
     others = sorted({entry["role"] for entry in own["settings"] if entry["role"] is not None})
     if others and not own["is_superuser"]:
         says = f"{database} has settings of roles ({', '.join(others)}), which only a superuser can copy"

@@ -269,5 +269,5 @@ def _why_kept(copy: Copy, until: datetime, *, in_place: bool) -> str | None:
     if copy.sessions:
         return f"{said}, and sessions are connected to it ({copy.sessions})"
     if not copy.may_own:
-        return f"{said}, and this role is no member of its owner: drop it by hand"
+        return f"{said}, and this role has not the rights of its owner: drop it by hand"
     return None

@@ -2,7 +2,11 @@
 -- Parameters: database (text). Any role. Any supported PostgreSQL.
 -- Comment and settings come as bytes: they have the encoding of whichever database they were given in.
 SELECT pg_get_userbyid(d.datdba)::text                            AS owner,
-       pg_has_role(d.datdba, 'MEMBER')                            AS may_own,
+       pg_has_role(d.datdba, 'USAGE')
+       AND CASE WHEN current_setting('server_version_num')::int >= 160000
+                THEN pg_has_role(d.datdba, 'SET')
+                ELSE true
+           END                                                    AS may_own,
        (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) AS is_superuser,
        d.datconnlimit                                             AS connection_limit,
        d.datistemplate                                            AS is_template,

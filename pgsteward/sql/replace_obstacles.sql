@@ -23,8 +23,8 @@ SELECT 'session that this role may not end', format('pid %%s of %%s', a.pid, a.u
   FROM pg_stat_activity AS a
   JOIN pg_roles AS r ON r.oid = a.usesysid AND NOT r.rolsuper
  WHERE a.datname = %(database)s
-   AND NOT pg_has_role(a.usesysid, 'MEMBER')
-   AND NOT pg_has_role('pg_signal_backend', 'MEMBER')
+   AND NOT pg_has_role(a.usesysid, 'USAGE')
+   AND NOT pg_has_role('pg_signal_backend', 'USAGE')
  UNION ALL
 SELECT 'running work of pgsteward', format('pid %%s, %%s', a.pid, a.application_name)
   FROM pg_stat_activity AS a

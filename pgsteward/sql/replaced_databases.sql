@@ -4,7 +4,7 @@
 SELECT d.datname                                            AS name,
        d.oid                                                AS oid,
        textsend(shobj_description(d.oid, 'pg_database'))    AS comment,
-       pg_has_role(d.datdba, 'MEMBER')                      AS may_own,
+       pg_has_role(d.datdba, 'USAGE')                       AS may_own,
        (SELECT count(*)
           FROM pg_stat_activity AS a
          WHERE a.datid = d.oid

@@ -1,5 +1,6 @@
 -- What a restore asks the server before it starts.
 -- Parameters: none. Any role; the data folder is NULL without the right to read it. Any supported PostgreSQL.
+-- Of roles: true where ours may give them what it makes, null where it would have no rights on that then.
 SELECT current_setting('server_version_num')::int                        AS version_num,
        current_setting('server_version')                                 AS version,
        r.rolname::text                                                   AS role_name,
@@ -7,7 +8,7 @@ SELECT current_setting('server_version_num')::int                        AS vers
        current_setting('transaction_read_only')::boolean                 AS read_only,
        r.rolsuper OR r.rolcreatedb                                       AS may_create,
        r.rolsuper OR r.rolcreaterole                                     AS may_create_roles,
-       CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'MEMBER')
+       CASE WHEN pg_has_role(r.oid, 'pg_read_all_settings', 'USAGE')
             THEN current_setting('data_directory') END                   AS data_directory,
        coalesce(inet_server_addr() = inet_client_addr(), true)           AS same_machine,
        getdatabaseencoding()::text                                       AS encoding,
@@ -21,9 +22,12 @@ SELECT current_setting('server_version_num')::int                        AS vers
          WHERE v.superuser
            AND NOT v.trusted)                                            AS superuser_extensions,
        (SELECT coalesce(json_object_agg(encode(textsend(o.rolname::text), 'hex'),
-                                        CASE WHEN current_setting('server_version_num')::int >= 160000
-                                             THEN pg_has_role(o.oid, 'SET')
-                                             ELSE pg_has_role(o.oid, 'MEMBER')
+                                        CASE WHEN NOT CASE
+                                                  WHEN current_setting('server_version_num')::int >= 160000
+                                                  THEN pg_has_role(o.oid, 'SET')
+                                                  ELSE pg_has_role(o.oid, 'MEMBER')
+                                                  END THEN false
+                                             WHEN pg_has_role(o.oid, 'USAGE') THEN true
                                         END), '{}'::json)
           FROM pg_roles AS o)                                            AS role_bytes,
        (SELECT coalesce(json_agg(d.datname), '[]'::json)

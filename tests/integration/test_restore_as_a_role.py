@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgsteward.backup.dump import back_up
+from pgsteward.errors import PreconditionError
 from pgsteward.postgres import compose, identifier
 from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
@@ -104,3 +105,22 @@ def test_what_could_be_set_in_one_of_two_restores_is_no_damage(
     assert (result.status, result.failed) == ("unknown", ()), result.failed
     (note,) = [note for note in result.unknown if note.object == "schema"]
     assert "privileges not set" in note.reason
+
+
+def test_a_member_that_inherits_nothing_is_refused_with_the_grant(
+    target: Target, database: Database, roles: tuple[str, str, str]
+) -> None:
+    """What it gave away it could fill no more."""
+    owner, _, ours = (identifier(role) for role in roles)
+    if database.server.version >= 16:
+        database.execute(compose("GRANT {} TO {} WITH INHERIT FALSE", owner, ours))
+        way = compose("GRANT {} TO {} WITH INHERIT TRUE", owner, ours)
+    else:
+        database.execute(compose("ALTER ROLE {} NOINHERIT", ours))
+        way = compose("ALTER ROLE {} INHERIT", ours)
+    into = f"{database.name}_alone"
+    with pytest.raises(PreconditionError, match="inherits nothing") as refused:
+        restore(target, into=into)
+    assert way.as_string() in str(refused.value)
+    database.execute(way)
+    assert restore(target, into=into).status == "ok"
