@@ -29,6 +29,8 @@ from pgsteward.progress import Progress, silent
 POOL = "pgsteward"
 DEFAULT_PORT = 4200
 _ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
+_TOO_SOON_S = 300.0
+"""A server that lived shorter than this is not started again: it would only end once more."""
 
 
 class PrefectStack:
@@ -64,6 +66,8 @@ class PrefectStack:
         self.project = find_project()
         self.own_server = api_url is None
         self._children = children
+        self._server: Child | None = None
+        self._server_since = 0.0
         self._worker: Child | None = None
         self._port = port
         base = project_env(self.project, env)
@@ -97,9 +101,11 @@ class PrefectStack:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "tmp").mkdir(exist_ok=True)
-        port = self._port or free_port()
-        self._point_at(f"http://127.0.0.1:{port}/api")
-        self._children.start(
+        if self._server is None:
+            self._point_at(f"http://127.0.0.1:{self._port or free_port()}/api")
+        port = urlsplit(self.api.url).port
+        self._server_since = time.monotonic()
+        self._server = self._children.start(
             "Prefect server",
             [*_PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             log=self.folder / "server.log",
@@ -122,6 +128,22 @@ class PrefectStack:
         self._children.wait_until(
             lambda: _paced(self.api.answers), "A healthy Prefect server", timeout_s=120.0
         )
+
+    def revive_server(self) -> bool:
+        """Start a server of our own again that has ended; runs that are at work go on. Tell whether one had.
+
+        Worker and runs ask again until it answers. One that ended soon after its start stays ended, and
+        `Children.check` tells of it.
+
+        Raises:
+            ToolFailed: The new one ended as well, or did not become healthy within two minutes.
+        """
+        gone = self._server
+        if gone is None or gone.alive or time.monotonic() - self._server_since < _TOO_SOON_S:
+            return False
+        self._children.stop_one(gone)
+        self.start_server()
+        return True
 
     def heal(self) -> int:
         """Mark runs that a killed parent left as active Crashed, which frees their slots; return how many.
@@ -329,6 +351,8 @@ def up(*, port: int | None = None, out: TextIO | None = None, env: Mapping[str, 
                 _bring_up(stack, say)
                 say("Ctrl-C stops what was started here.")
                 while True:
+                    if stack.revive_server():
+                        say("The Prefect server had ended and was started again; runs at work go on.")
                     children.check()
                     time.sleep(1)
     except KeyboardInterrupt:

@@ -139,3 +139,22 @@ def test_runs_that_a_killed_parent_left_are_healed(stack: PrefectStack, database
     stack.api.set_state(run, "RUNNING", "Running", force=True)
     assert stack.heal() == 1
     assert stack.api.run_state(run).type == "CRASHED"
+
+
+def test_a_server_that_dies_is_started_again_and_the_run_goes_on(
+    stack: PrefectStack, database: Database, new_target: NewTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgsteward.prefect_stack._TOO_SOON_S", 0.0)
+    database.execute("CREATE TABLE held AS SELECT 1 AS x")
+    with database.connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")  # the dump waits for it
+        run = stack.run_deployment("backup", {"target": new_target(database)})
+        _wait(lambda: any("LOCK TABLE" in session for session in _sessions(database)), 150)
+        assert not stack.revive_server()
+        server = stack._server
+        assert server is not None
+        server.process.kill()
+        server.process.wait()
+        assert stack.revive_server()
+        assert _dumps_of(database)
+    assert stack.wait_run(run, 150).type == "COMPLETED"
