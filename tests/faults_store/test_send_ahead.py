@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 
 from pgsteward.backup import identity, limits
@@ -20,6 +21,7 @@ from pgsteward.backup.closed_files import ClosedFiles
 from pgsteward.backup.manifest import MANIFEST, MARK
 from pgsteward.backup.run import back_up_everywhere, back_up_to_send
 from pgsteward.backup.upload import upload
+from pgsteward.config import Config
 from pgsteward.errors import PreconditionError, ToolFailed
 from pgsteward.janitor import clean_up
 from pgsteward.storage.folder import FolderStore
@@ -121,6 +123,28 @@ def test_a_byte_that_is_corrupted_ahead_is_seen_by_the_upload(target: Target, pr
     assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]
     proxy.fault = no_fault
     assert upload(target).status == "ok"
+
+
+def test_stores_of_one_url_at_two_endpoints_are_not_taken_for_each_other(
+    target: Target, proxy: Proxy, bucket: Bucket, moto: str
+) -> None:
+    client = boto3.client(
+        "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    client.create_bucket(Bucket=bucket.s3.bucket)
+    client.close()
+    data = target.config.model_dump(mode="json")
+    data["stores"]["other"] = data["stores"]["s3"] | {"endpoint_url": moto}
+    data["targets"]["app"]["stores"] = ["disk", "s3", "other"]
+    config = Config.model_validate(data)
+    target = Target("app", config.target("app"), config)
+    proxy.fault = always(lambda r: r.is_put and "/dump/" in r.key, answering(403, "AccessDenied"))
+    dumped = back_up_to_send(target)
+    assert dumped.details["sent_ahead"]["s3"] == 0
+    assert dumped.details["sent_ahead"]["other"] > 0
+    proxy.fault = no_fault
+    assert upload(target).status == "ok"
+    assert verify(target, "latest").details["stores"] == ["disk", "s3", "other"]
 
 
 def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
