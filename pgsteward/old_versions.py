@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 STEP = "prune-versions"
 
 
-def retained(store: Store, target_name: str, manifest: Manifest) -> str | None:
+def retained_until(store: Store, target_name: str, manifest: Manifest) -> str | None:
     """Say until when Object Lock retains a backup; None where nothing does.
 
     The manifest was put last, so that its lock ends last.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,7 @@ from pgsteward.config import RetentionConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
 from pgsteward.keep_rules import Decision, apply_policy, asks_first
 from pgsteward.ledger import Ledger
-from pgsteward.old_versions import hidden_only, retained
+from pgsteward.old_versions import hidden_only, retained_until
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
@@ -34,17 +34,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to become of one catalog, and why all of it stays where the policy is not asked."""
+    """What is to become of one catalog.
+
+    Attributes:
+        stays_because: Why all of it stays, where that is so.
+        retained: Until when a lock forbids the removal of backups that no rule keeps, by id.
+    """
 
     catalog: Catalog
     decisions: tuple[Decision, ...] = ()
     stays_because: str = ""
+    retained: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def doomed(self) -> list[Manifest]:
+    def pending(self) -> list[Decision]:
+        """The decisions, without those that a lock puts off."""
+        return [decision for decision in self.decisions if decision.backup_id not in self.retained]
+
+    @property
+    def unkept(self) -> list[Manifest]:
         """The backups that no rule keeps, oldest first."""
         gone = [decision.backup_id for decision in self.decisions if not decision.keep]
         return [self.catalog.manifests[backup_id] for backup_id in reversed(gone)]
+
+    @property
+    def doomed(self) -> list[Manifest]:
+        """Those of them that can be removed now."""
+        if self.stays_because:
+            return []
+        return [manifest for manifest in self.unkept if manifest.backup_id not in self.retained]
 
 
 def prune(
@@ -87,6 +105,7 @@ def prune(
         for plan in plans:
             if plan.stays_because:
                 ledger.skip(f"store {plan.catalog.store.name}", plan.stays_because)
+        plans = [_ask_for_locks(target, plan, ledger) for plan in plans]
         stopped = _stop(target, plans, [*catalogs, *spooled], yes_remove, ledger)
         if not stopped:
             for plan in plans:
@@ -168,6 +187,23 @@ def make_plans(
     return plans
 
 
+def _ask_for_locks(target: Target, plan: Plan, ledger: Ledger) -> Plan:
+    """Find out what Object Lock retains: it goes later, and counts for no share of a catalog that would go."""
+    store = plan.catalog.store
+    retained: dict[str, str] = {}
+    for manifest in plan.unkept:
+        name = f"{manifest.backup_id} in store {store.name}"
+        try:
+            until = retained_until(store, target.name, manifest)
+        except (StoreUnavailable, StoreFailed) as exc:
+            ledger.fail(name, str(exc))
+            return replace(plan, stays_because="could not be asked for its locks")
+        if until is not None:
+            ledger.skip(name, until)
+            retained[manifest.backup_id] = until
+    return replace(plan, retained=retained)
+
+
 def _stop(
     target: Target,
     plans: Sequence[Plan],
@@ -196,7 +232,7 @@ def _stop(
                 f" removed. Look at `{command} --dry-run` again"
             )
         return ""
-    too_many = [plan for plan in plans if asks_first(plan.decisions, plan.catalog.backups)]
+    too_many = [plan for plan in plans if asks_first(plan.pending, plan.catalog.backups)]
     for plan in too_many:
         ledger.fail(
             f"store {plan.catalog.store.name}",
@@ -213,9 +249,6 @@ def _remove(target: Target, plan: Plan, owner: Mapping[str, Any], ledger: Ledger
         facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
         name = f"{manifest.backup_id} in store {store.name}"
         try:
-            if (locked := retained(store, target.name, manifest)) is not None:
-                ledger.skip(name, locked)
-                continue
             if not ledger.dry_run:
                 remove_backup(store, target.name, manifest, owner)
                 log.info("Removed backup %s from store %s", manifest.backup_id, store.name)

@@ -66,6 +66,20 @@ def test_a_locked_backup_is_retained_and_no_error(
     ]
 
 
+def test_what_a_lock_retains_is_no_share_of_the_catalog_that_would_go(
+    moto_target: MakeTarget, moto_bucket: Callable[..., str], database: Database
+) -> None:
+    lock = {"object_lock": "governance", "object_lock_days": 3}
+    target = moto_target(moto_bucket(ObjectLockEnabledForBucket=True), store=lock, retention=KEEP_ONE)
+    made = [*two_backups(target, database), *two_backups(target, database)]
+    prune(target, yes_remove=3)  # from the disk
+    for dry_run in (True, False):
+        result = prune(target, dry_run=dry_run)
+        assert (result.status, result.changed, result.failed) == ("ok", (), ())
+        assert [note.object for note in result.skipped] == [f"{old} in store s3" for old in made[:3]]
+    assert len(backups(target).details["backups"]) == 4
+
+
 def test_older_versions_of_removed_backups_are_deleted_for_good(
     moto_target: MakeTarget,
     moto_bucket: Callable[..., str],
