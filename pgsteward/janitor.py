@@ -135,7 +135,7 @@ def _clean_folder(
     if foreign:
         tally.skipped.append(Note(name, foreign))
         return False
-    if MANIFEST in keys:  # killed between manifest and mark: the backup is whole
+    if MANIFEST in keys or _is_there(store, prefix + MANIFEST):  # killed between the two: it is whole
         if not dry_run:
             store.delete(prefix + MARK)
         tally.changed.append(Item(name, "would unmark" if dry_run else "unmarked"))
@@ -150,6 +150,15 @@ def _clean_folder(
         if left is not None and left.is_dir():
             shutil.rmtree(left)  # partial files and empty folders, which are no objects
     tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
+    return True
+
+
+def _is_there(store: Store, key: str) -> bool:
+    """Tell whether there is an object that a listing may not show yet."""
+    try:
+        store.get_bytes(key)
+    except FileNotFoundError:
+        return False
     return True
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pgsteward import results, sql
+from pgsteward import results
 from pgsteward.backup.home import mark, spool_store
 from pgsteward.backup.identity import identify
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
+from pgsteward.backup.marks import owner_of
 from pgsteward.config import RetentionConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
 from pgsteward.keep_rules import Decision, apply_policy, asks_first
@@ -88,7 +89,7 @@ def prune(
     ledger = Ledger("prune", target.name, dry_run=dry_run)
     moment = now or datetime.now(UTC)
     with operation_lock(target.login("backup"), "backup") as session:
-        owner = session.row(sql.load("whose_mark"))
+        owner = owner_of(session)
         catalogs, spooled = _look(target, ledger)
         own = (str(owner["system_identifier"]), *target.settings.previous_clusters)
         refuse_strangers(catalogs, target.name, own)
@@ -188,7 +189,7 @@ def make_plans(
 
 
 def _ask_for_locks(target: Target, plan: Plan, ledger: Ledger) -> Plan:
-    """Find out what Object Lock retains: it goes later, and counts for no share of a catalog that would go."""
+    """Find out what Object Lock retains: it goes later, and is no share of a catalog that would go now."""
     store = plan.catalog.store
     retained: dict[str, str] = {}
     for manifest in plan.unkept:
@@ -301,7 +302,7 @@ def remove_backup(store: Store, target_name: str, manifest: Manifest, owner: Map
         store: Where from.
         target_name: Name of the target.
         manifest: The backup's own.
-        owner: Server and database that the mark names.
+        owner: What `pgsteward.backup.marks.owner_of` returned: the mark names it.
     """
     prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
     store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)

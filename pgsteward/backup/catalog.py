@@ -273,7 +273,9 @@ def _leave_evidence(place: Store, target: Target, manifest: Manifest, problems: 
 
 
 def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> tuple[str, list[Note]]:
-    """Return the id of the newest complete backup in any of some stores, and what is dated after now.
+    """Return the id of the newest complete backup in any of some stores, and what else may be meant.
+
+    Named are those that are dated after now, and those that would be newer but for a damaged manifest.
 
     Args:
         target: Whose backup.
@@ -285,16 +287,21 @@ def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False)
         StoreUnavailable: One of them can't be asked; the newest may be there.
     """
     found: list[Manifest] = []
+    damaged: list[Note] = []
     for store in stores:
-        found += list_manifests(store, target.name, target.database)[0]
+        manifests, unreadable = list_manifests(store, target.name, target.database)
+        found += manifests
+        damaged += unreadable
     now = datetime.now(UTC)
     meant = newest((manifest for manifest in found if partial or not manifest.partial), now)
     if meant is None:
         names = ", ".join(store.name for store in stores)
         raise PreconditionError(
             f"there is no complete backup of {target.database!r} in {names}{but_others(found, now)}"
+            + "".join(f"; {note.reason}" for note in damaged)
         )
-    return meant.backup_id, ahead(found, now)
+    newer = [note for note in damaged if note.object > meant.backup_id]
+    return meant.backup_id, [*newer, *ahead(found, now)]
 
 
 def but_others(found: Sequence[Manifest], now: datetime) -> str:

@@ -127,7 +127,6 @@ def accept(target: Target, store_name: str | None = None) -> StepResult:
     if store_name is None and len(names) > 1:
         raise ConfigError(f"target {target.name!r} has several stores; say which: {', '.join(names)}")
     store = target.store(store_name or names[0])
-    _forget(target, store.name)
     _learn(target, store)
     return StepResult(
         step=STEP,
@@ -179,11 +178,6 @@ def _keep(target: Target, store_name: str, name: str) -> None:
         partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
         partial.write_text(json.dumps({"name": name, "target": target.name, "store": store_name}, indent=1))
         partial.replace(file)
-
-
-def _forget(target: Target, store_name: str) -> None:
-    with contextlib.suppress(OSError):
-        _remembered(target, store_name).unlink(missing_ok=True)
 
 
 def _remembered(target: Target, store_name: str) -> Path:

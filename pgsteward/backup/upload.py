@@ -13,6 +13,7 @@ from pgsteward.backup.home import home_store, spool_store
 from pgsteward.backup.identity import identify, refuse_twin, remember
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
+from pgsteward.backup.marks import owner_of
 from pgsteward.backup.published import lacking
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import (
@@ -28,7 +29,6 @@ from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Item, Note, StepResult
 from pgsteward.retention import remove_backup
-from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
@@ -105,7 +105,7 @@ def _source(target: Target, places: list[Store], backup_id: str) -> tuple[Store,
 
 
 def _leave_spool(target: Target, home: Store, manifest: Manifest, lock: Connection) -> None:
-    remove_backup(home, target.name, manifest, lock.row(load("whose_mark")))
+    remove_backup(home, target.name, manifest, owner_of(lock))
     log.info("backup %s left the spool: every store of %s holds it", manifest.backup_id, target.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -18,7 +20,9 @@ import pytest
 from pgsteward.backup import identity, limits
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.closed_files import ClosedFiles
-from pgsteward.backup.manifest import MANIFEST, MARK
+from pgsteward.backup.home import mark
+from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
+from pgsteward.backup.marks import owner_of
 from pgsteward.backup.run import back_up_everywhere, back_up_to_send
 from pgsteward.backup.upload import upload
 from pgsteward.config import Config
@@ -28,7 +32,16 @@ from pgsteward.storage.folder import FolderStore
 from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
 from tests.faults.proxy import through_proxy
-from tests.faults_store.proxy import Answer, Pass, Proxy, Request, always, answering, flipping, no_fault
+from tests.faults_store.proxy import (
+    Answer,
+    Pass,
+    Proxy,
+    Request,
+    always,
+    answering,
+    flipping,
+    no_fault,
+)
 from tests.integration.backup_targets import make_target
 from tests.integration.test_stream import dump_pids
 from tests.servers import Bucket, Database
@@ -145,6 +158,26 @@ def test_stores_of_one_url_at_two_endpoints_are_not_taken_for_each_other(
     proxy.fault = no_fault
     assert upload(target).status == "ok"
     assert verify(target, "latest").details["stores"] == ["disk", "s3", "other"]
+
+
+def test_what_a_listing_does_not_show_yet_is_no_remains_of_a_dead_run(
+    target: Target, proxy: Proxy, database: Database
+) -> None:
+    def without_manifests(request: Request, real: Pass) -> Answer:
+        answer = real(request)
+        if request.is_list:
+            shown = rf"<Contents>(?:(?!</Contents>).)*/{MANIFEST}<.*?</Contents>"
+            answer.body = re.sub(shown, "", answer.body.decode(), flags=re.DOTALL).encode()
+        return answer
+
+    backup_id = back_up_everywhere(target).details["backup_id"]
+    with database.connect() as session:  # killed between its manifest and the end of its mark
+        ours = mark(owner_of(session), backup_id, datetime.now(UTC))
+    target.store("s3").put_bytes(backup_prefix("app", target.database, backup_id) + MARK, ours)
+    proxy.fault = without_manifests
+    assert [item.action for item in clean_up(target).changed] == ["unmarked"]
+    proxy.fault = no_fault
+    assert verify(target, backup_id).details["stores"] == ["disk", "s3"]
 
 
 def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(

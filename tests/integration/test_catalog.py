@@ -158,6 +158,18 @@ def test_a_damaged_manifest_is_unknown_and_never_a_backup(target: Target) -> Non
     assert verify(target, backup_id).status == "failed"
 
 
+def test_what_would_be_the_newest_but_for_a_damaged_manifest_is_named(target: Target) -> None:
+    first = back_up(target).details["backup_id"]
+    second = f"{first[:-6]}ffffff"
+    target.store("disk").put_bytes(backup_prefix(target.name, target.database, second) + MANIFEST, b"{")
+    verified = verify(target, "latest")
+    assert (verified.status, verified.details["backup_id"]) == ("partial", first)
+    assert [note.object for note in verified.findings] == [second]
+    (backup_folder(target, first) / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(PreconditionError, match=f"no complete backup.*{second}.*is damaged"):
+        verify(target, "latest")
+
+
 def test_backups_are_listed_newest_first_with_what_they_prove(target: Target) -> None:
     first = back_up(target).details["backup_id"]
     time.sleep(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,8 @@ def test_a_removal_killed_anywhere_leaves_a_whole_backup_or_orphans_that_the_jan
     listed = {entry["backup_id"] for entry in backups(target).details["backups"]}
     assert listed == ({kept, old} if deletes == 0 else {kept})
     assert any(old in key for key in keys(place))
+    mark_left = json.loads(place.get_bytes(backup_prefix(target.name, target.database, old) + MARK))
+    assert mark_left["node"]["in_recovery"] is False, "a janitor on another server of the cluster can tell"
     cleaned = clean_up(target)
     left = [key for key in keys(place) if old in key]
     assert not any(key.endswith(MARK) for key in left)

@@ -89,6 +89,23 @@ def test_a_new_store_in_its_place_is_taken_when_it_is_accepted(target: Target, t
     assert back_up_everywhere(target).status == "ok"
 
 
+def test_a_store_that_cannot_be_asked_is_not_accepted_and_stays_the_one_it_was(
+    target: Target, tmp_path: Path
+) -> None:
+    back_up_everywhere(target)
+    known = name_in(target, "disk")
+    root, away = tmp_path / "store", tmp_path / "away"
+    root.rename(away)
+    root.touch()
+    with pytest.raises(StoreFailed):
+        identity.accept(target, "disk")
+    root.unlink()
+    with pytest.raises(StoreFailed, match="is not the one that backups of 'app' went to"):
+        back_up(target)
+    away.rename(root)
+    assert name_in(target, "disk") == known
+
+
 def test_another_disk_is_not_the_known_one_until_it_is_accepted(target: Target, tmp_path: Path) -> None:
     back_up_everywhere(target)
     file = next((tmp_path / "store").rglob("identity.json"))
