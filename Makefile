@@ -5,8 +5,8 @@ BIN := .venv/bin
 COV ?= --cov --cov-report=term
 ARGS ?=
 BENCH ?= night
-# Two processes, each with servers of its own; a file's tests stay together.
-WORKERS ?= -n 2 --dist loadfile
+# Four processes, each with servers of its own, as each waits half of its time; a file's tests stay together.
+WORKERS ?= -n 4 --dist loadfile
 PYTEST := $(BIN)/python -m pytest $(if $(CI),--require-postgres)
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-up test test-containers check format bench deploy lock clean
