@@ -2,11 +2,11 @@
 
     make bench BENCH=stores                                    # scale 1.0 (1.26 GB), three rounds
 
-A backup into a folder, into a folder and S3 on loopback (`rclone serve s3`), and into S3 alone; then
-the download of an uncompressed backup of about 1 GB, as a restore does it and as `rclone copy` does. Whole
-commands, but for the download, which is that of a restore without the rest: it also hashes every byte. The
-endpoint shares the cores with everything else. Writes `benchmarks/stores.json` and its table in
-`benchmarks/README.md`; with `--output` only the file named.
+A backup into a folder, into a folder and S3 on loopback (`rclone serve s3`), and into S3 alone; what a script
+does to have the same files there, read back; then the download of an uncompressed backup of about 1 GB, as a
+restore does it and as `rclone copy` does. Whole commands, but for the download, which is that of a restore
+without the rest: it also hashes every byte. The endpoint shares the cores with everything else. Writes
+`benchmarks/stores.json` and its table in `benchmarks/README.md`; with `--output` only the file named.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ TITLES = {
     "folder": "backup into a folder",
     "both": "backup into a folder and S3, read back",
     "s3": "backup into S3 alone, read back",
+    "by-hand": "`pg_dump -Fd -j2`, `rclone copy`, `rclone check --download`",
     "rclone": "`rclone copy` of {gigabytes:.2f} GB from S3",
     "fetch": "the same bytes fetched and hashed by `restore`",
 }
-GOALS = (("both", "folder", 1.25), ("fetch", "rclone", 1.25))
+GOALS = (("both", "folder", 1.25), ("both", "by-hand", 1.0), ("fetch", "rclone", 1.25))
 
 
 def main() -> int:
@@ -81,6 +82,7 @@ def main() -> int:
                 peaks.append(peak)
                 clear(place.store)
                 clear(s3.root / s3.bucket / name)
+            runs["by-hand"].append(_by_hand(place, s3))
             runs["rclone"].append(_copied(place, s3))
             runs["fetch"].append(_fetched(place, environment))
             console.print(f"round {number + 1}: {', '.join(f'{k} {v[-1]:.2f} s' for k, v in runs.items())}")
@@ -116,9 +118,30 @@ def _backup(name: str, environment: dict[str, str]) -> tuple[float, int]:
     return measured.seconds, measured.own_bytes
 
 
+def _by_hand(place: Bench, s3: LocalS3) -> float:
+    """Dump, copy and compare, one after the other, as a script has to; without proof or manifest."""
+    dump, remote = place.folder / "by-hand", f"it:{s3.bucket}/by-hand"
+    script = (
+        '"$0" --format=directory --jobs=2 --compress=zstd:1 --file="$2" "$3"'
+        ' && "$1" copy "$2" "$4" && "$1" check --download "$2" "$4"'
+    )
+    words = ["bash", "-c", script, place.tool("pg_dump"), find_rclone(), dump, DATABASE, remote]
+    measured = measure(words, {**place.env, **_rclone(s3)})
+    clear(dump)
+    clear(s3.root / s3.bucket / "by-hand")
+    return measured.seconds
+
+
 def _copied(place: Bench, s3: LocalS3) -> float:
     target = place.folder / "copied"
-    environment = {
+    measured = measure([find_rclone(), "copy", f"it:{s3.bucket}/large", target], _rclone(s3))
+    clear(target)
+    return measured.seconds
+
+
+def _rclone(s3: LocalS3) -> dict[str, str]:
+    """Return what makes rclone know the endpoint as ``it:``."""
+    return {
         "RCLONE_CONFIG": "/dev/null",
         "RCLONE_CONFIG_IT_TYPE": "s3",
         "RCLONE_CONFIG_IT_PROVIDER": "Rclone",
@@ -126,9 +149,6 @@ def _copied(place: Bench, s3: LocalS3) -> float:
         "RCLONE_CONFIG_IT_ACCESS_KEY_ID": s3.access_key_id,
         "RCLONE_CONFIG_IT_SECRET_ACCESS_KEY": s3.secret_access_key,
     }
-    measured = measure([find_rclone(), "copy", f"it:{s3.bucket}/large", target], environment)
-    clear(target)
-    return measured.seconds
 
 
 def _fetched(place: Bench, environment: dict[str, str]) -> float:
