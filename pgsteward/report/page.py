@@ -158,6 +158,7 @@ def step_section(step: StepResult, *, mention_bad: bool) -> Section:
 def _over_several(step: StepResult, *, mention_bad: bool) -> Section:
     """Return what a step did to several databases; a night has only what is odd, and not every object."""
     kinds = ("failed", "unknown", "finding", "skipped") if mention_bad else ("skipped",)
+    in_table = {each["skipped_because"] for each in several.entries_of(step) if each.get("blocked")}
     most = MAX_ROWS if mention_bad else MAX_ROWS_OF_SEVERAL
     table = several.step_table(step, in_night=not mention_bad)
     _, lists = _details({k: v for k, v in step.details.items() if k != "databases"}, most)
@@ -174,7 +175,7 @@ def _over_several(step: StepResult, *, mention_bad: bool) -> Section:
             *lists,
         ),
         # what was kept from running stands in the night's table of databases
-        remarks=tuple(r for r in _remarks(step, kinds) if mention_bad or "failed" not in r.reason),
+        remarks=tuple(r for r in _remarks(step, kinds) if mention_bad or r.reason not in in_table),
     )
 
 

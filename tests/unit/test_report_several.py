@@ -235,6 +235,16 @@ def test_a_finding_that_concerns_no_single_database_is_in_the_headline() -> None
     assert report.headline(night).startswith("fleet: indexes with findings; 2 databases: 2 done.")
 
 
+def test_only_what_was_kept_from_running_is_left_to_the_table() -> None:
+    why = "its last 3 rebuilds failed; it is left alone until it has grown"
+    left = StepResult("reindex", "fleet", "ok", 4, skipped=(Note("public.by_day", why),))
+    parts = [("billing", results.skipped("reindex", "fleet", "bloat failed", blocked=True)), ("geo", left)]
+    night = NightResult("fleet", "*", TWO, 1.0, (*PAIR.steps, merge("reindex", "fleet", parts, CALM)))
+    section = report.text(night).split("reindex")[-1]
+    assert why in section
+    assert "bloat failed" not in section
+
+
 def test_names_that_are_the_beginning_of_others_are_told_apart() -> None:
     assert several_report.split("shop: eu: t", ["shop", "shop: eu"]) == ("shop: eu", "t")
     assert several_report.split("shop-eu: t", ["shop", "shop-eu"]) == ("shop-eu", "t")
