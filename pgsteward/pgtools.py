@@ -25,6 +25,7 @@ from typing import IO, Any, Self
 
 from pgsteward.errors import ToolFailed
 from pgsteward.postgres import Login
+from pgsteward.redaction import redact
 
 GRACE_S = 5.0
 """How long a tool may take to end after SIGTERM before it is killed."""
@@ -271,13 +272,6 @@ def run_tool(
     """Run a tool to its end; see `start_tool` and `RunningTool.wait` for arguments and errors."""
     with start_tool(argv, env=env, stdout=stdout, stdin=stdin, on_stderr=on_stderr) as tool:
         return tool.wait(stop_check)
-
-
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """Return `text` without the secrets in it."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def _shortened(line: str) -> str:

@@ -11,6 +11,7 @@ from botocore import exceptions as boto
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
+from pgsteward.redaction import redact
 
 _MAY_HEAL = frozenset(
     {
@@ -142,6 +143,9 @@ class Errors:
 
     def redacted(self, text: str) -> str:
         """Return a text on one line, without the store's secrets."""
+        return " ".join(redact(text, self._secrets()).split())
+
+    def _secrets(self) -> Iterator[str]:
         config = self._config
         for secret in (
             config.access_key_id,
@@ -151,8 +155,7 @@ class Errors:
         ):
             if secret is not None:
                 with contextlib.suppress(StewardError):
-                    text = text.replace(secret.resolve() or "\0", "***")
-        return " ".join(text.split())
+                    yield secret.resolve()
 
 
 def code_of(exc: boto.ClientError) -> str:

@@ -13,8 +13,9 @@ import pytest
 
 from pgsteward import pgtools
 from pgsteward.errors import StoreFailed, ToolFailed
-from pgsteward.pgtools import redact, run_tool, start_tool, tool_env
+from pgsteward.pgtools import run_tool, start_tool, tool_env
 from pgsteward.postgres import Login
+from pgsteward.redaction import redact
 
 PYTHON = sys.executable
 
@@ -139,6 +140,19 @@ def test_the_password_travels_in_the_environment() -> None:
     assert env["PGPASSWORD"] == "pw"
     assert env["PGAPPNAME"] == "pgsteward dump"
     assert redact("a pw b", ("pw",)) == "a *** b"
+
+
+@pytest.mark.parametrize("short", ["a", "is", "pw", "end"])
+def test_a_short_password_does_not_mangle_what_is_known_by_its_words(short: str) -> None:
+    said = "terminating connection: the database system was shutting down; it was pending for this user"
+    assert (
+        redact(f"{said}: {short}, '{short}', PASSWORD={short}", (short,))
+        == f"{said}: ***, '***', PASSWORD=***"
+    )
+
+
+def test_a_longer_one_goes_wherever_it_stands() -> None:
+    assert redact("xs3cr3tx: %s3cr3t", ("s3cr3t", "")) == "x***x: %***"
 
 
 def test_time_limits_of_roles_and_databases_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
