@@ -7,9 +7,10 @@ import time
 from dataclasses import replace
 
 from pgsteward import results
+from pgsteward.backup import owed as owed_copies
 from pgsteward.backup.catalog import newest_id
 from pgsteward.backup.copying import copy_backup
-from pgsteward.backup.home import home_store, spool_store
+from pgsteward.backup.home import SPOOL, home_store, spool_store
 from pgsteward.backup.identity import identify, refuse_twin, remember
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
@@ -72,7 +73,9 @@ def upload(
             wanted, findings = newest_id(target, made_in, partial=True)
         source, manifest = _source(target, [*made_in, *target.stores()], wanted)
         outcome = _copy_everywhere(target, source, manifest, session, dry_run, progress)
-        if spool is not None:
+        if spool is None:
+            outcome = _catch_up(outcome, target, home, wanted, session, dry_run, progress)
+        else:
             if not dry_run and not outcome.failed and source.name == spool.name:
                 _leave_spool(target, spool, manifest, session)
             waiting = [m for m in list_manifests(spool, target.name, target.database)[0] if m != manifest]
@@ -109,20 +112,45 @@ def _leave_spool(target: Target, home: Store, manifest: Manifest, lock: Connecti
     log.info("backup %s left the spool: every store of %s holds it", manifest.backup_id, target.name)
 
 
-def _also(
+def _catch_up(
     outcome: StepResult,
     target: Target,
-    spool: Store,
-    earlier: Manifest,
+    home: Store,
+    done: str,
     lock: Connection,
     dry_run: bool,
     progress: Progress,
 ) -> StepResult:
-    """Copy a backup that an earlier night had to leave in the spool, and add what became of it."""
+    """Make the copies that stores could not take earlier, of backups that are there still."""
+    owed = owed_copies.read(target)
+    for backup_id in sorted({id_ for ids in owed.values() for id_ in ids} - {done}):
+        stores = frozenset(store for store, ids in owed.items() if backup_id in ids)
+        try:
+            earlier = read_manifest(home, target.name, target.database, backup_id)
+        except (FileNotFoundError, VerificationFailed):  # pruned, or damaged, which the listing names
+            for store in stores:
+                owed_copies.settle(target, store, backup_id)
+            continue
+        outcome = _also(outcome, target, home, earlier, lock, dry_run, progress, only=stores)
+    return outcome
+
+
+def _also(
+    outcome: StepResult,
+    target: Target,
+    source: Store,
+    earlier: Manifest,
+    lock: Connection,
+    dry_run: bool,
+    progress: Progress,
+    *,
+    only: frozenset[str] | None = None,
+) -> StepResult:
+    """Copy a backup that an earlier night could not copy, and add what became of it."""
     try:
-        copied = _copy_everywhere(target, spool, earlier, lock, dry_run, progress)
-        if not dry_run and not copied.failed:
-            _leave_spool(target, spool, earlier, lock)
+        copied = _copy_everywhere(target, source, earlier, lock, dry_run, progress, only=only)
+        if source.name == SPOOL and not dry_run and not copied.failed:
+            _leave_spool(target, source, earlier, lock)
     except (TransientError, StoreFailed) as exc:
         copied = results.failure("upload", target.name, exc)
     failed = (*outcome.failed, *(Note(f"{earlier.backup_id}: {n.object}", n.reason) for n in copied.failed))
@@ -140,10 +168,17 @@ def _also(
 
 
 def _copy_everywhere(
-    target: Target, source: Store, manifest: Manifest, lock: Connection, dry_run: bool, progress: Progress
+    target: Target,
+    source: Store,
+    manifest: Manifest,
+    lock: Connection,
+    dry_run: bool,
+    progress: Progress,
+    *,
+    only: frozenset[str] | None = None,
 ) -> StepResult:
-    """Copy one backup from a store that has it into every store of the target that lacks it."""
-    others = [store for store in target.stores() if store.name != source.name]
+    """Copy one backup from a store that has it into every store of the target, or some, that lacks it."""
+    others = [s for s in target.stores() if s.name != source.name and (only is None or s.name in only)]
     if not others:
         return results.skipped("upload", target.name, f"{source.name} is the only store of this target")
     changed: list[Item] = []
@@ -152,6 +187,8 @@ def _copy_everywhere(
     transient: list[TransientError] = []
     look = identify if dry_run else refuse_twin
     for store in others:
+        if not dry_run:
+            owed_copies.begin(target, store.name, manifest.backup_id)
         try:
             look(target, store)
             if _is_complete(store, target, manifest):
@@ -163,6 +200,7 @@ def _copy_everywhere(
                 into = trusted(target, store, progress)
                 changed.append(copy_backup(target, source, into, manifest, lock, progress))
             if not dry_run:
+                owed_copies.settle(target, store.name, manifest.backup_id)
                 remember(target, store)
         except StoreUnavailable as exc:
             transient.append(exc)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.backup.upload import upload
 from pgsteward.errors import DatabaseUnavailable, PreconditionError
+from pgsteward.retention import remove_backup
 from pgsteward.storage import StoredObject
 from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
-from tests.integration.backup_targets import backup_folder, make_target, sealed
+from tests.integration.backup_targets import backup_folder, make_target, sealed, stored_manifest
 from tests.servers import Bucket, Database
 
 pytestmark = pytest.mark.any_server
@@ -234,6 +236,29 @@ def test_a_store_that_refuses_leaves_the_backup_at_home_and_says_so(
     assert listed.status == "partial"
     assert listed.unknown[0].object == "store s3"
     assert [each["stores"] for each in listed.details["backups"]] == [["disk"]]
+
+
+def test_what_a_store_has_missed_gets_there_with_the_next_upload(
+    database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    alone = make_target(database, tmp_path)
+    older = back_up(alone).details["backup_id"]
+    target = make_target(database, tmp_path, bucket=bucket, stores=("disk", "s3"))
+    (tmp_path / "secret").write_text("x" * 40)
+    missed, pruned = [back_up_everywhere(target).details["backup_id"] for _ in range(2)]
+    shutil.rmtree(backup_folder(target, pruned))
+    (tmp_path / "secret").write_text(bucket.s3.secret_access_key)
+    newest = back_up(target).details["backup_id"]
+    planned = upload(target, dry_run=True)
+    assert [item.object for item in planned.changed] == [f"{each} to s3" for each in (newest, missed)]
+    result = upload(target)
+    assert (result.status, result.details["backup_id"]) == ("ok", newest)
+    assert [item.object for item in result.changed] == [item.object for item in planned.changed]
+    in_s3 = [each["backup_id"] for each in backups(target).details["backups"] if "s3" in each["stores"]]
+    assert sorted(in_s3) == sorted([missed, newest]), f"{older} is older than the store"
+    remove_backup(target.store("s3"), "app", stored_manifest(target, missed), {})
+    assert upload(target).changed == (), "what was pruned there does not come back"
 
 
 def test_an_unknown_backup_is_refused(target: Target) -> None:
