@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.published import lacking, refuse_gone
+from pgsteward.backup.room import reserved
 from pgsteward.backup.send_ahead import sending_ahead
 from pgsteward.backup.snapshot_dump import Dumped
 from pgsteward.backup.trust import trusted
@@ -76,6 +77,7 @@ def back_up(
     with (
         Beside("clients", lambda wanted: find_clients(target.settings.client_dirs, wanted)) as clients,
         operation_lock(target.login("backup"), "backup") as session,
+        ExitStack() as stack,
     ):
         recipients = _recipients(target)
         if dry_run:
@@ -83,6 +85,8 @@ def back_up(
         else:
             trusted(target, home_store(target), progress)
         plan = make_plan(target, session.pinned(), session, clients.result)
+        short = stack.enter_context(reserved(target, plan.home, plan.room))
+        plan = replace(plan, warnings=(*plan.warnings, *short))
         refuse_small_spool(plan, recipients)
         if dry_run:
             return _would_back_up(plan, session).took(time.monotonic() - began)

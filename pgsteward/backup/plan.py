@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pgsteward import capacity, postgres
 from pgsteward.backup import filters, lock_slots
-from pgsteward.backup.home import home_store, past_stores
+from pgsteward.backup.home import home_store
 from pgsteward.backup.limits import refuse_too_large
-from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import Manifest, catalog_prefix
 from pgsteward.backup.marks import owner_of
-from pgsteward.backup.newest import newest_ids
+from pgsteward.backup.room import Room, estimate
 from pgsteward.client_places import can_be_run
 from pgsteward.clients import Client, choose_client
-from pgsteward.errors import (
-    DatabaseUnavailable,
-    PreconditionError,
-    StoreFailed,
-    StoreUnavailable,
-    VerificationFailed,
-)
+from pgsteward.errors import DatabaseUnavailable, PreconditionError
 from pgsteward.postgres import Connection, Login, Row
-from pgsteward.report.units import humanize_bytes, plural
+from pgsteward.report.units import plural
 from pgsteward.sql import load
 from pgsteward.storage import Store
 from pgsteward.targets import Target
@@ -37,30 +26,6 @@ log = logging.getLogger(__name__)
 
 SESSIONS_BESIDE = 4
 """What a backup opens besides pg_dump's workers: pg_dump itself, the snapshot, the proof, the lock watch."""
-
-_GROWTH = 1.3
-_HISTORY = 3
-"""Newest backups of its kind that say how large the next one may become."""
-_LOOKED_AT = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What the backup will need on disk, and what is there.
-
-    Attributes:
-        needed_bytes: Estimated.
-        estimated: How, as a phrase.
-        free_bytes: Of the file system that the home store is on; None where it is on no disk of this machine.
-        where: The folder that was asked.
-        is_guess: The estimate says too little about a backup of this kind to refuse one by it.
-    """
-
-    needed_bytes: int
-    estimated: str
-    free_bytes: int | None = None
-    where: Path | None = None
-    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +97,7 @@ def make_plan(
     jobs, lowered = _jobs(settings.jobs, free)
     home = home_store(target)
     partial = filters.clauses(settings)
-    room = _room(target, home, spec, partial, server["database_bytes"])
-    lowered += refuse_too_little(room, home, refuse=settings.disk_check)
+    room = estimate(target, home, spec, partial, server["database_bytes"])
     refuse_too_large(target, session, server["database_bytes"], room.needed_bytes)
     return Plan(
         target=target,
@@ -239,68 +203,3 @@ def _jobs(configured: int | None, free: int) -> tuple[int, tuple[str, ...]]:
     )
     log.warning("%s", warning)
     return fit, (warning,)
-
-
-def _room(target: Target, home: Store, spec: str, partial: tuple[str, ...], database_bytes: int) -> Room:
-    """Estimate what the backup needs, by those before it where they are of its kind."""
-    codec = spec.partition(":")[0]
-    alike: list[int] = []
-    others: list[int] = []
-    for manifest in _newest(home, target):
-        if manifest.partial == partial:
-            same = manifest.compress.partition(":")[0] == codec
-            (alike if same else others).append(manifest.size_bytes)
-        if len(alike) == _HISTORY:
-            break
-    before = alike or others
-    is_guess = not alike and bool(others or partial)
-    if before:
-        needed = int(max(before) * _GROWTH)
-        estimated = f"{_GROWTH} times the largest of the {len(before)} newest backups"
-        if len(before) == 1:
-            estimated = f"{_GROWTH} times the backup before it"
-        if is_guess:
-            estimated += ", which were compressed otherwise" if len(before) > 1 else ", compressed otherwise"
-    else:
-        needed = database_bytes
-        estimated = "the size of the database itself, as there is no backup like it yet; it may be much less"
-    folder = home.local_folder("")
-    if folder is None:
-        return Room(needed, estimated, is_guess=is_guess)
-    free, where = capacity.free_bytes(folder)
-    return Room(needed, estimated, free, where, is_guess)
-
-
-def _newest(home: Store, target: Target) -> Iterator[Manifest]:
-    """Yield the newest manifests: not all, as those of many tables are large."""
-    for store in past_stores(target, home):
-        trouble = () if store is home else (StoreUnavailable, StoreFailed)
-        ids: list[str] = []
-        with contextlib.suppress(*trouble):
-            folders = store.folders(catalog_prefix(target.name, target.database))
-            ids = newest_ids(folders, datetime.now(UTC))
-        for backup_id in ids[:_LOOKED_AT]:
-            with contextlib.suppress(FileNotFoundError, VerificationFailed, *trouble):
-                yield read_manifest(store, target.name, target.database, backup_id)
-        if ids:
-            return
-
-
-def refuse_too_little(room: Room, home: Store, *, refuse: bool) -> tuple[str, ...]:
-    """Make sure that the home store has room; return a warning where it may not have, and nobody refuses.
-
-    Raises:
-        PreconditionError: It has not; the text says how much is needed, how much is free, and where.
-    """
-    if room.free_bytes is None or room.free_bytes >= room.needed_bytes:
-        return ()
-    said = (
-        f"store {home.name} needs {humanize_bytes(room.needed_bytes)} for the backup (estimated:"
-        f" {room.estimated}), and {room.where} has {humanize_bytes(room.free_bytes)} free; free"
-        f" {humanize_bytes(room.needed_bytes - room.free_bytes)} there, keep fewer backups, or name another"
-        " folder"
-    )
-    if refuse and not room.is_guess:
-        raise PreconditionError(f"{said}; if it will be less, disk_check = false makes this a warning")
-    log.warning("%s", said)
-    return (said,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.backup.lock_watch import LockWatch
+from pgsteward.backup.manifest import MARK
+from pgsteward.backup.room import Room, reserved
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.postgres import connect
 from tests.integration.backup_targets import make_target, nothing_left, own_sessions
 from tests.servers import Database
+
+DEAD = "20261101T020000Z-abcdef"
 
 
 @pytest.fixture
@@ -44,6 +49,32 @@ def test_a_whole_backup_without_room_is_refused_until_somebody_knows_better(
     assert "store disk needs" in warning
     with pytest.raises(PreconditionError, match=r"1\.3 times the backup before it"):
         made(database, tmp_path)
+
+
+def test_what_backups_beside_it_will_need_is_no_room_for_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(capacity, "free_bytes", lambda folder: (1 << 20, tmp_path))
+    database.execute("CREATE TABLE t (id int)")
+    made(database, tmp_path, disk_check=False)
+    assert made(database, tmp_path) == []
+    target = make_target(database, tmp_path)
+    home, beside = target.store("disk"), replace(target, dbname="beside")
+    large = Room(1 << 20, "", 1 << 20, tmp_path)
+    with reserved(beside, home, large):  # which has no backup yet, and may need much less
+        (warning,) = made(database, tmp_path)
+        assert "1.05 MB of it for backups that are made beside it" in warning
+    with reserved(beside, home, replace(large, is_known=True)):
+        with pytest.raises(PreconditionError, match="for backups that are made beside it"):
+            made(database, tmp_path)
+        unfinished = f"app/beside/{DEAD}/"
+        home.put_bytes(unfinished + MARK, b"{}")
+        home.put_bytes(f"{unfinished}dump/1.dat", bytes((1 << 20) - 2))
+        assert made(database, tmp_path) == [], "what they have written by now is not free any more"
+    (tmp_path / "state" / "pgsteward" / "room" / "of a dead run.json").write_text("{}")
+    assert made(database, tmp_path) == []
+    assert [file.name for file in (tmp_path / "state" / "pgsteward" / "room").iterdir()] == ["room.lock"]
 
 
 @pytest.mark.usefixtures("full_disk")
