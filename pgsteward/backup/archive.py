@@ -31,6 +31,11 @@ _TOO_NEW = re.compile(rb"^SET transaction_timeout = 0;\n", re.MULTILINE)
 """What a client from 17 on begins with, and a server before 17 refuses; psql's own session needs it not."""
 
 
+_OPTIONS = re.compile(rb"^(ALTER (?:FOREIGN )?TABLE .* ALTER COLUMN .* SET \()(.*)\);\n", re.MULTILINE)
+_VERSION = b"pg_attver="
+"""What servers note of each column (15.20 and newer), in a place where older clients look for its options."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """All that a backup wants to know of its archive.
@@ -40,12 +45,14 @@ class Contents:
         sequence_script: What sets the positions of sequences; `positions` reads it.
         schema_sha256: See `schema_sha256`.
         database_sql: Makes the empty database: owner, locale, settings, rights, comment.
+        has_versions: It holds the server's own versions of columns: see `without_versions`.
     """
 
     entries: list[tuple[int, int, bytes]]
     sequence_script: bytes
     schema_sha256: str
     database_sql: bytes
+    has_versions: bool
 
 
 def read(client: Client, dump: Path, still_wanted: Callable[[], None] | None = None) -> Contents:
@@ -66,11 +73,13 @@ def read(client: Client, dump: Path, still_wanted: Callable[[], None] | None = N
             for numbers, options in ((_sequence_sets(found), ()), (_own(found), ("--create",)))
         )
         schema = running.enter_context(start_tool(_schema_script(client, dump), env={}))
+        script = schema.wait(still_wanted).stdout
         return Contents(
             found,
             sequences.text(still_wanted) if sequences else b"",
-            _schema_sha256(schema.wait(still_wanted).stdout),
+            _schema_sha256(script),
             _TOO_NEW.sub(b"", own.text(still_wanted)) if own else b"",
+            without_versions(script) != script,
         )
 
 
@@ -162,6 +171,20 @@ def _schema_sha256(script: bytes) -> str:
 def without_comments(script: bytes) -> Iterator[bytes]:
     """Yield the lines of a script that pg_dump's own comments and keys, other each time, are not among."""
     return (line for line in script.split(b"\n") if not _HEADER.match(line))
+
+
+def without_versions(script: bytes) -> bytes:
+    """Leave out of a script what a server notes of each column by itself, other numbers in every database.
+
+    A client that does not know of it takes it for an option and writes it down. The server that was dumped
+    takes no notice of such a line; one that does not know of it either refuses the table.
+    """
+
+    def others(match: re.Match[bytes]) -> bytes:
+        options = [each for each in match[2].split(b", ") if not each.startswith(_VERSION)]
+        return b"%s%s);\n" % (match[1], b", ".join(options)) if options else b""
+
+    return _OPTIONS.sub(others, script)
 
 
 def _own(found: list[tuple[int, int, bytes]]) -> list[int]:

@@ -134,14 +134,14 @@ def _degraded_once(entries: Collection[int], first: Verdict, second: Verdict) ->
 
 
 def _lines(order: Order, ready: Ready, name: str) -> list[str]:
-    """Return a database's schema as pg_dump writes it, less comments and keys of its own."""
+    """Return a database's schema as pg_dump writes it, less comments, keys and versions of its own."""
     argv: list[str | Path] = [
         ready.client.tool("pg_dump"),
         "--schema-only",
         "--no-password",
         f"--dbname={order.admin.to(name).conninfo}",
     ]
-    script = run_tool(argv, env=tool_env(order.admin, PURPOSE)).stdout
+    script = archive.without_versions(run_tool(argv, env=tool_env(order.admin, PURPOSE)).stdout)
     return [line.decode(errors="replace") for line in archive.without_comments(script)]
 
 

@@ -66,9 +66,9 @@ class Scope:
         if self.tables:
             found.append(f"tables: {', '.join(self.tables)}")
         if self.schema_only:
-            found.append("schema only")
+            found.append("definitions")
         if self.data_only:
-            found.append("data only")
+            found.append("rows")
         return tuple(found)
 
 

@@ -73,6 +73,11 @@ _BROKEN = (
         " row too, which pg_dump can't know: leave the table's rows out (exclude_table_data)",
     ),
     (
+        re.compile('unrecognized parameter "pg_attver"'),
+        "this server's minor release is older than that of the dumped one, whose pg_dump was too old for it:"
+        " restore into a newer one, or install the newest minor release of the client",
+    ),
+    (
         re.compile("CONTEXT: +(?:SQL|PL/\\w+) function"),
         "a function of the original does not stand its own rows any more: mend it there",
     ),

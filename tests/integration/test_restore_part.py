@@ -227,6 +227,7 @@ def test_a_table_that_a_constraint_reads_has_to_be_chosen_too(
 
 def test_the_schema_alone_is_compared_and_empty(server: Server, target: Target, name: str) -> None:
     result = restore(target, into=name, scope=scope(schema_only=True))
+    assert "(definitions only)" in result.summary
     assert result.status == "ok", result.as_json()
     assert "its schema is compared" in result.summary
     assert result.details["part"]["with_rows"] == []

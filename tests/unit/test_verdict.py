@@ -139,6 +139,20 @@ pg_restore: warning: errors ignored on restore: 1
     assert "exclude_table_data" in finding.reason
 
 
+def test_what_only_newer_minor_releases_know_is_told_with_the_way_out() -> None:
+    text = """\
+pg_restore: from TOC entry 215; 1259 16389 TABLE jobs app
+pg_restore: error: could not execute query: ERROR:  unrecognized parameter "pg_attver"
+Command was: CREATE TABLE public.jobs (id integer);
+ALTER TABLE ONLY public.jobs ALTER COLUMN id SET (pg_attver=40833320);
+
+pg_restore: warning: errors ignored on restore: 1
+"""
+    (finding,) = judge_messages(text.splitlines()).fatal
+    assert "is older than that of the dumped one" in finding.reason
+    assert "newest minor release of the client" in finding.reason
+
+
 def test_a_materialized_view_that_stays_empty_is_named_as_sql_writes_it() -> None:
     text = """\
 pg_restore: from TOC entry 9; 0 1 MATERIALIZED VIEW DATA Stats of jobs app
