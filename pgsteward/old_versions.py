@@ -7,6 +7,7 @@ after a kill, which keys are ours.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections import defaultdict
@@ -16,12 +17,15 @@ from datetime import MAXYEAR, datetime
 from typing import Any
 
 from pgsteward import results, sql
+from pgsteward.backup.freeze import freezing, prunable_stores, still_frozen, why_frozen
+from pgsteward.backup.identity import identify
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, backup_prefix, catalog_prefix
+from pgsteward.backup.receipts import read_chain
 from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.ledger import Ledger
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
-from pgsteward.results import StepResult
+from pgsteward.results import Note, StepResult
 from pgsteward.storage import ObjectVersion, Store
 from pgsteward.targets import Target
 
@@ -84,8 +88,10 @@ def prune_versions(target: Target, *, dry_run: bool = False) -> StepResult:
     ledger = Ledger(STEP, target.name, dry_run=dry_run)
     with operation_lock(target.login("backup"), "backup") as session:
         owner = session.row(sql.load("whose_mark"))
-        for store in target.stores():
+        frozen = _is_frozen(target, ledger)
+        for store in [] if frozen else target.stores():
             try:
+                identify(target, store)
                 _look_at(target, store, owner, ledger)
             except (StoreUnavailable, StoreFailed) as exc:
                 ledger.doubt(f"store {store.name}", str(exc))
@@ -93,9 +99,22 @@ def prune_versions(target: Target, *, dry_run: bool = False) -> StepResult:
     verb = "Would delete" if dry_run else "Deleted"
     what = plural(sum(int(item.facts["versions"]) for item in ledger.changed), "older version")
     of = plural(len(ledger.changed), "removed backup")
+    if frozen:
+        return ledger.result("Deleted nothing: pruning is frozen", {"bytes": 0}, status="partial")
     if not ledger.examined and not ledger.unknown:
         return results.skipped(STEP, target.name, "no store of this target keeps older versions")
     return ledger.result(f"{verb} {what} of {of} ({humanize_bytes(freed)})", {"bytes": freed})
+
+
+def _is_frozen(target: Target, ledger: Ledger) -> bool:
+    """Tell whether something is red in a store: then older versions may be what is left."""
+    found: list[Note] = []
+    for store in prunable_stores(target):
+        with contextlib.suppress(StoreUnavailable, StoreFailed):  # told of later; the others have copies
+            found += map(why_frozen, freezing(read_chain(store, target.name, target.database)))
+    for note in still_frozen(target, found):
+        ledger.fail(note.object, note.reason)
+    return bool(found)
 
 
 def _look_at(target: Target, store: Store, owner: Mapping[str, Any], ledger: Ledger) -> None:

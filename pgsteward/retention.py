@@ -7,13 +7,13 @@ touched but the exact keys that a manifest there names.
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pgsteward import results
+from pgsteward.backup.freeze import prune_command, still_frozen
 from pgsteward.backup.home import mark, spool_store
 from pgsteward.backup.identity import identify
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
@@ -213,17 +213,11 @@ def _stop(
     ledger: Ledger,
 ) -> str:
     """Say why nothing may be removed now, in a few words; the ledger has all of them. "" when all may go."""
-    command = f"pgsteward prune {target.name}"
-    if target.settings.databases is not None:
-        command += f" --database {shlex.quote(target.database)}"
-    frozen = list(dict.fromkeys(note for catalog in catalogs for note in catalog.frozen))
+    command = prune_command(target)
+    frozen = still_frozen(target, (note for catalog in catalogs for note in catalog.frozen))
     if frozen:
         for note in frozen:
-            ledger.fail(
-                note.object,
-                f"{note.reason}. Pruning is frozen until you have looked at it and say so:"
-                f" {command} --clear-freeze 'what was found out'",
-            )
+            ledger.fail(note.object, note.reason)
         return "pruning is frozen"
     total = sum(len(plan.doomed) for plan in plans)
     if yes_remove is not None:

@@ -190,7 +190,8 @@ def verify(
     Args:
         target: Whose backup.
         backup_id: An id, or ``latest``.
-        store: Name of the store to read; None reads the backup in every store that has it.
+        store: Name of the store to read; None reads the backup in every store that has it, and where it
+            waits for its upload.
         progress: Is told every file.
 
     Returns:
@@ -202,7 +203,10 @@ def verify(
         StoreUnavailable: Nothing could be read now.
     """
     began = time.monotonic()
+    spool = spool_store(target) if store is None else None
     stores = [target.store(store)] if store is not None else target.stores()
+    if spool is not None:
+        stores = [*stores, spool]
     findings: list[Note] = []
     wanted = backup_id
     if backup_id == "latest":
@@ -224,7 +228,8 @@ def verify(
             if problems:
                 read_manifest(place, target.name, target.database, wanted)  # pruned meanwhile is not damaged
         except FileNotFoundError:
-            absent.append(Note(f"store {place.name}", f"does not hold {wanted}"))
+            if place is not spool:
+                absent.append(Note(f"store {place.name}", f"does not hold {wanted}"))
             continue
         except VerificationFailed as exc:
             failed.append(Note(f"{MANIFEST} in {place.name}", str(exc)))

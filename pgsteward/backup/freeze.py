@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import logging
+import shlex
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -64,6 +65,28 @@ def why_frozen(entry: Entry) -> Note:
     more = f" and {len(receipt.differences) - 1} more" if len(receipt.differences) > 1 else ""
     when = f"{receipt.written_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return Note(entry.backup_id, f"red {receipt.what} from store {receipt.store}, {when}{first}{more}")
+
+
+def still_frozen(target: Target, found: Iterable[Note]) -> list[Note]:
+    """Say for people what keeps a target's database from being pruned, and how it goes on.
+
+    Args:
+        target: Whose.
+        found: What `why_frozen` said, in all stores; a red receipt is told to each of them.
+    """
+    todo = (
+        "Pruning is frozen until you have looked at it and say so:"
+        f" {prune_command(target)} --clear-freeze 'what was found out'"
+    )
+    return [Note(note.object, f"{note.reason}. {todo}") for note in dict.fromkeys(found)]
+
+
+def prune_command(target: Target) -> str:
+    """Return what prunes the database of a target, as a person writes it."""
+    command = f"pgsteward prune {target.name}"
+    if target.settings.databases is not None:
+        command += f" --database {shlex.quote(target.database)}"
+    return command
 
 
 def leave_damage(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pgsteward.backup.catalog import backups, verify
+from pgsteward.backup.freeze import clear_freeze, leave_damage
 from pgsteward.backup.manifest import MARK, backup_prefix
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.errors import StoreUnavailable
@@ -97,6 +98,14 @@ def test_older_versions_of_removed_backups_are_deleted_for_good(
     assert "--versions" in explained.reason
     hidden = versions_of(target, old)
     assert any(version.is_marker for version in hidden)
+
+    leave_damage(target.store("disk"), target, new, "verify", ["dump/toc.dat has other bytes"])
+    for dry_run in (True, False):
+        frozen = prune_versions(target, dry_run=dry_run)
+        assert (frozen.status, frozen.changed) == ("partial", ())
+        assert "pgsteward prune app --clear-freeze" in frozen.failed[0].reason
+    clear_freeze(target, "tried out")
+    assert versions_of(target, old) == hidden
 
     dry = prune_versions(target, dry_run=True)
     assert versions_of(target, old) == hidden

@@ -171,6 +171,7 @@ def test_what_earlier_nights_left_in_the_spool_leaves_it_too(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     target = make_target(database, tmp_path, bucket=bucket, stores=("s3",))
     waiting = [back_up(target).details["backup_id"] for _ in range(2)]
+    assert verify(target, waiting[0]).details["stores"] == ["spool"]
     (tmp_path / "secret").write_text("NotTheSecretNotTheSecretNotTheSecret0000")
     assert upload(target).status == "failed"
     (tmp_path / "secret").write_text(bucket.s3.secret_access_key)
