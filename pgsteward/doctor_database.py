@@ -16,6 +16,7 @@ from pgsteward.errors import ConfigError, PreconditionError, StewardError
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_lock import refuse_pooler
 from pgsteward.relations import find_table
+from pgsteward.restore.preflight import ONE_DATABASE
 from pgsteward.results import Note
 from pgsteward.session_checks import choose_expiry
 from pgsteward.several import narrow
@@ -92,6 +93,7 @@ def check_database(target: Target) -> Iterator[Check]:
                     yield from _session_tables(target, connection)
                 else:
                     yield _restore_rights(connection)
+                    yield from _bound_extensions(connection)
         except StewardError as exc:
             yield Check(f"server ({purpose})", "fail", str(exc), _connection_fix(exc))
             yield Check(rights, "unknown", "the server was not asked: no usable connection")
@@ -287,6 +289,19 @@ def _session_table(connection: Connection, settings: SessionTable) -> Check:
     if fixes:
         return Check(check, "fail", f"{role} can't delete all its expired rows", " ".join(fixes))
     return Check(check, "ok", f"expired by {settings.expires} ({expiry.type_name})")
+
+
+def _bound_extensions(connection: Connection) -> Iterator[Check]:
+    """Say which extensions keep this database from being restored as a whole."""
+    rows = connection.rows("SELECT extname::text AS name FROM pg_extension ORDER BY extname")
+    if bound := [row["name"] for row in rows if row["name"] in ONE_DATABASE]:
+        yield Check(
+            "restore",
+            "warn",
+            f"no restore or drill of a database with {', '.join(bound)} can work: it can be created only in"
+            " the database that the server's settings name",
+            "have it in a database of its own, from where it works on others: cron.schedule_in_database()",
+        )
 
 
 def _restore_rights(connection: Connection) -> Check:

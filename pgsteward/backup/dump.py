@@ -141,11 +141,11 @@ def _would_back_up(plan: Plan, session: Connection) -> StepResult:
     )
 
 
-def _older_client(plan: Plan) -> str:
+def _wrote_versions(plan: Plan) -> str:
     return (
-        f"pg_dump {plan.client.text} is older than this server's minor release and has written down what the"
-        " server alone should know of its columns (pg_attver): a server of an older release refuses such"
-        " tables; install the newest minor release of the client"
+        f"pg_dump {plan.client.text} has written down what the server alone should know of its columns"
+        " (pg_attver), and a server that does not know of it refuses such tables; the pg_dump of the"
+        f" server's own release, {plan.server['version'].split()[0]}, leaves it out"
     )
 
 
@@ -197,7 +197,7 @@ def _attempt(
         unknown += _not_watched(dumped)
         warnings = (
             *plan.warnings,
-            *([_older_client(plan)] if contents.has_versions else []),
+            *([_wrote_versions(plan)] if contents.has_versions else []),
             *dumped.stderr,
             *(waiter.sentence for waiter in dumped.lock_waiters if waiter.seconds >= NOTABLE_S),
             *(f"{note.object}: {note.reason}" for note in unknown),

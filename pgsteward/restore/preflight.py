@@ -31,6 +31,8 @@ _WAYS_OUT = {
 """What to do about each kind of obstacle that replace_obstacles.sql knows."""
 _SUPERUSER = "give [targets.NAME.restore], or --to, a superuser's conninfo"
 _SHOWN = 5
+ONE_DATABASE = frozenset({"pg_cron"})
+"""Extensions that the server lets nobody create but in the one database that its own settings name."""
 
 
 def choose(target: Target, manifest: Manifest, server_version: int) -> Client:
@@ -191,6 +193,11 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
     if missing:
         says = f"not installed on this server: {', '.join(missing)}"
         return Check("extensions", "no-go", says, "install their packages there")
+    if bound := sorted(set(manifest.extensions) & ONE_DATABASE):
+        says = f"{', '.join(bound)} can be created only in the database that the server's settings name"
+        says += " (cron.database_name), and a restore is loaded under another name first"
+        fix = "restore what you need of it (--schema, --table), or all of it by hand into a database of that"
+        return Check("extensions", "no-go", says, f"{fix} name, as RESTORE.md says")
     locked = sorted(set(manifest.extensions) & set(server["superuser_extensions"]))
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])

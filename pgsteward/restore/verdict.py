@@ -74,8 +74,8 @@ _BROKEN = (
     ),
     (
         re.compile('unrecognized parameter "pg_attver"'),
-        "this server's minor release is older than that of the dumped one, whose pg_dump was too old for it:"
-        " restore into a newer one, or install the newest minor release of the client",
+        "the dumped server notes versions of columns, and this one knows of none: restore into one of that"
+        " release or newer, or dump with the client of that release, which leaves them out",
     ),
     (
         re.compile("CONTEXT: +(?:SQL|PL/\\w+) function"),
@@ -353,6 +353,9 @@ def _judge(message: _Message, unread: Collection[str]) -> Finding:
             matview = match[1] if why == "not filled" else None
             said = f"{why}: {reason}{_advice(reason, why, unread)}"
             return Finding("degraded", matview or named, said, matview, entry)
+    if command.startswith("CREATE EXTENSION "):
+        said = f"{reason}; see what it asks of its server: shared_preload_libraries, settings of its own"
+        return Finding("fatal", named, said, entry=entry)
     return Finding("fatal", named, f"{reason}{_advice(reason, '', unread)}", entry=entry)
 
 

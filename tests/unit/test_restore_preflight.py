@@ -12,7 +12,7 @@ from pgsteward.report import plain
 from pgsteward.report.page import step_page
 from pgsteward.restore.checks import Check, refuse
 from pgsteward.restore.locales import collation
-from pgsteward.restore.preflight import _tablespaces
+from pgsteward.restore.preflight import _extensions, _tablespaces
 from pgsteward.restore.surroundings import Archive
 from tests.unit.test_manifest import manifest
 
@@ -90,3 +90,17 @@ def test_tablespaces_that_are_missing_are_named() -> None:
     assert (check.go, check.says) == ("no-go", 'this server lacks "Slow one"')
     assert "--no-tablespaces" in check.fix
     assert _tablespaces(archive("Slow one"), server, left_out=True).go == "go"
+
+
+def test_an_extension_of_one_database_alone_is_refused_before_anything_is_loaded() -> None:
+    server = {
+        "extensions": {"pg_cron": "1.4", "citext": "1.6"},
+        "superuser_extensions": [],
+        "is_superuser": True,
+    }
+    made = manifest().model_copy(update={"extensions": {"pg_cron": "1.4", "citext": "1.6"}})
+    check = _extensions(made, server)
+    assert check.go == "no-go"
+    assert "cron.database_name" in check.says
+    assert "--schema" in check.fix
+    assert _extensions(made.model_copy(update={"extensions": {"citext": "1.6"}}), server).go == "go"
