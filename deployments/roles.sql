@@ -19,6 +19,9 @@ BEGIN
 END
 $roles$;
 
+-- Messages in English, whatever the server's language: advice goes by words.
+GRANT SET ON PARAMETER lc_messages TO pgsteward_backup, pgsteward_maintenance, pgsteward_restore;
+
 -- Backup: reads everything, changes nothing. Also good on a standby.
 GRANT pg_read_all_data TO pgsteward_backup;
 -- Sees which session a waiting dump waits for.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,14 @@ from pgsteward.errors import (
     TransientError,
 )
 from pgsteward.postgres_names import RESERVED
-from pgsteward.postgres_settings import READ_ONLY, SESSION, advice, in_one_line, with_catalog_first
+from pgsteward.postgres_settings import (
+    ENGLISH,
+    READ_ONLY,
+    advice,
+    in_one_line,
+    session_settings,
+    with_catalog_first,
+)
 from pgsteward.sql import load
 
 Row = dict[str, Any]
@@ -57,6 +63,9 @@ for _type in ("text", "name", "varchar"):
     _ADAPTERS.register_loader(_type, _Text)
 set_json_loads(lambda data: json.loads(str(data, "utf-8", "replace")), _ADAPTERS)  # type: ignore[arg-type]
 
+_STATE_BEFORE_15: LiteralString = (
+    "SELECT pg_catalog.current_setting('search_path') AS path, false AS may_choose_language"
+)
 _UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "53300", "40001", "40P01"})
 
 
@@ -231,21 +240,16 @@ def connect(
     except psycopg.OperationalError as exc:
         raise _connection_error(exc, login) from exc
     session = Connection(connection, login)
-    wanted = {
-        "statement_timeout": f"{math.ceil(statement_timeout_s * 1000)}",
-        "lock_timeout": f"{math.ceil(lock_timeout_s * 1000)}",
-        **SESSION,
-        **(settings or {}),
-    }
-    if connection.info.server_version >= 140000:
-        wanted.setdefault("client_connection_check_interval", "2s")
-        wanted.setdefault("idle_session_timeout", "0")  # a session that holds a lock is silent for hours
-    if connection.info.server_version >= 170000:
-        wanted.setdefault("transaction_timeout", "0")  # statement_timeout is what fits the job
+    version = connection.info.server_version
+    wanted = session_settings(version, statement_timeout_s, lock_timeout_s, settings or {})
     try:
-        path = with_catalog_first(session.value("SHOW search_path"))
+        state = session.row(load("session_state") if version >= 150000 else _STATE_BEFORE_15)
+        path = with_catalog_first(state["path"])
         if path is not None:
             wanted.setdefault("search_path", path)
+        if state["may_choose_language"]:
+            session.language = ENGLISH
+            wanted.update(ENGLISH)
         session.rows(
             "SELECT pg_catalog.set_config(s.name, s.value, false)"
             "  FROM unnest(%(names)s::pg_catalog.text[], %(values)s::pg_catalog.text[])"
@@ -265,6 +269,8 @@ class Connection:
     def __init__(self, connection: psycopg.Connection[Row], login: Login) -> None:
         self._connection = connection
         self.login = login
+        self.language: Mapping[str, str] = {}
+        """What puts the server's messages into English, for tools too; empty where this role may not."""
         self.notices: list[Notice] = []
         connection.add_notice_handler(self._keep_notice)
 

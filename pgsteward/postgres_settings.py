@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ SESSION: Mapping[str, str] = {
     "transform_null_equals": "off",
     "array_nulls": "on",
 }
+ENGLISH: Mapping[str, str] = {"lc_messages": "C"}
+"""Tools pass on the server's words and no SQLSTATE. Superusers may set it, and those who were granted it."""
 READ_ONLY = "the server is a standby, or default_transaction_read_only is on: for this role, or by PGOPTIONS"
 REFUSED = "correct the conninfo or the password, or what the server lets in (pg_hba.conf, roles)"
 ADVICE: Mapping[str, str] = {
@@ -53,6 +56,31 @@ FATAL_FOR_GOOD = (
 
 _PREFIX = re.compile(r"^connection (?:failed|is bad): ")
 _PG_CATALOG = re.compile(r'(?<![^\s,])"?pg_catalog"?(?![^\s,])')
+
+
+def session_settings(
+    version: int, statement_timeout_s: float, lock_timeout_s: float, others: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what a session of ours is set to; `others` go before what is only a default of ours.
+
+    Args:
+        version: The server's, as a number.
+        statement_timeout_s: 0 means none.
+        lock_timeout_s: Likewise.
+        others: Wanted for the work at hand.
+    """
+    wanted = {
+        "statement_timeout": f"{math.ceil(statement_timeout_s * 1000)}",
+        "lock_timeout": f"{math.ceil(lock_timeout_s * 1000)}",
+        **SESSION,
+        **others,
+    }
+    if version >= 140000:
+        wanted.setdefault("client_connection_check_interval", "2s")
+        wanted.setdefault("idle_session_timeout", "0")  # a session that holds a lock is silent for hours
+    if version >= 170000:
+        wanted.setdefault("transaction_timeout", "0")  # statement_timeout is what fits the job
+    return wanted
 
 
 def with_catalog_first(search_path: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsteward import postgres
 from pgsteward.errors import ConfigError, DatabaseUnavailable, PreconditionError
@@ -133,3 +133,21 @@ def test_a_percent_sign_is_no_parameter_in_names_values_and_expressions(database
                 times,
             )
             assert list(connection.row(query, params).values()) == [6, "50%", 3, "%%"]
+
+
+def test_the_server_speaks_english_to_whoever_may_choose(database: Database) -> None:
+    role = f"Listener of {database.dbname}"
+    name = identifier(role)
+    login = Login(make_conninfo(database.conninfo, user=role), "x")
+    database.execute(compose("ALTER DATABASE {} SET lc_messages = 'POSIX'", identifier(database.name)))
+    database.execute(compose("CREATE ROLE {} LOGIN PASSWORD 'x'", name))
+    try:
+        with database.connect() as session:
+            assert (session.value("SHOW lc_messages"), session.language) == ("C", {"lc_messages": "C"})
+        with connect(login, purpose="test") as session:
+            assert (session.value("SHOW lc_messages"), session.language) == ("POSIX", {})
+        database.execute(compose("GRANT SET ON PARAMETER lc_messages TO {}", name))
+        with connect(login, purpose="test") as session:
+            assert (session.value("SHOW lc_messages"), session.language) == ("C", {"lc_messages": "C"})
+    finally:
+        database.execute(compose("DROP OWNED BY {name}; DROP ROLE {name}", name=name))
