@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from pgsteward import postgres
 from pgsteward.config import BackupConfig
 from pgsteward.errors import PreconditionError
-from pgsteward.postgres import Connection, Row
+from pgsteward.postgres import Connection, Row, identifier, quote_name
 from pgsteward.results import Note
 from pgsteward.sql import load
 
@@ -18,11 +17,17 @@ _ROWS = (b"TABLE DATA ", b"MATERIALIZED VIEW DATA ")
 _SPECIAL = frozenset("|*+?()[]{}.^$\\")
 
 
-def arguments(settings: BackupConfig) -> tuple[str, ...]:
-    """Return the options of pg_dump that leave something out; none for a whole backup."""
+def arguments(settings: BackupConfig, extensions: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the options of pg_dump that leave something out; none for a whole backup.
+
+    Args:
+        settings: What is left out.
+        extensions: Names of those that come along with what is chosen.
+    """
     found = [f"--table={pattern}" for pattern in settings.tables]
     found += [f"--schema={pattern}" for pattern in settings.schemas]
     if found:
+        found += [f"--extension={identifier(name).as_string()}" for name in sorted(extensions)]
         found.append("--strict-names")
     found += [f"--exclude-table-data={pattern}" for pattern in settings.exclude_table_data]
     if settings.enable_row_security:
@@ -57,6 +62,8 @@ class Choice:
     schemas: frozenset[str] | None
     without_rows: frozenset[tuple[str, str]]
     row_security: bool
+    extensions: frozenset[str] = frozenset()
+    """Those that come along, where not all do."""
 
     @property
     def takes_large_objects(self) -> bool:
@@ -68,25 +75,30 @@ class Choice:
         return [row for row in found if self._matters(row)]
 
     def takes(self, row: Row) -> bool:
-        """Tell whether a relation is chosen, with its rows or without."""
+        """Tell whether a relation is chosen, or comes along, with its rows or without."""
+        if row["extension_name"] in self.extensions:
+            return True
         if self.tables is not None:
             return (row["schema_name"], row["name"]) in self.tables
         return self.schemas is None or row["schema_name"] in self.schemas
 
     def holds(self, row: Row) -> bool:
         """Tell whether the rows of a relation were asked for: if they are not there, something is wrong."""
-        if row["extension_name"] is not None and not self.takes_large_objects:
-            return False
-        if not self.takes(row):
+        if not self.takes(row) or self.is_strangers(row):
             return False
         without = (row["schema_name"], row["name"]) in self.without_rows
         return not without or row["kind"] == "f" or (row["kind"] == "m" and not row["populated"])
+
+    def is_strangers(self, row: Row) -> bool:
+        """Tell whether it is of an extension that does not come along."""
+        whose = row["extension_name"]
+        return whose is not None and not self.takes_large_objects and whose not in self.extensions
 
     def _matters(self, row: Row) -> bool:
         if not self.takes(row):
             return False
         without_rows = (row["schema_name"], row["name"]) in self.without_rows
-        if row["of_extension"]:
+        if row["extension_name"] is not None:
             return not without_rows
         hidden = "row-level security" in row["reason"]
         return not (hidden and (self.row_security or without_rows))
@@ -105,11 +117,18 @@ def choose(settings: BackupConfig, session: Connection) -> Choice:
         rows = session.rows(load("filter_schemas"), {"name": regexes(pattern)[-1]})
         _refuse_nothing(rows, "schemas", pattern, "schema", session)
         schemas.update(row["schema_name"] for row in rows)
+    wanted = {
+        "table_schemas": [schema for schema, _ in tables],
+        "table_names": [name for _, name in tables],
+        "schemas": list(schemas),
+    }
+    needed = session.rows(load("filter_extensions"), wanted) if tables or schemas else []
     return Choice(
         frozenset(tables) if settings.tables else None,
         frozenset(schemas) if settings.schemas else None,
         frozenset(without_rows),
         settings.enable_row_security,
+        frozenset(row["name"] for row in needed),
     )
 
 
@@ -167,8 +186,8 @@ class Part:
 
     Attributes:
         defined: Tables and materialized views that a restore makes.
-        choice: What was asked for. Where tables or schemas are chosen, pg_dump also drops large objects and
-            extensions.
+        choice: What was asked for. Where tables or schemas are chosen, pg_dump also drops large objects, and
+            extensions but for those that come along.
     """
 
     defined: frozenset[int]
@@ -190,7 +209,7 @@ class Part:
     def left_out(self, relations: Iterable[Row]) -> list[Note]:
         """Name what is not in the archive, or is there without its rows."""
         notes = [
-            Note(postgres.quote_name(row["schema_name"], row["name"]), self._why_left_out(row))
+            Note(quote_name(row["schema_name"], row["name"]), self._why_left_out(row))
             for row in relations
             if not self.holds(row)
         ]
@@ -202,17 +221,9 @@ class Part:
     def _why_left_out(self, row: Row) -> str:
         if not self.choice.takes(row):
             return "left out by the filter"
-        if row["extension_name"] is None or self.everything:
-            return "left out without its rows"
-        whose = (
-            f"the extension {row['extension_name']}, which pg_dump drops where tables or schemas are chosen"
-        )
-        if row["condition"] is None or (row["schema_name"], row["name"]) in self.choice.without_rows:
-            return f"belongs to {whose}"
-        return (
-            f"its rows are dumped without {whose}: no new database can take them; exclude_table_data leaves"
-            " them out"
-        )
+        if self.choice.is_strangers(row):
+            return f"belongs to the extension {row['extension_name']}, which nothing chosen needs"
+        return "left out without its rows"
 
     def holds(self, row: Row) -> bool:
         """See `Choice.holds`."""

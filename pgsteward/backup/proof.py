@@ -202,7 +202,7 @@ def _is_dumped(row: Row, part: Part | None) -> bool:
     if row["kind"] == "f":
         return False
     if row["extension_name"] is not None:
-        return row["condition"] is not None and (part is None or part.everything)
+        return row["condition"] is not None and (part is None or not part.choice.is_strangers(row))
     return part is None or row["oid"] in part.defined
 
 

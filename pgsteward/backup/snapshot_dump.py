@@ -97,13 +97,14 @@ def dump_and_prove(
         _exported_snapshot(login) as (snapshot_id, lsn, holder),
     ):
         snapshot_at = datetime.now(UTC)
+        choice = filters.choose(settings, holder) if filters.has_filters(settings) else None
         arguments = (
             *into.arguments(jobs),
             _compress_argument(client, spec),
             f"--snapshot={snapshot_id}",
             f"--lock-wait-timeout={math.ceil(settings.lock_wait_timeout_s * 1000)}",
             f"--encoding={encoding}",
-            *filters.arguments(settings),
+            *filters.arguments(settings, () if choice is None else choice.extensions),
             "--no-password",
         )
         argv: list[str | Path] = [client.tool("pg_dump"), *arguments]
@@ -115,7 +116,10 @@ def dump_and_prove(
 
         with (
             start_tool(
-                argv, env=tool_env(login, "dump"), on_stderr=hear, take_stdout=into.take_stdout
+                argv,
+                env=tool_env(login, "dump", holder.language),
+                on_stderr=hear,
+                take_stdout=into.take_stdout,
             ) as tool,
             ExitStack() as stack,
         ):
@@ -128,7 +132,6 @@ def dump_and_prove(
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
                 with _in_snapshot(login, snapshot_id) as session:
                     relations = session.rows(load("proof_relations"))
-                    choice = filters.choose(settings, session) if filters.has_filters(settings) else None
                     _wait_for_locks(tool, into, still_wanted)
                     _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
                 archived = stack.enter_context(

@@ -23,17 +23,20 @@ def refuse_replacing(manifest: Manifest) -> None:
 
 
 def make_schemas(order: Order, ready: Ready, name: str) -> None:
-    """Make the schemas of what was chosen by name: pg_dump leaves schemas out then."""
-    if not any(argument.startswith("--table=") for argument in order.manifest.arguments):
-        return
+    """Make the schemas that pg_dump leaves out: those of tables chosen by name, and those of extensions."""
     manifest = order.manifest
-    wanted = {relation.schema_name for relation in manifest.proof.relations}
+    given = {argument.partition("=")[0] for argument in manifest.arguments}
+    if not given & {"--table", "--schema"}:
+        return
+    wanted = set(ready.archive.extensions.values()) - ready.archive.schemas
     with connect(order.admin.to(name), purpose=STEP) as session:
-        decode = archive.decoder(session, manifest.server.encoding)
-        if order.part is not None:
-            wanted |= order.part.schemas
-        else:
-            wanted |= archive.schemas(ready.client, ready.folder / manifest.archive, decode)
+        if "--table" in given:
+            wanted |= {relation.schema_name for relation in manifest.proof.relations}
+            if order.part is not None:
+                wanted |= order.part.schemas
+            else:
+                decode = archive.decoder(session, manifest.server.encoding)
+                wanted |= archive.schemas(ready.client, ready.folder / manifest.archive, decode)
         for schema in sorted(wanted):
             session.execute(compose("CREATE SCHEMA IF NOT EXISTS {}", identifier(schema)))
 

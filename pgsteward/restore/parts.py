@@ -51,7 +51,9 @@ def choose(order: Order, client: Client, session: Connection, contents: Path) ->
     if order.scope.everything:
         return None
     decode = archive.decoder(session, order.manifest.server.encoding)
-    return selection.choose(toc.read(client, contents, decode), order.scope, _trees(order.manifest.proof))
+    proof = order.manifest.proof
+    configuration = [(each.extension, as_listed(each.key)) for each in proof.configuration or ()]
+    return selection.choose(toc.read(client, contents, decode), order.scope, _trees(proof), configuration)
 
 
 def narrowed(order: Order, part: Part | None) -> Order:
@@ -129,12 +131,19 @@ def _proof(proof: Proof, part: Part) -> Proof:
         update={
             "relations": tuple(relations),
             "configuration": proof.configuration
-            and tuple(each for each in proof.configuration if as_listed(each.key) in part.filled),
+            and tuple(each for each in proof.configuration if _has_rows_of(part, each.extension)),
             "sequences": tuple(
                 each for each in proof.sequences if as_listed((each.schema_name, each.name)) in part.sequences
             ),
             "large_objects": LargeObjects(count=0),
         }
+    )
+
+
+def _has_rows_of(part: Part, extension: str) -> bool:
+    """Tell whether what users gave an extension comes along with it."""
+    return extension in part.extensions and not (
+        part.scope.bare or part.scope.schema_only or part.scope.data_only
     )
 
 

@@ -1,9 +1,9 @@
 """Which entries of an archive the restore of a part takes: what was chosen, and what that needs.
 
 Decided from the table of contents alone. A chosen relation brings its rows, all that hangs on it, its
-partitions and what inherits from it. What it needs comes along: types, functions, sequences, parents. A table
-that only a definition needs comes without its rows; one that a chosen view reads comes with them. A foreign
-key stays behind where the rows that it refers to do.
+partitions and what inherits from it. What it needs comes along: types, functions, sequences, parents,
+extensions with the rows that users gave them. A table that only a definition needs comes without its rows;
+one that a chosen view reads comes with them. A foreign key stays behind where the rows that it refers to do.
 """
 
 from __future__ import annotations
@@ -108,19 +108,28 @@ class Part:
         }
 
 
-def choose(entries: Sequence[Entry], scope: Scope, trees: Iterable[Collection[Key]] = ()) -> Part:
+def choose(
+    entries: Sequence[Entry],
+    scope: Scope,
+    trees: Iterable[Collection[Key]] = (),
+    configuration: Iterable[tuple[str, Key]] = (),
+) -> Part:
     """Return what a restore of `scope` takes.
 
     Args:
         entries: The archive's.
         scope: What was asked for.
         trees: Partitions among which a restore may place rows differently: all of such a tree, or none.
+        configuration: Extensions, each with a table of it that has rows here; the archive does not say whose.
 
     Raises:
         PreconditionError: A name or a pattern matches nothing in the archive.
         ConfigError: A pattern is none.
     """
-    taking = _Taking(_Graph(entries), scope)
+    graph = _Graph(entries)
+    for extension, key in configuration:
+        graph.give(extension, key)
+    taking = _Taking(graph, scope)
     if scope.named:
         chosen = _chosen(entries, scope)
     else:
@@ -180,6 +189,18 @@ class _Graph:
         elif entry.kind in RELATIONS:
             self.tables[entry.name].append(entry.number)
 
+    def give(self, extension: str, table: Key) -> None:
+        """Let the rows of a table that the archive does not make belong to an extension that it makes."""
+        for entry in self.entries.values():
+            if entry.kind == "EXTENSION" and entry.name == extension:
+                self.belongings[entry.number] += [
+                    rows.number
+                    for rows in self.entries.values()
+                    if rows.kind == "TABLE DATA"
+                    and not rows.needs
+                    and rows.name.startswith(f"{' '.join(table)} ")
+                ]
+
     def owner(self, entry: Entry) -> int | None:
         """Return the entry that an entry belongs to, so that it goes where that goes."""
         needs = [self.entries[number] for number in entry.needs]
@@ -232,7 +253,8 @@ class _Taking:
             yield graph.schemas[entry.schema], False, ""
         for number in graph.belongings[entry.number]:
             kind = entries[number].kind
-            if kind not in _IF_ALL_IS_THERE and (rows or kind not in _ROWS):
+            with_it = rows or kind not in _ROWS or (entry.kind == "EXTENSION" and not self.scope.bare)
+            if kind not in _IF_ALL_IS_THERE and with_it:
                 yield number, rows, f"it belongs to {named}"
         if rows:
             for number in graph.partitions[entry.number]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgsteward.backup import archive as archive_text
@@ -24,16 +24,31 @@ _GRANTEE = re.compile(
     re.MULTILINE,
 )
 _POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
+_MAPPED = re.compile(rb"^CREATE USER MAPPING FOR (\"(?:[^\"]|\"\")+\"|\S+) SERVER ", re.MULTILINE)
 _CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
+_EXTENDED = re.compile(rb"^CREATE EXTENSION .* WITH SCHEMA (\"(?:[^\"]|\"\")+\"|\S+);$", re.MULTILINE)
 _COLLATED = re.compile(rb" COLLATE pg_catalog\.(\"(?:[^\"]|\"\")+\"|\w+)")
 _COLLATION = re.compile(rb"^CREATE COLLATION .*? \((provider = .*)\);$", re.MULTILINE)
 _OPTION = re.compile(r"(\w+) = ('(?:[^']|'')*'|\w+)")
 
+_NO_ROLES = {"PUBLIC", "public", "CURRENT_ROLE", "CURRENT_USER", "SESSION_USER", ""}
 _LEFT_OUT = {b"PUBLICATION", b"SUBSCRIPTION"}
 _SUPERUSERS = {
     *(b"ACCESS METHOD", b"EVENT TRIGGER", b"FOREIGN DATA WRAPPER", b"OPERATOR CLASS", b"OPERATOR FAMILY"),
-    *(b"SHELL TYPE", b"TEXT SEARCH PARSER", b"TEXT SEARCH TEMPLATE"),
+    *(b"PROCEDURAL LANGUAGE", b"SHELL TYPE", b"TEXT SEARCH PARSER", b"TEXT SEARCH TEMPLATE"),
 }
+_ROUTINE = re.compile(
+    rb"(?:(?!\n    LANGUAGE ).)*\n    LANGUAGE (?:c\b|internal\b|[^\n]* (?:LEAKPROOF|SUPPORT)\b)", re.DOTALL
+)
+"""The first such line is the statement's own, and none of the body."""
+_SUPERUSERS_BY_SQL = {
+    b"AGGREGATE": re.compile(rb".*\n    STYPE = internal\b", re.DOTALL),
+    b"CAST": re.compile(rb".*\) WITHOUT FUNCTION\b", re.DOTALL),
+    b"FUNCTION": _ROUTINE,
+    b"PROCEDURE": _ROUTINE,
+    b"TYPE": re.compile(rb".*\n    INTERNALLENGTH = ", re.DOTALL),
+}
+"""Kinds of which a superuser makes some only."""
 _FREE_TEXT = {b"COMMENT", b"FUNCTION", b"PROCEDURE", b"SECURITY LABEL"}
 """Kinds whose statements hold what may look like anything."""
 
@@ -51,9 +66,12 @@ class Archive:
         options: How its database was created: ``ENCODING``, ``LOCALE_PROVIDER``, ``LC_COLLATE`` ...
         tablespaces: Where its tables and indexes were, but for the database's own tablespace.
         owners: Those of the roles that own something.
+        named_roles: Those without which something can't be made: policies and user mappings are for them.
         superusers: What only a superuser makes, kind and name.
         named_collations: PostgreSQL's own ones that its definitions name.
         made_collations: How those are made that are its own: ``provider``, ``locale`` ...
+        extensions: Those that it makes, each with the schema that it goes to.
+        schemas: Those that it makes.
     """
 
     roles: frozenset[str]
@@ -61,9 +79,12 @@ class Archive:
     options: Options
     tablespaces: frozenset[str] = frozenset()
     owners: frozenset[str] = frozenset()
+    named_roles: frozenset[str] = frozenset()
     superusers: tuple[str, ...] = ()
     named_collations: frozenset[str] = frozenset()
     made_collations: tuple[Options, ...] = ()
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    schemas: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +119,38 @@ def read_archive(
         if numbers is None or entry.number in numbers or entry.kind == b"DATABASE"
     ]
     owners = {entry.owner for entry in found} - {b"-", b""}
-    raw = owners | {_unquoted(name) for name in _all(_GRANTEE, found, b"ACL", b"DEFAULT ACL")}
+    named = {_unquoted(name) for name in _all(_MAPPED, found, b"USER MAPPING")}
     for names in _all(_POLICY, found, b"POLICY"):
-        raw |= {_unquoted(name.strip()) for name in names.split(b",")}
+        named |= {_unquoted(name.strip()) for name in names.split(b",")}
+    grantees = {_unquoted(name) for name in _all(_GRANTEE, found, b"ACL", b"DEFAULT ACL")}
     created = _all(_CREATE, found, b"DATABASE")
     kinds = {entry.kind for entry in found} - _FREE_TEXT
 
     def read(names: Iterable[bytes]) -> frozenset[str]:
         return frozenset(read_name(name, decode) for name in names)
 
-    def called(wanted: Collection[bytes]) -> tuple[str, ...]:
-        return tuple(
-            f"{entry.kind.decode().lower()} {read_name(entry.name, decode)}"
-            for entry in found
-            if entry.kind in wanted
-        )
+    def roles(names: Iterable[bytes]) -> frozenset[str]:
+        return read(names) - _NO_ROLES
+
+    def called(entries: Iterable[_Entry]) -> tuple[str, ...]:
+        return tuple(f"{entry.kind.decode().lower()} {read_name(entry.name, decode)}" for entry in entries)
 
     return Archive(
-        read(raw) - {"PUBLIC", "CURRENT_USER", "SESSION_USER", ""},
-        called(_LEFT_OUT),
+        roles(owners | grantees | named),
+        called(entry for entry in found if entry.kind in _LEFT_OUT),
         _options(read_name(created[0], decode)) if created else {},
         read(entry.tablespace for entry in found if entry.tablespace),
         read(owners),
-        called(_SUPERUSERS),
+        roles(named),
+        called(entry for entry in found if _is_superusers(entry)),
         read(_unquoted(name) for name in _all(_COLLATED, found, *kinds)),
         tuple(_options(read_name(text, decode)) for text in _all(_COLLATION, found, b"COLLATION")),
+        {
+            read_name(entry.name, decode): read_name(_unquoted(match[1]), decode)
+            for entry in found
+            if entry.kind == b"EXTENSION" and (match := _EXTENDED.search(entry.sql))
+        },
+        read(entry.name for entry in found if entry.kind == b"SCHEMA"),
     )
 
 
@@ -137,6 +165,11 @@ def _entries(script: bytes, listed: Mapping[int, bytes]) -> Iterator[_Entry]:
     for match, end in zip(heads, ends, strict=True):
         sql = script[match.end() : end]
         yield _Entry(int(match[1]), match[3], match[2], match[5], match[6] or b"", sql)
+
+
+def _is_superusers(entry: _Entry) -> bool:
+    among = _SUPERUSERS_BY_SQL.get(entry.kind)
+    return entry.kind in _SUPERUSERS or (among is not None and among.match(entry.sql) is not None)
 
 
 def _all(pattern: re.Pattern[bytes], entries: Iterable[_Entry], *kinds: bytes) -> list[bytes]:

@@ -2,7 +2,7 @@
 -- Parameters: none. Any role may run it. Of extensions, those count whose rows or position are dumped.
 SELECT n.nspname::text   AS schema_name,
        c.relname::text   AS name,
-       k.oid IS NOT NULL AS of_extension,
+       k.extname::text   AS extension_name,
        CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE') THEN 'no USAGE on its schema'
             WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN 'no SELECT'
             ELSE 'row-level security hides rows from this role'

@@ -14,6 +14,8 @@ from pgsteward.backup.proof_compare import compare, not_compared
 from pgsteward.postgres import compose, identifier
 from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
+from pgsteward.restore.scope import Scope
+from pgsteward.restore.table import restore_table
 from tests.conftest import missing
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
@@ -26,6 +28,7 @@ CREATE TABLE mixed (id int, v text);
 INSERT INTO mixed VALUES (1, 'default');
 SELECT pg_catalog.pg_extension_config_dump('mixed', '');
 CREATE TABLE own (id int);
+CREATE TYPE mark AS ENUM ('a', 'b');
 """
 
 
@@ -145,18 +148,62 @@ def test_rows_of_an_extension_can_be_left_out(installed: Database, tmp_path: Pat
     assert [(each.name, each.rows) for each in proof.configuration or ()] == [("kept", 2), ("mixed", None)]
 
 
-def test_a_part_says_that_rows_of_an_extension_are_dumped_without_it(
-    installed: Database, tmp_path: Path, copies: str
+@pytest.mark.parametrize(
+    "part", [{"tables": ["app.needs"]}, {"schemas": ["app"]}, {"schemas": ['"Ext X"', "app"]}]
+)
+def test_what_a_part_needs_of_an_extension_comes_along(
+    installed: Database, extension: str, tmp_path: Path, copies: str, part: dict[str, list[str]]
 ) -> None:
-    installed.execute('CREATE TABLE "Ext X".lines AS SELECT 1 AS id')
-    part = {"schemas": ['"Ext X"']}
-    said = {
-        note.object: note.reason for note in back_up(make_target(installed, tmp_path, backup=part)).skipped
-    }
-    assert "no new database can take them" in said['"Ext X".kept']
-    assert said['"Ext X".own'].startswith("belongs to the extension")
-    without = {**part, "exclude_table_data": ['"Ext X".kept', '"Ext X".mixed']}
-    target = make_target(installed, tmp_path, backup=without)
+    installed.execute("""
+        CREATE EXTENSION IF NOT EXISTS plpgsql; CREATE SCHEMA app;
+        CREATE TABLE app.needs (marks "Ext X".mark[], whole "Ext X".own);
+        INSERT INTO app.needs VALUES ('{a}', ROW(1))""")
+    target = make_target(installed, tmp_path, backup={**part, "exclude_table_data": ['"Ext X".mixed']})
     made = back_up(target)
-    assert {note.object: note.reason for note in made.skipped}['"Ext X".kept'].startswith("belongs to")
-    assert restore(target, made.details["backup_id"], into=copies).status == "ok"
+    assert made.status == "ok", made.as_json()
+    manifest = stored_manifest(target, made.details["backup_id"])
+    assert [each for each in manifest.arguments if "extension" in each] == [f'--extension="{extension}"']
+    restored = restore(target, manifest.backup_id, into=copies)
+    assert restored.status == "ok", restored.as_json()
+    with installed.server.connect(copies) as session:
+        assert session.value('SELECT array_agg(id) FROM "Ext X".kept WHERE id > 1') == [2, 3]
+        session.execute("DELETE FROM \"Ext X\".kept WHERE v = 'mine'")
+        actual = take_proof(session.login, "full", snapshot_id=None)
+    (difference,) = compare(manifest.proof, actual.model_copy(update={"sequences": manifest.proof.sequences}))
+    assert difference.object == '"Ext X".kept'
+
+
+def test_a_part_of_a_whole_backup_has_the_rows_of_its_extensions_too(
+    installed: Database, extension: str, tmp_path: Path, copies: str
+) -> None:
+    installed.execute("CREATE TABLE needs (m \"Ext X\".mark PRIMARY KEY); INSERT INTO needs VALUES ('a')")
+    target = make_target(installed, tmp_path, backup={"exclude_table_data": ['"Ext X".mixed']})
+    backup_id = back_up(target).details["backup_id"]
+    restored = restore(target, backup_id, into=copies, scope=Scope(tables=("needs",)))
+    assert restored.status == "ok", restored.as_json()
+    with installed.server.connect(copies) as session:
+        assert session.value('SELECT array_agg(id) FROM "Ext X".kept WHERE id > 1') == [2, 3]
+    assert restore_table(target, "needs", backup_id).details["proof"]["equal"] is True
+
+
+def test_an_extension_that_nothing_chosen_needs_stays_behind(
+    installed: Database, extension: str, tmp_path: Path
+) -> None:
+    target = make_target(installed, tmp_path, backup={"tables": ["public.t"]})
+    made = back_up(target)
+    assert not [
+        each for each in stored_manifest(target, made.details["backup_id"]).arguments if extension in each
+    ]
+    said = {note.object: note.reason for note in made.skipped}
+    assert said['"Ext X".kept'] == "left out by the filter"
+
+
+@pytest.mark.contrib
+def test_an_extension_brings_those_that_it_requires(database: Database, tmp_path: Path) -> None:
+    database.execute('CREATE EXTENSION earthdistance CASCADE; CREATE TABLE "values" (place earth)')
+    target = make_target(database, tmp_path, backup={"tables": ['public."values"']})
+    arguments = stored_manifest(target, back_up(target).details["backup_id"]).arguments
+    assert [each for each in arguments if each.startswith("--ext")] == [
+        '--extension="cube"',
+        '--extension="earthdistance"',
+    ]
