@@ -212,7 +212,7 @@ def _try(
         session = stack.enter_context(connect(admin, purpose=STEP, lock_timeout_s=30))
         found.server = f"{session.server_version // 10_000}.{session.server_version % 10_000}, {where}"
         with phases.phase("preflight"):
-            order, ready = prepare(order, session, stack)
+            order, ready = prepare(order, session, stack, roles_are_made=not on_server)
         found.session_settings = ready.session_settings
         found.skipped += [
             Note(check.name, f"{check.says}; {check.fix}" if check.fix else check.says)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pgsteward import capacity, sql
@@ -12,8 +12,7 @@ from pgsteward.backup.manifest import Manifest
 from pgsteward.clients import Client, choose_client, find_clients
 from pgsteward.errors import PreconditionError
 from pgsteward.postgres import Connection, Row, quote_name
-from pgsteward.report.units import humanize_bytes
-from pgsteward.restore import locales, surroundings
+from pgsteward.restore import locales, room, surroundings
 from pgsteward.restore.checks import Check
 from pgsteward.restore.properties import read_properties
 from pgsteward.restore.scratch import NAME_BYTES, PREFIX
@@ -93,15 +92,32 @@ def examine(
         _rights(server, archive),
         _name(into, replaces, server),
         _slots(jobs, server),
-        _extensions(manifest, server),
+        _extensions(manifest, archive, server),
         _roles(archive, server, new_roles),
         _tablespaces(archive, server, no_tablespaces),
         *locales.examine(session, manifest, archive, server),
-        *_disks(manifest, server, spool, copies),
+        *room.examine(
+            manifest,
+            server,
+            spool,
+            copies=copies,
+            home=_home(session, into) if replaces else None,
+            tablespaces=() if no_tablespaces else archive.tablespaces,
+        ),
     ]
     if replaces and into in server["databases"]:
         checks += replaceable(session, into)
     return checks
+
+
+def _as_parameter(name: str) -> str:
+    return quote_name(*name.split("."))
+
+
+def _home(session: Connection, database: str) -> str | None:
+    """Return the tablespace of a database that is to be replaced; the new one goes there too."""
+    properties = read_properties(session, database)
+    return None if properties is None else str(properties["tablespace"])
 
 
 def examine_rows(
@@ -126,7 +142,7 @@ def examine_rows(
         _versions(manifest, server),
         name,
         _slots(1, server),
-        *_disks(manifest, server, spool),
+        *room.examine(manifest, server, spool, home=_home(session, into)),
     ]
 
 
@@ -151,7 +167,8 @@ def _rights(server: Row, archive: Archive) -> Check:
         fix = f"give the primary's address, or ALTER ROLE {role} RESET default_transaction_read_only"
         return Check("rights", "no-go", says, fix)
     if server["may_create"] and archive.superusers and not server["is_superuser"]:
-        listed = "; ".join(archive.superusers[:_SHOWN])
+        more = len(archive.superusers) - _SHOWN
+        listed = "; ".join([*archive.superusers[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
         says = f"only a superuser can make what the backup holds ({listed}), and {role} is none"
         says += ": the restore will most likely fail"
         return Check("rights", "warning", says, _SUPERUSER, expects_failure=True)
@@ -187,18 +204,19 @@ def _slots(jobs: int, server: Row) -> Check:
     return Check("connections", "no-go", says, fix)
 
 
-def _extensions(manifest: Manifest, server: Row) -> Check:
+def _extensions(manifest: Manifest, archive: Archive, server: Row) -> Check:
     available: dict[str, str] = server["extensions"]
-    missing = sorted(set(manifest.extensions) - set(available))
+    wanted = set(archive.extensions) if manifest.partial else set(manifest.extensions)
+    missing = sorted(wanted - set(available))
     if missing:
         says = f"not installed on this server: {', '.join(missing)}"
         return Check("extensions", "no-go", says, "install their packages there")
-    if bound := sorted(set(manifest.extensions) & ONE_DATABASE):
+    if bound := sorted(wanted & ONE_DATABASE):
         says = f"{', '.join(bound)} can be created only in the database that the server's settings name"
         says += " (cron.database_name), and a restore is loaded under another name first"
         fix = "restore what you need of it (--schema, --table), or all of it by hand into a database of that"
         return Check("extensions", "no-go", says, f"{fix} name, as RESTORE.md says")
-    locked = sorted(set(manifest.extensions) & set(server["superuser_extensions"]))
+    locked = sorted(wanted & set(server["superuser_extensions"]))
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
         says = f"only a superuser can create {names}, and {role} is none: the restore will most likely fail"
@@ -206,11 +224,11 @@ def _extensions(manifest: Manifest, server: Row) -> Check:
     other = [
         f"{name} {version} is {available[name]} here"
         for name, version in sorted(manifest.extensions.items())
-        if available[name] != version
+        if name in wanted and available[name] != version
     ]
     if other:
         return Check("extensions", "warning", "; ".join(other))
-    return Check("extensions", "go", f"all {len(manifest.extensions)} are available")
+    return Check("extensions", "go", f"all {len(wanted)} are available")
 
 
 def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
@@ -222,24 +240,30 @@ def _roles(archive: Archive, server: Row, new: Collection[str] | None) -> Check:
     lost = sorted(name for name in others if server["roles"].get(name, True) is None)
     kept = sorted(name for name in others if server["roles"].get(name, True) is False)
     if lost:
-        names, role = ", ".join(map(quote_name, lost)), quote_name(server["role_name"])
+        names, role = _listed(lost), quote_name(server["role_name"])
         says = f"{role} inherits nothing as a member of {names}: what it gives them it can't fill"
         way = f"GRANT {names} TO {role} WITH INHERIT TRUE"
         return Check(
             "roles", "no-go", says, way if server["version_num"] >= 160_000 else f"ALTER ROLE {role} INHERIT"
         )
+    fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
+    if nameless := [name for name in missing if name in archive.named_roles]:
+        says = f"policies or user mappings are for roles that this server lacks: {_listed(nameless)}"
+        return Check("roles", "no-go", says, f"create them first ({fix})")
     if missing:
-        names = ", ".join(quote_name(name) for name in missing)
-        fix = "--create-roles does, from globals.sql.zst" if new is None else "the backup lacks them"
-        says = f"owners or grantees that this server lacks: {names}"
+        says = f"owners or grantees that this server lacks: {_listed(missing)}"
         return Check("roles", "warning", says, f"create them first ({fix})")
     if kept:
-        names, role = ", ".join(map(quote_name, kept)), quote_name(server["role_name"])
+        names, role = _listed(kept), quote_name(server["role_name"])
         says = f"{role} is no member of {names}, and can't make them owners: it will own what was theirs"
         return Check("roles", "warning", says, f"GRANT {names} TO {role}, or restore as a superuser")
     if new:
-        return Check("roles", "go", f"will be created: {', '.join(quote_name(name) for name in sorted(new))}")
+        return Check("roles", "go", f"will be created: {_listed(sorted(new))}")
     return Check("roles", "go", f"all {len(archive.roles)} are there")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(quote_name, names))
 
 
 def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
@@ -256,29 +280,6 @@ def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
     names = ", ".join(map(quote_name, missing))
     fix = "CREATE TABLESPACE ... LOCATION, or leave them out: --no-tablespaces"
     return Check("tablespaces", "no-go", f"this server lacks {names}", fix)
-
-
-def _disks(manifest: Manifest, server: Row, spool: Path | None, copies: int = 1) -> list[Check]:
-    """Look for room; what goes onto the same file system has to fit there together."""
-    wanted = [("disk here", spool, manifest.size_bytes, "for the download")] if spool is not None else []
-    data = server["data_directory"]
-    checks = []
-    if data is None or not server["same_machine"] or not Path(data).is_dir():
-        checks.append(Check("disk of the server", "unknown", "its data folder can't be seen from here"))
-    else:
-        what = "for the database" if copies == 1 else "for the table, which is there twice for a while"
-        wanted.append(("disk of the server", Path(data), manifest.database_bytes * copies, what))
-    places = [(*each, *capacity.free_bytes(each[1])) for each in wanted]
-    for name, _, needed, what, free, there in places:
-        beside = sum(p[2] for p in places if p[0] != name and p[5].stat().st_dev == there.stat().st_dev)
-        says = f"{humanize_bytes(free)} are free in {there}, {humanize_bytes(needed)} are needed {what}"
-        if beside:
-            says += f", and {humanize_bytes(beside)} beside it"
-        if free >= needed + beside:
-            checks.append(Check(name, "go", says))
-        else:
-            checks.append(Check(name, "no-go", says, f"make room in {there}"))
-    return checks
 
 
 def replaceable(session: Connection, database: str) -> list[Check]:
@@ -308,6 +309,12 @@ def replaceable(session: Connection, database: str) -> list[Check]:
     if others and not own["is_superuser"]:
         says = f"{database} has settings of roles ({', '.join(others)}), which only a superuser can copy"
         checks.append(Check("settings", "no-go", says))
+    mine = [entry["setting"].partition("=")[0] for entry in own["settings"] if entry["role"] is None]
+    if locked := [row["name"] for row in session.rows(sql.load("locked_settings"), {"names": mine})]:
+        role = quote_name(session.value("SELECT current_user"))
+        says = f"{role} may not give the settings of {database} to the new one: {', '.join(locked)}"
+        fix = f"GRANT SET ON PARAMETER {', '.join(map(_as_parameter, locked))} TO {role}"
+        checks.append(Check("settings", "no-go", says, fix))
     if own["unreadable"]:
         says = f"{', '.join(own['unreadable'])} of {database} can't be copied, being in another encoding"
         checks.append(Check("encoding", "no-go", f"{says}: take them away, and set them again afterwards"))

@@ -46,6 +46,7 @@ from pgsteward.restore import (
 from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.checks import Check, refuse
 from pgsteward.restore.drill_checks import compare_schemas
+from pgsteward.restore.hidden_rows import uncovered
 from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
 from pgsteward.restore.partial import expected_sequences, make_schemas, refuse_replacing
@@ -215,8 +216,16 @@ def _final_name(
     return database
 
 
-def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order, Ready]:
+def prepare(
+    order: Order, session: Connection, stack: ExitStack, *, roles_are_made: bool = False
+) -> tuple[Order, Ready]:
     """Check everything that can be checked; of a remote store only the table of contents is read for that.
+
+    Args:
+        order: What to restore.
+        session: To the admin database.
+        stack: Ends what is begun here.
+        roles_are_made: All that the archive names will be made before anything is loaded.
 
     Returns:
         The order, narrowed down to the part that is wanted, and what was found out.
@@ -250,11 +259,13 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
     decode = decoder(session, manifest.server.encoding)
     archive = read_archive(client, contents, decode, None if part is None else part.numbers)
     script = None
+    new_roles = sorted(archive.roles) if roles_are_made else None
     if order.create_roles:
         file = roles.stored_script(manifest)
         if local is None:
             fetch.fetch(store, order.prefix, manifest, [file], folder, identities=identities)
         script = roles.read_script(folder, session)
+        new_roles = [role.name for role in script.missing(roles.existing(session))]
     spool = None if local is not None else folder
     if order.scope.data_only:
         checks = preflight.examine_rows(session, manifest, client, into=order.into, spool=spool)
@@ -272,7 +283,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
             spool=spool,
             no_tablespaces=order.no_tablespaces,
             copies=2 if order.scope.bare else 1,
-            new_roles=None if script is None else [r.name for r in script.missing(roles.existing(session))],
+            new_roles=new_roles,
         )
     checks.append(
         cluster.examine(
@@ -296,7 +307,7 @@ def prepare(order: Order, session: Connection, stack: ExitStack) -> tuple[Order,
         arriving = stack.enter_context(
             Arriving(store, order.prefix, manifest, folder, identities, order.progress)
         )
-    settings = pace.choose(session, order.jobs)
+    settings = {**pace.choose(session, order.jobs), **session.language}
     return order, Ready(client, archive, tuple(checks), folder, arriving, script, settings)
 
 
@@ -415,14 +426,15 @@ def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:
     if level == "none":
         return Comparison(level, 0, 0, (), (), ())
     login = order.admin.to(name)
-    actual = take_proof(
-        login,
-        level,
-        snapshot_id=None,
-        method=expected.method,
-        progress=order.progress,
-        sessions=order.jobs,
-    )
+    with uncovered(login, STEP):
+        actual = take_proof(
+            login,
+            level,
+            snapshot_id=None,
+            method=expected.method,
+            progress=order.progress,
+            sessions=order.jobs,
+        )
     actual = actual.model_copy(update={"sequences": read_sequences(login)})
     actual = expected_sequences(order.manifest, actual)
     empty = {split_qualified(matview) for matview in verdict.empty_matviews}

@@ -34,6 +34,9 @@ SELECT current_setting('server_version_num')::int                        AS vers
           FROM pg_database AS d)                                         AS databases,
        (SELECT coalesce(json_object_agg(t.spcname, has_tablespace_privilege(t.oid, 'CREATE')), '{}'::json)
           FROM pg_tablespace AS t)                                       AS tablespaces,
+       (SELECT coalesce(json_object_agg(t.spcname, pg_tablespace_location(t.oid)), '{}'::json)
+          FROM pg_tablespace AS t
+         WHERE t.spcname <> 'pg_global')                                 AS tablespace_folders,
        (SELECT coalesce(json_agg(c.collname), '[]'::json)
           FROM pg_collation AS c
          WHERE c.collnamespace = 'pg_catalog'::regnamespace)             AS collations,

@@ -712,11 +712,24 @@ def test_a_database_with_tablespaces_is_drilled_without_them(
                 session.execute(f'DROP TABLESPACE "{space}"'.encode())
 
 
+@pytest.mark.pg_min(17)
+def test_a_trigger_that_lets_only_some_in_keeps_no_drill_out(database: Database, target: Target) -> None:
+    database.execute(
+        f"""
+        CREATE FUNCTION keep_out() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF current_database() <> '{database.name}' THEN RAISE 'you may not come in'; END IF; END $$;
+        CREATE EVENT TRIGGER keep_out ON login EXECUTE FUNCTION keep_out()""".encode()
+    )
+    back_up(target)
+    result = drill(target)
+    assert verdict(result) == ("green", "ok"), result.unknown
+
+
 def test_database_wal_and_download_need_room_together(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, big = 10**6, 10**12
-    assert throwaway.settings_for(10**9)["max_wal_size"] == "2048MB"
+    assert throwaway.settings_for(10**9, 17)["max_wal_size"] == "2048MB"
     assert throwaway.room(tmp_path, small, 0)[0] == 2 * small, "small drills fit on small disks"
     assert throwaway.room(tmp_path, big, 0)[0] == big + 2 * 1024**3
     assert throwaway.room(tmp_path, big, small)[0] == big + 2 * 1024**3 + small

@@ -13,9 +13,10 @@ from pgsteward import capacity
 from pgsteward.backup import archive as archive_text
 from pgsteward.backup.dump import back_up
 from pgsteward.clients import Client
-from pgsteward.postgres import Connection, Login, compose, connect, identifier
+from pgsteward.postgres import Connection, Login, compose, connect, identifier, quote_name
 from pgsteward.restore import locales, preflight
 from pgsteward.restore.checks import Check
+from pgsteward.restore.drill import drill
 from pgsteward.restore.surroundings import Archive, Options, read_archive
 from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Database, Server
@@ -25,6 +26,14 @@ CONTENT = """
 CREATE COLLATION "Mine, all" (provider = libc, locale = 'C');
 CREATE TABLE t (a text COLLATE "POSIX", b text COLLATE "Mine, all");
 CREATE OPERATOR FAMILY "My ops" USING btree;
+CREATE TYPE mine;
+CREATE FUNCTION mine_in(cstring) RETURNS mine LANGUAGE internal STRICT AS 'int4in';
+CREATE FUNCTION mine_out(mine) RETURNS cstring LANGUAGE internal STRICT AS 'int4out';
+CREATE TYPE mine (INPUT = mine_in, OUTPUT = mine_out, LIKE = int4);
+CREATE CAST (mine AS int) WITHOUT FUNCTION;
+CREATE FUNCTION quiet(int) RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT $1';
+CREATE FUNCTION loud() RETURNS text LANGUAGE sql AS $$SELECT '
+    LANGUAGE c LEAKPROOF'$$;
 CREATE FUNCTION old_script() RETURNS text LANGUAGE sql AS $$SELECT '
 --
 -- TOC entry 1 (class 1259 OID 1)
@@ -62,7 +71,12 @@ def read_back(database: Database, tmp_path: Path) -> Archive:
 
 
 def looked_at(
-    session: Connection, archive: Archive, *, no_tablespaces: bool = False, copies: int = 1
+    session: Connection,
+    archive: Archive,
+    *,
+    no_tablespaces: bool = False,
+    copies: int = 1,
+    new_roles: list[str] | None = None,
 ) -> dict[str, Check]:
     client = Client(Path("/nowhere"), (17, 10))
     checks = preflight.examine(
@@ -76,6 +90,7 @@ def looked_at(
         spool=Path.cwd(),
         copies=copies,
         no_tablespaces=no_tablespaces,
+        new_roles=new_roles,
     )
     return {check.name: check for check in checks}
 
@@ -85,14 +100,24 @@ def test_what_a_lesser_role_can_not_do_is_said_beforehand(
 ) -> None:
     database.execute(CONTENT)
     archive = read_back(database, tmp_path)
-    assert archive.superusers == ("operator family My ops",)
+    assert set(archive.superusers) == {
+        "operator family My ops",
+        "shell type mine",
+        "type mine",
+        "cast CAST (public.mine AS integer)",
+        "function mine_in(cstring)",
+        "function mine_out(public.mine)",
+        "function quiet(integer)",
+    }
     assert (archive.left_out, archive.tablespaces) == ((), frozenset())
     assert archive.roles == archive.owners == {database.value("SELECT current_user")}
     archive = replace(archive, tablespaces=frozenset({"pg_global"}))
     checks = looked_at(session, archive)
     owner = database.value("SELECT current_user")
     assert checks["rights"].go == "warning"
-    assert "only a superuser can make what the backup holds (operator family My ops)" in checks["rights"].says
+    assert "only a superuser can make what the backup holds" in checks["rights"].says
+    assert "shell type mine" in checks["rights"].says
+    assert "and 2 more" in checks["rights"].says
     assert (checks["roles"].go, checks["connections"].go) == ("warning", "no-go")
     assert f"is no member of {owner}" in checks["roles"].says
     assert "3 connections are free" in checks["connections"].says
@@ -102,6 +127,37 @@ def test_what_a_lesser_role_can_not_do_is_said_beforehand(
     with server.connect() as superuser:
         checks = looked_at(superuser, archive)
     assert {checks[name].go for name in ("rights", "roles", "connections", "tablespaces")} == {"go"}
+
+
+def test_whom_a_policy_or_a_user_mapping_is_for_has_to_be_there(
+    database: Database, server: Server, tmp_path: Path
+) -> None:
+    policy, mapping = (f'{word} "{database.dbname}"' for word in ("Policy", "Mapping"))
+    database.execute(
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE TABLE t (a int)"
+    )
+    for name in (policy, mapping):
+        database.execute(compose("CREATE ROLE {}", identifier(name)))
+    database.execute(compose("CREATE POLICY p ON t TO {}, CURRENT_USER USING (true)", identifier(policy)))
+    database.execute("CREATE POLICY q ON t USING (true)")
+    database.execute(compose("CREATE USER MAPPING FOR {} SERVER s", identifier(mapping)))
+    database.execute("CREATE USER MAPPING FOR PUBLIC SERVER s")
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    try:
+        archive = read_back(database, tmp_path)
+        assert archive.named_roles == {policy, mapping, database.value("SELECT current_user")}
+        with server.connect() as session:
+            assert looked_at(session, archive)["roles"].go == "go"
+    finally:
+        for name in (policy, mapping):
+            database.execute(compose("DROP OWNED BY {name}; DROP ROLE {name}", name=identifier(name)))
+    with server.connect() as session:
+        check = looked_at(session, archive)["roles"]
+        assert check.go == "no-go"
+        assert quote_name(policy) in check.says
+        assert quote_name(mapping) in check.says
+        assert looked_at(session, archive, new_roles=[policy, mapping])["roles"].go == "go"
+    assert drill(target).details["verdict"] == "green"
 
 
 def test_room_on_one_disk_is_asked_for_everything_that_goes_there(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
-from pgsteward import results
+from pgsteward import capacity, results
 from pgsteward.errors import NoGo
 from pgsteward.report import plain
 from pgsteward.report.page import step_page
+from pgsteward.restore import room
 from pgsteward.restore.checks import Check, refuse
 from pgsteward.restore.locales import collation
 from pgsteward.restore.preflight import _extensions, _tablespaces
@@ -99,8 +101,41 @@ def test_an_extension_of_one_database_alone_is_refused_before_anything_is_loaded
         "is_superuser": True,
     }
     made = manifest().model_copy(update={"extensions": {"pg_cron": "1.4", "citext": "1.6"}})
-    check = _extensions(made, server)
+    check = _extensions(made, archive(), server)
     assert check.go == "no-go"
     assert "cron.database_name" in check.says
     assert "--schema" in check.fix
-    assert _extensions(made.model_copy(update={"extensions": {"citext": "1.6"}}), server).go == "go"
+    assert (
+        _extensions(made.model_copy(update={"extensions": {"citext": "1.6"}}), archive(), server).go == "go"
+    )
+
+
+@pytest.mark.parametrize(
+    "free, go",
+    [
+        pytest.param({"data": 100, "other": 100}, "go", id="each-has-room-for-all"),
+        pytest.param({"data": 10, "other": 99}, "warning", id="together-they-have"),
+        pytest.param({"data": 10, "other": 89}, "no-go", id="together-they-have-not"),
+    ],
+)
+def test_tablespaces_on_other_disks_count_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: dict[str, int], go: str
+) -> None:
+    other = Path("/proc")  # surely another file system
+    monkeypatch.setattr(
+        capacity, "free_bytes", lambda folder: (free["other" if folder == other else "data"], folder)
+    )
+    server = {
+        "data_directory": str(tmp_path),
+        "same_machine": True,
+        "tablespace_folders": {"pg_default": "", "Far one": str(other)},
+    }
+    made = manifest(database_bytes=100)
+    (check,) = room.examine(made, server, None, tablespaces=["Far one"])
+    assert check.go == go
+    (check,) = room.examine(made, server, None)
+    assert check.go == ("go" if free["data"] >= 100 else "no-go")
+    (check,) = room.examine(made, server, None, home="Far one")
+    assert check.go == ("go" if free["other"] >= 100 else "no-go")
+    (check,) = room.examine(made, {**server, "same_machine": False}, None)
+    assert check.go == "unknown"
