@@ -8,6 +8,7 @@ of our sessions. What all these write would be rows that no backup holds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from pgsteward import sql
 from pgsteward.backup import archive
-from pgsteward.errors import ToolFailed, VerificationFailed
+from pgsteward.errors import QueryFailed, ToolFailed, VerificationFailed
 from pgsteward.pgtools import start_tool, tool_env
 from pgsteward.postgres import compose, connect, identifier, quote_name
 from pgsteward.postgres_names import split_qualified
@@ -70,7 +71,7 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
     with order.phases.phase("load"):
         if verdict.fatal and order.jobs > 1:
             verdict = _try_again(order, ready, name, verdict, entries, first)
-    return _refuse(order, verdict)
+    return _give_away(order, name, _refuse(order, verdict))
 
 
 def load_bare(order: Order, ready: Ready, name: str) -> Verdict:
@@ -140,7 +141,8 @@ def fill_matviews(
 
 def load_schema(order: Order, ready: Ready, name: str) -> Verdict:
     """Restore the definitions into a second database; judged, not refused."""
-    return _run(order, ready, name, _entries(order, ready), definitions(order, ready), 1)
+    verdict = _run(order, ready, name, _entries(order, ready), definitions(order, ready), 1)
+    return _give_away(order, name, verdict)
 
 
 def definitions(order: Order, ready: Ready) -> list[int]:
@@ -197,6 +199,23 @@ def _try_again(
     ]
     kept = [each for each in verdict.findings if each.entry not in again]
     return replace(verdict, findings=(*kept, *mended, *second.findings))
+
+
+def _give_away(order: Order, name: str, verdict: Verdict) -> Verdict:
+    """Give to their owners what could not be given before these had CREATE on its schema: rights come last.
+
+    A superuser needs no such right.
+    """
+    if not any(each.to_repeat for each in verdict.degraded):
+        return verdict
+    findings = list(verdict.findings)
+    with connect(order.admin.to(name), purpose=STEP, lock_timeout_s=30) as session:
+        for place, each in enumerate(findings):
+            if each.to_repeat is not None:
+                with contextlib.suppress(QueryFailed):  # it stays as it was told
+                    session.execute(each.to_repeat.encode())
+                    findings[place] = replace(each, weight="benign", to_repeat=None)
+    return replace(verdict, findings=tuple(findings))
 
 
 def _refuse(order: Order, verdict: Verdict) -> Verdict:

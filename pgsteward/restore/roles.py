@@ -26,12 +26,14 @@ _CREATE = re.compile(rf"CREATE ROLE {_NAME}")
 _ALTER = re.compile(rf"ALTER ROLE {_NAME} WITH (.*)", re.DOTALL)
 _SET = re.compile(rf"ALTER ROLE {_NAME} SET .*", re.DOTALL)
 _COMMENT = re.compile(rf"COMMENT ON ROLE {_NAME} IS .*", re.DOTALL)
+_PARAMETER = re.compile(rf"GRANT [A-Z, ]+ ON PARAMETER \S+ TO {_NAME}(?: WITH GRANT OPTION)?", re.DOTALL)
 _GRANT = re.compile(rf"GRANT {_NAME} TO {_NAME}(?: WITH (.*?))?(?: GRANTED BY {_NAME})?", re.DOTALL)
 _ENCODING = re.compile(rb"^SET client_encoding = '(\w+)';", re.MULTILINE)
 _FLAGS = re.compile(r"(?:(?:NO)?(?:SUPERUSER|INHERIT|CREATEROLE|CREATEDB|LOGIN|REPLICATION|BYPASSRLS)\b\s*)*")
 _DEFAULTS = re.compile(r"\bNO(?:SUPERUSER|REPLICATION|BYPASSRLS)\b\s*")
+_OF_A_ROLE = (_SET, _COMMENT, _PARAMETER)
 _OPTIONS_FROM = 160_000
-"""From this server on a membership has INHERIT and SET of its own."""
+"""From this server on a membership has INHERIT and SET of its own, and who makes a role has neither."""
 _OPTIONS = ("ADMIN TRUE", "INHERIT TRUE", "INHERIT FALSE", "SET TRUE", "SET FALSE")
 
 
@@ -41,7 +43,7 @@ class Role:
 
     Attributes:
         attributes: What stands behind ``ALTER ROLE ... WITH``.
-        statements: Its settings and comment, as they are written.
+        statements: Its settings, comment and rights on parameters, as they are written.
     """
 
     name: str
@@ -135,7 +137,7 @@ def parse(text: str) -> Script:
             roles.setdefault(name, Role(name))
         elif (match := _ALTER.fullmatch(statement)) and (role := roles.get(_unquoted(match[1]))):
             roles[role.name] = Role(role.name, match[2], role.statements)
-        elif (match := _SET.fullmatch(statement) or _COMMENT.fullmatch(statement)) and (
+        elif (match := next(filter(None, (kind.fullmatch(statement) for kind in _OF_A_ROLE)), None)) and (
             role := roles.get(_unquoted(match[1]))
         ):
             roles[role.name] = Role(role.name, role.attributes, (*role.statements, statement))
@@ -185,6 +187,8 @@ def create_missing(session: Connection, script: Script) -> Made:
     superuser = bool(session.value("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
     new: set[str] = set()
     with session.transaction():
+        if not superuser and session.server_version >= _OPTIONS_FROM:  # else nothing could be given to it
+            session.execute("SET LOCAL createrole_self_grant = 'set, inherit'")
         for role in script.missing(there):
             if not _create(session, role, superuser, made):
                 continue
@@ -211,6 +215,8 @@ def _create(session: Connection, role: Role, superuser: bool, made: Made) -> boo
     try:
         with session.transaction():
             session.execute(compose("CREATE ROLE {}", name))
+            if not superuser and session.server_version < _OPTIONS_FROM:
+                session.execute(compose("GRANT {} TO CURRENT_USER", name))
             if attributes.strip():
                 head = compose("ALTER ROLE {} WITH ", name).as_string()
                 session.execute((head + attributes).encode())

@@ -85,11 +85,12 @@ _BROKEN = (
 """Databases that could not be loaded by anybody: what is wrong, and what to do in the original."""
 _CALLED = re.compile("violates check constraint|CONTEXT: +(?:SQL|PL/\\w+) function")
 """Errors that may come from a function which reads more than it was given."""
+_NOT_OWNED = "owner not set"
 _DEGRADED = (
     (re.compile(r"REFRESH MATERIALIZED VIEW (?:CONCURRENTLY )?(.+?)(?: WITH .*)?;"), "not filled"),
     (re.compile(r"ALTER DEFAULT PRIVILEGES "), "default privileges not set"),
     (re.compile(r"(?:GRANT|REVOKE) "), "privileges not set"),
-    (re.compile(r"ALTER (?:[A-Z]+ )+.+ OWNER TO (.+);"), "owner not set"),
+    (re.compile(r"ALTER (?:[A-Z]+ )+.+ OWNER TO (.+);"), _NOT_OWNED),
     (re.compile(r"COMMENT ON "), "comment not set"),
     (re.compile(r"SECURITY LABEL "), "security label not set"),
     (re.compile(r"SELECT \* FROM pg_catalog\.pg_restore_\w+_stats\("), "planner statistics not set"),
@@ -124,6 +125,7 @@ class Finding:
         reason: Why, in the server's words.
         matview: Name of the materialized view that stays empty, as SQL writes it.
         entry: Number of the archive's entry; None where the messages leave open which one it was.
+        to_repeat: The statement that gives it to its owner, which may work once all rights are there.
     """
 
     weight: Weight
@@ -131,6 +133,7 @@ class Finding:
     reason: str
     matview: str | None = None
     entry: int | None = None
+    to_repeat: str | None = None
 
     def __str__(self) -> str:
         return f"{self.object}: {self.reason}"
@@ -172,6 +175,7 @@ class _Message:
     entries: list[int]
     text: str
     command: str = ""
+    in_one_line: bool = True
 
 
 class Listener:
@@ -291,6 +295,7 @@ class Listener:
             message.command = match[1]
         elif message.command:
             message.command += " " + line.strip()
+            message.in_one_line = False
         else:
             message.text += "; " + line.strip()
 
@@ -352,7 +357,8 @@ def _judge(message: _Message, unread: Collection[str]) -> Finding:
         if match := pattern.match(command):
             matview = match[1] if why == "not filled" else None
             said = f"{why}: {reason}{_advice(reason, why, unread)}"
-            return Finding("degraded", matview or named, said, matview, entry)
+            to_repeat = command if why == _NOT_OWNED and message.in_one_line else None
+            return Finding("degraded", matview or named, said, matview, entry, to_repeat)
     if command.startswith("CREATE EXTENSION "):
         said = f"{reason}; see what it asks of its server: shared_preload_libraries, settings of its own"
         return Finding("fatal", named, said, entry=entry)

@@ -26,6 +26,7 @@ GRANT app TO "Odd ""x""; y" WITH ADMIN OPTION, INHERIT FALSE GRANTED BY postgres
 GRANT app TO other;
 CREATE TABLESPACE fast OWNER app LOCATION '/mnt';
 GRANT SET ON PARAMETER work_mem TO app;
+GRANT SET ON PARAMETER work_mem TO elsewhere;
 DROP DATABASE production;
 \unrestrict abc
 """
@@ -40,7 +41,10 @@ def test_roles_are_read_with_what_belongs_to_them() -> None:
     assert odd.attributes.endswith("VALID UNTIL 'infinity'")
     assert odd.statements == (r"""COMMENT ON ROLE "Odd ""x""; y" IS E'a\\b; -- no comment'""",)
     assert (app.has_password, app.flags) == (False, {"SUPERUSER", "INHERIT", "NOLOGIN"})
-    assert app.statements == ("ALTER ROLE app SET search_path TO 'a', 'b'",)
+    assert app.statements == (
+        "ALTER ROLE app SET search_path TO 'a', 'b'",
+        "GRANT SET ON PARAMETER work_mem TO app",
+    )
     assert script.memberships == (
         Membership("app", 'Odd "x"; y', "ADMIN OPTION, INHERIT FALSE"),
         Membership("app", "other", ""),
