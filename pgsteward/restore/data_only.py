@@ -31,6 +31,7 @@ from pgsteward.postgres import (
     raw,
 )
 from pgsteward.restore.checks import Check
+from pgsteward.restore.event_triggers import with_their_path
 from pgsteward.restore.outcome import STEP, Comparison, Order, Ready
 from pgsteward.restore.parts import as_listed
 from pgsteward.restore.rows import read_rows
@@ -55,6 +56,7 @@ def examine(order: Order) -> Check:
     with _connect(order) as inside:
         try:
             tables = _tables(order, inside)
+            _refuse_policies(inside, tables)
             _refuse_rows(inside, tables)
             _in_order(tables, _obstacles(order, inside, tables))
         except PreconditionError as exc:
@@ -84,7 +86,8 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
             _refuse_rows(inside, tables)
             obstacles = _obstacles(order, inside, tables)
             ordered = _in_order(tables, obstacles)
-            _switch_triggers(inside, obstacles, on=False)
+            with with_their_path(inside):
+                _switch_triggers(inside, obstacles, on=False)
             inside.execute("SET CONSTRAINTS ALL DEFERRED")
             with order.phases.phase("load"):
                 for number, row in enumerate(ordered):
@@ -97,7 +100,8 @@ def fill(order: Order, ready: Ready) -> tuple[Comparison, list[Note]]:
             inside.execute("SET CONSTRAINTS ALL IMMEDIATE")
             with order.phases.phase("compare"):
                 compared = _compare(order, inside, tables)
-            _switch_triggers(inside, obstacles, on=True)
+            with with_their_path(inside):
+                _switch_triggers(inside, obstacles, on=True)
             if compared.differences:
                 listed = "; ".join(map(str, compared.differences[:_SHOWN]))
                 raise VerificationFailed(
@@ -164,6 +168,18 @@ def _tables(order: Order, inside: Connection) -> list[Row]:
             " (schema-only), or choose others"
         )
     return [there[key] for key in wanted]
+
+
+def _refuse_policies(inside: Connection, tables: Sequence[Row]) -> None:
+    covered = [
+        quote_name(*_key(row)) for row in tables if inside.value("SELECT row_security_active(%(oid)s)", row)
+    ]
+    if covered:
+        role = quote_name(inside.value("SELECT current_user"))
+        raise PreconditionError(
+            f"row-level security holds for {role} in {', '.join(covered)}, and COPY does not work under it:"
+            f" ALTER ROLE {role} BYPASSRLS, or restore as a superuser"
+        )
 
 
 def _refuse_rows(inside: Connection, tables: Sequence[Row]) -> None:

@@ -22,6 +22,7 @@ class Column:
     name: str
     type: str
     kept_as: str
+    unbound: str
     equality: Equality
     generated: bool
     identity_always: bool
@@ -51,12 +52,14 @@ class Table:
         whole: Rows are in it and in its partitions; else in it alone, whatever inherits from it.
         columns: In its own order.
         identified_by: Columns of its best key; empty where there is none.
+        refers_to_itself: A foreign key of it does.
     """
 
     key: Key
     whole: bool
     columns: tuple[Column, ...]
     identified_by: tuple[str, ...]
+    refers_to_itself: bool
 
     @property
     def rows(self) -> Composed:
@@ -80,7 +83,8 @@ def read_table(session: Connection, key: Key) -> Table | None:
     if state["kind"] not in ("r", "p"):
         raise PreconditionError(f"{quote_name(*key)} of database {session.dbname!r} is no table")
     columns = tuple(Column(**row) for row in session.rows(sql.load("table_definition"), wanted))
-    return Table(key, state["kind"] == "p", columns, tuple(state["key_columns"] or ()))
+    key_columns = tuple(state["key_columns"] or ())
+    return Table(key, state["kind"] == "p", columns, key_columns, state["refers_to_itself"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,8 @@ def _as_wholes(live: Connection, found: Pair, side: Side, shown: int) -> Differe
     counts, listed = [], []
     for one, other in ((here, there), (there, here)):
         rows = compose("({} EXCEPT ALL {}) AS x", one, other)
-        first = compose("SELECT left(x.written, {}) AS written FROM {}", literal(_CHARACTERS + 1), rows)
+        begin = _readable(compose("left(x.written, {})", literal(_CHARACTERS + 1)))
+        first = compose("SELECT {} AS written FROM {}", begin, rows)
         found_here = live.rows(compose("{} ORDER BY x.written LIMIT {}", first, literal(shown)))
         counts.append(live.value(compose("SELECT count(*) FROM {}", rows)))
         listed.append(tuple({"row": _cut(row["written"])} for row in found_here))
@@ -214,13 +215,23 @@ def differs(found: Pair, name: str) -> Composed:
 
 def _texts(found: Pair, names: Iterable[str], alias: str) -> Composed:
     length = literal(_CHARACTERS + 1)
-    cells = [compose("left({}, {})", _text(found, name, alias), length) for name in names]
-    return compose("ARRAY[{}]::text[]", join(", ", cells))
+    cells = [_readable(compose("left({}, {})", _text(found, name, alias), length)) for name in names]
+    return compose("ARRAY[{}]::bytea[]", join(", ", cells))
 
 
-def _shown(names: Iterable[str], cells: Sequence[str | None]) -> Shown:
+def _readable(text: Part) -> Composed:
+    """Return a text as bytes in UTF-8; those of a database that knows no encoding stay as they are."""
+    return compose(
+        "convert_to({}, CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END)", text
+    )
+
+
+def _shown(names: Iterable[str], cells: Sequence[bytes | None]) -> Shown:
     return {name: _cut(cell) for name, cell in zip(names, cells, strict=True)}
 
 
-def _cut(cell: str | None) -> str | None:
-    return cell if cell is None or len(cell) <= _CHARACTERS else f"{cell[:_CHARACTERS]}..."
+def _cut(cell: bytes | None) -> str | None:
+    if cell is None:
+        return None
+    text = bytes(cell).decode(errors="backslashreplace")
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}..."

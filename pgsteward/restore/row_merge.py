@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pgsteward.backup.proof import SETTINGS
 from pgsteward.postgres import (
@@ -26,6 +26,8 @@ _WRITTEN = ("DateStyle", "IntervalStyle", "TimeZone", "extra_float_digits", "byt
 _HIDDEN = "row_security"
 """Off: what a policy hides from whoever runs the merge would be missing, and be inserted once more."""
 
+_ORDER = ("insert", "update", "delete")
+
 Merge = Mapping[str, str | None]
 
 
@@ -35,7 +37,7 @@ def statements(found: Pair, side: Side, differences: Differences) -> Merge:
     An identity column that is always generated is inserted as it was, and can't be updated.
     """
     keyed = bool(found.identified_by)
-    updated = [name for name in differences.columns if not found.both(name)[1].identity_always]
+    updated = _updatable(found, differences.columns)
     parts: dict[str, Part] = {
         **merge_parts(found, side),
         "table": identifier(*found.now.key),
@@ -55,8 +57,12 @@ def statements(found: Pair, side: Side, differences: Differences) -> Merge:
     }
 
 
-def script(merge: Merge, found: Pair, differences: Differences) -> str:
-    """Return the statements as one script, which changes nothing until somebody has put COMMIT in it."""
+def script(merge: Merge, found: Pair, side: Side, differences: Differences) -> str:
+    """Return the statements as one script, which changes nothing until somebody has put COMMIT in it.
+
+    What came since goes first, as it may have a unique value that comes back; but last where rows of the
+    table refer to each other, as one that has changed may refer to it until then.
+    """
     settings = [
         compose("SET LOCAL {} = {};", identifier(n.lower()), literal(SETTINGS[n]))
         for n in (*_WRITTEN, _HIDDEN)
@@ -74,16 +80,35 @@ def script(merge: Merge, found: Pair, differences: Differences) -> str:
         "BEGIN;",
         *(setting.as_string() for setting in settings),
     ]
-    for name, statement in merge.items():
-        if statement is not None:
+    for name in _ORDER if found.now.refers_to_itself else reversed(_ORDER):
+        if (statement := merge[name]) is not None:
             lines += ["", f"-- {name.upper()}: {says[name]}", statement]
+    lines += [
+        "",
+        "-- What differs still, as triggers may have made it: 0 of each if you left nothing out.",
+        _check(found, side),
+    ]
     return "\n".join([*lines, "", "ROLLBACK;", ""])
 
 
+def _check(found: Pair, side: Side) -> str:
+    parts = merge_parts(found, side)
+    if not found.identified_by:
+        return _statement("merge_check_wholes", parts)
+    other = [differs(found, name) for name in _updatable(found, found.compared)]
+    return _statement("merge_check", {**parts, "differs": join(" OR ", other or [raw("false")])})
+
+
+def _updatable(found: Pair, names: Iterable[str]) -> list[str]:
+    return [name for name in names if not found.both(name)[1].identity_always]
+
+
 def _text(name: str, parts: Mapping[str, Part], wanted: int) -> str | None:
+    return _statement(name, parts) if wanted else None
+
+
+def _statement(name: str, parts: Mapping[str, Part]) -> str:
     """Return a statement without its file's own comment."""
-    if not wanted:
-        return None
     lines = compose_file(name, **parts).as_string().strip().splitlines()
     return "\n".join(lines[next(n for n, line in enumerate(lines) if not line.startswith("--")) :])
 
@@ -93,7 +118,9 @@ def _has_identity(found: Pair) -> bool:
 
 
 def _value(found: Pair, name: str) -> Composed:
-    """Return a value of the copy in the type that the live column has."""
+    """Return a value of the copy in the live column's type, but for its length: a cast to that would cut."""
     then, now = found.both(name)
     cell = identifier("s", name)
-    return compose("{}", cell) if then.kept_as == now.type else compose("{}::{}", cell, as_written(now.type))
+    return (
+        compose("{}", cell) if then.kept_as == now.type else compose("{}::{}", cell, as_written(now.unbound))
+    )

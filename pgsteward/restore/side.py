@@ -30,6 +30,7 @@ from pgsteward.postgres import (
     raw,
 )
 from pgsteward.restore.definition import Column, Table, written
+from pgsteward.restore.event_triggers import with_their_path
 from pgsteward.restore.scratch import Dropped, fit_name
 from pgsteward.restore.toc import Key
 from pgsteward.results import Item, Note
@@ -91,10 +92,11 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
     cells = join(", ", [_cell(each) for each in table.columns])
     stored = compose("SELECT {} FROM {}", cells, table.rows)
     with source.snapshot(), live.transaction():
-        live.execute(compose("CREATE SCHEMA {}", identifier(schema)))
-        _close(live, schema)
-        live.execute(compose("CREATE UNLOGGED TABLE {} ({})", identifier(*side), join(", ", columns)))
-        live.execute(compose("ALTER TABLE {} DISABLE TRIGGER USER", identifier(*side)))
+        with with_their_path(live):
+            live.execute(compose("CREATE SCHEMA {}", identifier(schema)))
+            _close(live, schema)
+            live.execute(compose("CREATE UNLOGGED TABLE {} ({})", identifier(*side), join(", ", columns)))
+            live.execute(compose("ALTER TABLE {} DISABLE TRIGGER USER", identifier(*side)))
         encoding = source.value("SHOW server_encoding")
         live.copy_text(identifier(*side), names, source.copy_out(stored, encoding), encoding)
         there = _fingerprint(source, compose("({})", stored), names)
@@ -110,9 +112,10 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
             "rows": here[0],
         }
         text = literal(MARK + json.dumps(mark))
-        live.execute(compose("COMMENT ON SCHEMA {} IS {}", identifier(schema), text))
-        live.execute(compose("ANALYZE {}", identifier(*side)))
-        _close(live, schema)  # event triggers may have opened it meanwhile
+        with with_their_path(live):
+            live.execute(compose("COMMENT ON SCHEMA {} IS {}", identifier(schema), text))
+            live.execute(compose("ANALYZE {}", identifier(*side)))
+            _close(live, schema)  # event triggers may have opened it meanwhile
         if others := _grantees(live, schema):
             named = ", ".join("PUBLIC" if role is None else quote_name(role) for role in others)
             raise PreconditionError(
@@ -142,6 +145,12 @@ def _close(live: Connection, schema: str) -> None:
 
 def _grantees(live: Connection, schema: str) -> list[str | None]:
     return [row["role_name"] for row in live.rows(sql.load("side_grantees"), {"schema": schema})]
+
+
+def drop(live: Connection, schema: str) -> None:
+    """Drop a side schema with all that is in it."""
+    with live.transaction(), with_their_path(live):
+        live.execute(compose("DROP SCHEMA {} CASCADE", identifier(schema)))
 
 
 def drop_statement(schema: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from pgsteward import results
 from pgsteward.backup.proof import SETTINGS
 from pgsteward.errors import ConfigError, PreconditionError, StewardError, VerificationFailed
-from pgsteward.postgres import Connection, Login, compose, connect, identifier, quote_name
+from pgsteward.postgres import Connection, Login, connect, quote_name
 from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
 from pgsteward.restore import blank, checks, choice, fetch, parts, row_merge, scratch, side
@@ -197,6 +197,11 @@ def _refuse_without_rights(session: Connection, now: Table | None) -> None:
     table = quote_name(*now.key) if now is not None else None
     if table and not session.value("SELECT has_table_privilege(%(name)s, 'SELECT')", {"name": table}):
         raise PreconditionError(f"{role} may not read {table}: GRANT SELECT ON {table} TO {role}")
+    if table and session.value("SELECT row_security_active(%(name)s)", {"name": table}):
+        raise PreconditionError(
+            f"row-level security hides rows of {table} from {role}, which would count as removed:"
+            f" ALTER ROLE {role} BYPASSRLS, or restore as a superuser"
+        )
 
 
 def _refuse_moving(order: Order, table: Key) -> None:
@@ -262,7 +267,7 @@ def _bring(wanted: _Wanted, session: Connection) -> _Found:
                 return _compare(wanted, live, brought, compared, both)
         except BaseException:
             with contextlib.suppress(StewardError):  # else the janitor drops it, once it is old
-                live.execute(compose("DROP SCHEMA {} CASCADE", identifier(schema)))
+                side.drop(live, schema)
             raise
 
 
@@ -388,5 +393,5 @@ def _outcome(found: _Found) -> Mapping[str, Any]:
     if pair is None or differences is None:
         return {**outcome, "key": None, "difference": None, "merge": None, "merge_script": None}
     merge = row_merge.statements(pair, found.side, differences)
-    script = row_merge.script(merge, pair, differences) if any(merge.values()) else None
+    script = row_merge.script(merge, pair, found.side, differences) if any(merge.values()) else None
     return {**outcome, **as_json(pair), **differences.as_json(), "merge": merge, "merge_script": script}

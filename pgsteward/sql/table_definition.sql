@@ -2,6 +2,7 @@
 -- Parameters: schema (text), name (text). Any role may run it. Any supported PostgreSQL.
 -- Kept in its own type is what is PostgreSQL's own, a domain in what it is made of; all others are kept as text:
 -- their types may be other ones in another database, or say something else there (a regclass is an OID).
+-- Unbound is its type without a domain and without a length: a cast to a length cuts what is too long, in silence.
 -- Values of exact types are equal only where they are the same; text and varchar are under collation C.
   WITH RECURSIVE bases AS (
        SELECT a.attnum, a.atttypid AS oid, a.atttypmod AS typmod
@@ -20,6 +21,7 @@ SELECT a.attname::text                                AS name,
        CASE WHEN own.is_ours THEN format_type(b.oid, b.typmod)
             ELSE 'text'
        END                                            AS kept_as,
+       format_type(b.oid, -1)                         AS unbound,
        CASE WHEN t.typname = ANY ('{bool,int2,int4,int8,oid,date,uuid,bytea,time,timestamp,timestamptz}')
                  AND own.is_ours THEN 'exact'
             WHEN t.typname = ANY ('{text,varchar}') AND own.is_ours THEN 'text'

@@ -1,7 +1,13 @@
--- What a table is, and the columns of its best key: the primary key, or else a unique one without NULLs.
+-- What a table is, whether its rows refer to each other, and the columns of its best key: the primary key, or else a unique one without NULLs.
 -- Parameters: schema (text), name (text). Any role may run it. Any supported PostgreSQL.
 SELECT c.oid::int8                         AS oid,
        c.relkind::text                     AS kind,
+       EXISTS (
+           SELECT
+             FROM pg_constraint AS f
+            WHERE f.contype = 'f'
+              AND f.conrelid = c.oid
+              AND f.confrelid = c.oid)     AS refers_to_itself,
        (SELECT array_agg(a.attname::text ORDER BY k.place)
           FROM unnest(best.indkey) WITH ORDINALITY AS k (attnum, place)
           JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum

@@ -153,7 +153,12 @@ def test_rows_may_be_any_bytes_but_names_must_be_written_down(
     assert restore(target, into=copy.dbname).status == "ok"
     brought = restore_table(target, "é").details
     assert (brought["rows"], brought["merge_script"]) == (1, None)
-    encoded.execute(str(brought["drop"]).encode())
+    encoded.execute('DELETE FROM "é"'.encode())
+    assert restore_table(target, "é").details["rows_removed"] == [{"row": "(\\xe9\\xff)"}]
+    encoded.execute(
+        b"DO $$ BEGIN EXECUTE (SELECT string_agg('DROP SCHEMA ' || oid::regnamespace || ' CASCADE', ';')"
+        b" FROM pg_namespace WHERE nspname ^@ 'pgsteward_'); END $$"
+    )
     encoded.execute(
         b"DO $$ BEGIN EXECUTE 'CREATE TABLE \"' || convert_from('\\xe974', 'SQL_ASCII') || '\" ()'; END $$"
     )

@@ -258,7 +258,7 @@ def test_rows_alone_fill_empty_tables_in_one_go(server: Server, target: Target, 
 
 LOGS = """
 CREATE FUNCTION log_it() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-    AS 'BEGIN INSERT INTO public.audit_log VALUES (-1); END';
+    AS 'BEGIN INSERT INTO audit_log VALUES (-1); END';
 CREATE FUNCTION log_them() RETURNS trigger LANGUAGE plpgsql
     AS 'BEGIN INSERT INTO public.audit_log VALUES (-2); RETURN NULL; END';
 CREATE TRIGGER t AFTER INSERT ON by_mood EXECUTE FUNCTION log_them();
