@@ -19,7 +19,13 @@ END
 $roles$;
 
 -- Messages in English, whatever the server's language: advice goes by words.
-GRANT SET ON PARAMETER lc_messages TO pgsteward_backup, pgsteward_maintenance, pgsteward_restore;
+DO $messages$
+BEGIN
+    GRANT SET ON PARAMETER lc_messages TO pgsteward_backup, pgsteward_maintenance, pgsteward_restore;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'lc_messages is not yours to grant: messages stay in the language of the server';
+END
+$messages$;
 
 -- Backup: reads everything, changes nothing. Also good on a standby.
 GRANT pg_read_all_data TO pgsteward_backup;
