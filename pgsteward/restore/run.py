@@ -378,7 +378,7 @@ def _restore(
                 raise VerificationFailed(not_equal(order, compared))
             lock.execute("SELECT 1")  # raises when the lock is gone: somebody may think that we are dead
         with phases.phase("swap"):
-            details = _publish(order, session, name, properties)
+            details = _publish(order, ready, session, name, properties)
         whole = True
     finally:
         if not whole and not keep_failed:
@@ -469,7 +469,7 @@ def not_equal(order: Order, compared: Comparison) -> str:
 
 
 def _publish(
-    order: Order, session: Connection, name: str, properties: Mapping[str, Any] | None
+    order: Order, ready: Ready, session: Connection, name: str, properties: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     if order.replaces:
         before = replaced.free_name(session, order.into, f"_before_{order.stamp}")
@@ -484,7 +484,7 @@ def _publish(
         )
         undo = swap.undo_sql(order.into, before, undone, comment)
         return {"replaced": before, "undo": undo, "open_to_public": None}
-    is_open = properties is None or bool(properties["open_to_public"])
+    is_open = not ready.archive.closed if properties is None else bool(properties["open_to_public"])
     comment = f"Restored by pgsteward from backup {order.manifest.backup_id} of {order.target.database}"
     swap.publish(order.admin, session, name, order.into, open_to_public=is_open, comment=comment)
     return {"replaced": None, "undo": None, "open_to_public": is_open}

@@ -23,6 +23,9 @@ _GRANTEE = re.compile(
     rb"(?: WITH GRANT OPTION)?(?: GRANTED BY .*)?;$",
     re.MULTILINE,
 )
+_PUBLIC = re.compile(
+    rb"^(GRANT|REVOKE) (?:ALL|[A-Z,]*CONNECT[A-Z,]*) ON DATABASE .* (?:TO|FROM) PUBLIC;$", re.MULTILINE
+)
 _POLICY = re.compile(rb"^CREATE POLICY .* TO (.+?)(?: USING| WITH CHECK|;)", re.MULTILINE)
 _MAPPED = re.compile(rb"^CREATE USER MAPPING FOR (\"(?:[^\"]|\"\")+\"|\S+) SERVER ", re.MULTILINE)
 _CREATE = re.compile(rb"^CREATE DATABASE .*? WITH (TEMPLATE = .*);$", re.MULTILINE)
@@ -72,6 +75,7 @@ class Archive:
         made_collations: How those are made that are its own: ``provider``, ``locale`` ...
         extensions: Those that it makes, each with the schema that it goes to.
         schemas: Those that it makes.
+        closed: Its database let not everybody in.
     """
 
     roles: frozenset[str]
@@ -85,6 +89,7 @@ class Archive:
     made_collations: tuple[Options, ...] = ()
     extensions: Mapping[str, str] = field(default_factory=dict)
     schemas: frozenset[str] = frozenset()
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,10 @@ def read_archive(
     listed = {number: what for number, _, what in archive_text.entries(client, dump)}
     argv: list[str | Path] = [client.tool("pg_restore"), "--schema-only", "--create", "--verbose"]
     script = run_tool([*argv, "--file=-", dump], env={}).stdout
+    everything = list(_entries(script, listed))
     found = [
         entry
-        for entry in _entries(script, listed)
+        for entry in everything
         if numbers is None or entry.number in numbers or entry.kind == b"DATABASE"
     ]
     owners = {entry.owner for entry in found} - {b"-", b""}
@@ -151,6 +157,7 @@ def read_archive(
             if entry.kind == b"EXTENSION" and (match := _EXTENDED.search(entry.sql))
         },
         read(entry.name for entry in found if entry.kind == b"SCHEMA"),
+        any(map(_closes, everything)),
     )
 
 
@@ -165,6 +172,12 @@ def _entries(script: bytes, listed: Mapping[int, bytes]) -> Iterator[_Entry]:
     for match, end in zip(heads, ends, strict=True):
         sql = script[match.end() : end]
         yield _Entry(int(match[1]), match[3], match[2], match[5], match[6] or b"", sql)
+
+
+def _closes(entry: _Entry) -> bool:
+    """Tell whether an entry takes CONNECT away from PUBLIC, and does not give it back."""
+    of_database = entry.kind == b"ACL" and entry.name.startswith(b"DATABASE ")
+    return of_database and _PUBLIC.findall(entry.sql)[-1:] == [b"REVOKE"]
 
 
 def _is_superusers(entry: _Entry) -> bool:

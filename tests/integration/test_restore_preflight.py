@@ -17,6 +17,8 @@ from pgsteward.postgres import Connection, Login, compose, connect, identifier, 
 from pgsteward.restore import locales, preflight
 from pgsteward.restore.checks import Check
 from pgsteward.restore.drill import drill
+from pgsteward.restore.run import restore
+from pgsteward.restore.scope import Scope
 from pgsteward.restore.surroundings import Archive, Options, read_archive
 from tests.integration.backup_targets import backup_folder, make_target
 from tests.servers import Database, Server
@@ -158,6 +160,30 @@ def test_whom_a_policy_or_a_user_mapping_is_for_has_to_be_there(
         assert quote_name(mapping) in check.says
         assert looked_at(session, archive, new_roles=[policy, mapping])["roles"].go == "go"
     assert drill(target).details["verdict"] == "green"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["closed", "opened-again"])
+def test_a_database_that_was_closed_stays_so_where_there_is_no_original(
+    database: Database, server: Server, tmp_path: Path, again: bool
+) -> None:
+    name, copy, away = database.name, f"{database.name}_copy", f"{database.name}_away"
+    database.execute(compose("REVOKE ALL ON DATABASE {} FROM PUBLIC", identifier(name)))
+    database.execute(compose("GRANT TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name)))
+    if again:
+        database.execute(compose("GRANT CONNECT ON DATABASE {} TO PUBLIC", identifier(name)))
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    back_up(target)
+    server.rename(name, away)
+    try:
+        restore(target, into=copy, scope=Scope(schema_only=True))
+        with server.connect(copy) as session:
+            assert (
+                session.value("SELECT has_database_privilege('public', current_database(), 'CONNECT')")
+                is again
+            )
+    finally:
+        server.rename(away, name)
+        server.drop(copy)
 
 
 def test_room_on_one_disk_is_asked_for_everything_that_goes_there(
