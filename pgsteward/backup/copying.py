@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pgsteward.backup import proven_ahead
 from pgsteward.backup.catalog import problem_of
-from pgsteward.backup.home import mark
+from pgsteward.backup.home import mark, unmark
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.marks import owner_of
 from pgsteward.backup.published import refuse_gone
@@ -76,7 +76,7 @@ def copy_backup(
     if store.get_bytes(prefix + MANIFEST) != data:
         store.delete(prefix + MANIFEST)
         raise VerificationFailed(f"{store.name} answers with another manifest than it was given; removed it")
-    store.delete(prefix + MARK)
+    unmark(store, prefix)
     facts = {
         "files": len(manifest.files),
         "bytes": manifest.size_bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from pgsteward.places import state_folder
 from pgsteward.storage import Store, open_store
 from pgsteward.storage.briefly import briefly
 from pgsteward.targets import Target
+
+log = logging.getLogger(__name__)
 
 SPOOL = "spool"
 """Name of the folder store that a target without a ``file://`` store gets."""
@@ -95,7 +98,7 @@ def unfinished(store: Store, target_name: str, database: str, backup_id: str, ma
     try:
         store.put_bytes(prefix + MARK, mark, passing=True)
         yield prefix
-        store.delete(prefix + MARK)
+        unmark(store, prefix)
     except BaseException as exc:
         with contextlib.suppress(OSError, StewardError):  # what stays is marked, and the janitor's
             folder = store.local_folder(prefix)
@@ -106,6 +109,14 @@ def unfinished(store: Store, target_name: str, database: str, backup_id: str, ma
             else:  # told to stop
                 briefly(lambda: discard_objects(store, prefix))
         raise
+
+
+def unmark(store: Store, prefix: str) -> None:
+    """Take the mark from a backup that has its manifest: where that fails, it is whole all the same."""
+    try:
+        store.delete(prefix + MARK)
+    except StewardError as exc:
+        log.warning("backup %s is complete, and its mark is left to the janitor: %s", prefix, exc)
 
 
 def discard_objects(store: Store, prefix: str) -> None:

@@ -180,6 +180,22 @@ def test_what_a_listing_does_not_show_yet_is_no_remains_of_a_dead_run(
     assert verify(target, backup_id).details["stores"] == ["disk", "s3"]
 
 
+@pytest.mark.parametrize("stores", [("s3",), ("disk", "s3")], ids=["streamed", "copied"])
+def test_a_backup_is_whole_also_when_its_mark_can_not_be_removed(
+    database: Database, bucket: Bucket, tmp_path: Path, proxy: Proxy, stores: tuple[str, ...]
+) -> None:
+    backup = {"proof": "none", **({"mode": "stream"} if stores == ("s3",) else {})}
+    target = make_target(database, tmp_path, bucket=bucket, stores=stores, backup=backup)
+    target = through(target, proxy)
+    proxy.fault = always(lambda r: r.method == "DELETE" and r.key.endswith(MARK), answering(503, "SlowDown"))
+    result = back_up_everywhere(target)
+    assert (result.status, result.failed) == ("ok", ())
+    assert [each["stores"] for each in backups(target).details["backups"]] == [list(stores)]
+    proxy.fault = no_fault
+    assert [item.action for item in clean_up(target).changed] == ["unmarked"]
+    assert verify(target, "latest").details["stores"] == list(stores)
+
+
 def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
     target: Target, proxy: Proxy, bucket: Bucket, database: Database
 ) -> None:
