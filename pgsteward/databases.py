@@ -107,7 +107,7 @@ def _named(settings: TargetConfig, rows: list[Row]) -> Found:
             why = "the server has no database of this name; correct databases, or take it out"
             failed.append(Note(name, why))
         elif not row["allows_connections"]:
-            failed.append(Note(name, "takes no connections (datallowconn); take it out of databases"))
+            failed.append(Note(name, f"{_closed(row)}; take it out of databases"))
         elif not row["may_connect"]:
             failed.append(Note(name, _no_right(row)))
         else:
@@ -127,7 +127,7 @@ def _all(settings: TargetConfig, rows: list[Row]) -> Found:
         elif row["is_template"]:
             skipped.append(Note(name, "a template"))
         elif not row["allows_connections"]:
-            skipped.append(Note(name, "takes no connections (datallowconn)"))
+            skipped.append(Note(name, _closed(row)))
         elif row["is_scratch"]:
             skipped.append(Note(name, "a restore that has not finished loads it"))
         elif not row["may_connect"]:
@@ -138,6 +138,12 @@ def _all(settings: TargetConfig, rows: list[Row]) -> Found:
         if not any(_matches(pattern, row["name"]) for row in rows):
             skipped.append(Note(f"exclude_databases {pattern!r}", "matches no database of this server"))
     return Found(tuple(names), skipped=tuple(skipped), unknown=tuple(unknown))
+
+
+def _closed(row: Row) -> str:
+    if row["is_invalid"]:
+        return f"invalid: its DROP was interrupted; DROP DATABASE {quote_name(row['name'])} once more"
+    return "takes no connections (datallowconn)"
 
 
 def _no_right(row: Row) -> str:

@@ -4,6 +4,7 @@
 SELECT d.datname::text                                                    AS name,
        d.datistemplate                                                    AS is_template,
        d.datallowconn AND d.datconnlimit <> -2                            AS allows_connections,
+       d.datconnlimit = -2                                                AS is_invalid,
        has_database_privilege(d.oid, 'CONNECT')                           AS may_connect,
        coalesce(starts_with(shobj_description(d.oid, 'pg_database'), %(mark)s), false)
                                                                           AS is_scratch,

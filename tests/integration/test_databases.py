@@ -118,8 +118,9 @@ def notes(found: list[dict[str, str]]) -> dict[str, str]:
 
 
 def test_all_of_a_server_are_found_but_for_what_is_said_to_be_left_out(fleet: Fleet) -> None:
-    for name in ("closed", "quiet", "pattern_1", "form"):
+    for name in ("closed", "quiet", "pattern_1", "form", "half gone"):
         fleet.make(name)
+    fleet.execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half gone'")  # as a broken DROP
     fleet.execute("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", "closed")
     fleet.execute("ALTER DATABASE {} ALLOW_CONNECTIONS false", "quiet")
     fleet.execute("ALTER DATABASE {} IS_TEMPLATE true", "form")
@@ -137,6 +138,7 @@ def test_all_of_a_server_are_found_but_for_what_is_said_to_be_left_out(fleet: Fl
     assert skipped["pattern_1"] == "excluded by 'patt*' (exclude_databases)"
     assert skipped["form"] == skipped["template1"] == "a template"
     assert "datallowconn" in skipped["quiet"]
+    assert 'DROP DATABASE "half gone" once more' in skipped["half gone"]
     assert skipped["exclude_databases 'nobodys'"] == "matches no database of this server"
     assert skipped["exclude_databases 'PROD-EU'"] == "matches no database of this server"
     assert not {"closed", *found.names} & set(skipped)
