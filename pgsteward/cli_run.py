@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import signal
@@ -82,20 +80,9 @@ Operation = Callable[["Target", Progress], Result]
 def run_command_line(app: Callable[..., Any]) -> None:
     """Run the command line; what it prints and how it starts and ends is seen to first."""
     steady()
-    _quicken()
     if "--json" in sys.argv:
         sys.exit(_run_for_json(app))
     app()
-
-
-def _quicken() -> None:
-    """Spare a process that lives for one command the search for garbage among what it has imported.
-
-    That took a third of the start and nearly all of the end. A backup has imported 90,000 objects before it
-    begins; garbage is still looked for, less often.
-    """
-    gc.set_threshold(150_000, 20, 100)
-    atexit.register(gc.freeze)
 
 
 def _run_for_json(command: Callable[..., Any]) -> int:

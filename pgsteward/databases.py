@@ -17,7 +17,8 @@ from pgsteward.backup.manifest import MANIFEST, backup_prefix, database_name
 from pgsteward.config import Config, TargetConfig
 from pgsteward.errors import ConfigError, PreconditionError, StewardError, StoreFailed, StoreUnavailable
 from pgsteward.postgres import Connection, Login, Row, connect, quote_name
-from pgsteward.restore import choice, scratch
+from pgsteward.restore import choice
+from pgsteward.restore.marks import MARK
 from pgsteward.results import Note
 from pgsteward.sql import load
 from pgsteward.storage import Store, selftest
@@ -275,4 +276,4 @@ def _endpoints(settings: TargetConfig) -> frozenset[str]:
 
 
 def _server_databases(session: Connection) -> list[Row]:
-    return session.rows(load("server_databases"), {"mark": scratch.MARK})
+    return session.rows(load("server_databases"), {"mark": MARK})

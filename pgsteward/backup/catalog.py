@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from pgsteward import results
 from pgsteward.backup import freeze
 from pgsteward.backup.home import spool_store
 from pgsteward.backup.identity import identify
-from pgsteward.backup.listing import list_manifests, read_manifest
-from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, StoredFile, backup_prefix
+from pgsteward.backup.listing import list_manifests, problem_of, read_manifest
+from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, Manifest, backup_prefix
 from pgsteward.backup.newest import ahead, newest, order
 from pgsteward.backup.proof_gaps import proof_facts
 from pgsteward.backup.receipts import Receipt
@@ -336,23 +335,6 @@ def problems_of(
     expected = {file.path for file in manifest.files} | {MANIFEST, MARK}
     problems += [Note(name, "is not in the manifest") for name in sorted(there - expected)]
     return problems
-
-
-def problem_of(store: Store, prefix: str, file: StoredFile) -> str | None:
-    """Read one stored file and return what is wrong with it, or None."""
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        for chunk in store.read(prefix + file.path):
-            digest.update(chunk)
-            size += len(chunk)
-    except FileNotFoundError:
-        return "is missing"
-    if size != file.size_bytes:
-        return f"has {size} bytes, {file.size_bytes} were written"
-    if digest.hexdigest() != file.sha256:
-        return "is not what was written: its SHA-256 differs"
-    return None
 
 
 def _verdict(backup_id: str, read: int, verified: list[str], failed: list[Note]) -> str:

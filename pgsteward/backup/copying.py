@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pgsteward.backup import proven_ahead
-from pgsteward.backup.catalog import problem_of
 from pgsteward.backup.home import mark, unmark
+from pgsteward.backup.listing import problem_of
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, StoredFile, backup_prefix
 from pgsteward.backup.marks import owner_of
 from pgsteward.backup.published import refuse_gone

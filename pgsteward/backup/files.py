@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pgsteward.backup.catalog import problem_of
 from pgsteward.backup.encryption import Recipients, Writer
 from pgsteward.backup.folder_hashes import FolderHashes
+from pgsteward.backup.listing import problem_of
 from pgsteward.backup.manifest import SUFFIX, StoredFile
 from pgsteward.errors import VerificationFailed
 from pgsteward.progress import Progress

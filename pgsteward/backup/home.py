@@ -43,6 +43,11 @@ def spool_store(target: Target) -> Store | None:
     return spool if waits else None
 
 
+def has_one_place(target: Target) -> bool:
+    """Tell whether backups of the target stay where they are made, in its only store."""
+    return len(target.settings.stores) == 1 and not has_spool(target)
+
+
 def home_store(target: Target) -> Store:
     """Return where new backups of the target are made.
 

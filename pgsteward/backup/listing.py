@@ -6,6 +6,7 @@ database, with a manifest that can be read: nothing else is a backup.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from pgsteward.backup.manifest import (
@@ -84,3 +85,20 @@ def read_manifest(store: Store, target_name: str, database: str, backup_id: str)
             f" {manifest.database!r}"
         )
     return manifest
+
+
+def problem_of(store: Store, prefix: str, file: StoredFile) -> str | None:
+    """Read one stored file and return what is wrong with it, or None."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        for chunk in store.read(prefix + file.path):
+            digest.update(chunk)
+            size += len(chunk)
+    except FileNotFoundError:
+        return "is missing"
+    if size != file.size_bytes:
+        return f"has {size} bytes, {file.size_bytes} were written"
+    if digest.hexdigest() != file.sha256:
+        return "is not what was written: its SHA-256 differs"
+    return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgsteward.backup.catalog import problem_of
-from pgsteward.backup.listing import missing_file
+from pgsteward.backup.listing import missing_file, problem_of
 from pgsteward.backup.manifest import MARK, StoredFile
 from pgsteward.errors import VerificationFailed
 from pgsteward.storage import Store

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pgsteward import results
 from pgsteward.backup.dump import back_up
-from pgsteward.backup.upload import upload
+from pgsteward.backup.home import has_one_place
 from pgsteward.errors import StewardError
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Note, StepResult
@@ -28,8 +28,10 @@ def back_up_everywhere(target: Target, *, dry_run: bool = False, progress: Progr
         StewardError: The dump itself was refused or failed; see `pgsteward.backup.dump.back_up`.
     """
     dumped = back_up_to_send(target, dry_run=dry_run, progress=progress)
-    if dry_run:
+    if dry_run or has_one_place(target):
         return dumped
+    from pgsteward.backup.upload import upload  # which takes long to load: pg_dump shall not wait for it
+
     backup_id = str(dumped.details["backup_id"])
     try:
         copied = upload(target, backup_id=backup_id, progress=progress)

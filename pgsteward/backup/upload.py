@@ -10,7 +10,7 @@ from pgsteward import results
 from pgsteward.backup import owed as owed_copies
 from pgsteward.backup.catalog import newest_id
 from pgsteward.backup.copying import copy_backup
-from pgsteward.backup.home import SPOOL, home_store, spool_store
+from pgsteward.backup.home import SPOOL, has_one_place, home_store, spool_store
 from pgsteward.backup.identity import identify, refuse_twin, remember
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
@@ -57,7 +57,7 @@ def upload(
     """
     began = time.monotonic()
     home, spool = home_store(target), spool_store(target)
-    if len(target.settings.stores) == 1 and spool is None:
+    if has_one_place(target):
         return results.skipped("upload", target.name, f"{home.name} is the only store of this target")
     made_in = [home] if spool is None or spool.name == home.name else [home, spool]
     with operation_lock(target.login("backup"), "backup") as session:

@@ -18,11 +18,11 @@ from pgsteward.errors import DatabaseUnavailable, LockTimeout, PreconditionError
 from pgsteward.postgres import Connection, Login, compose, connect, identifier, join, literal, raw
 from pgsteward.postgres_lock import LOCK_SPACE, operation_lock, try_lock
 from pgsteward.restore.fetch import remove_dead_spools
+from pgsteward.restore.marks import MARK
 from pgsteward.results import Item, Note
 
 log = logging.getLogger(__name__)
 
-MARK = "pgsteward:restore:"
 DEFAULT_TABLESPACE = "pg_default"
 PREFIX = "pgsteward_tmp_"
 UNMARKED = LOCK_SPACE

@@ -28,8 +28,9 @@ from pgsteward.errors import (
 from pgsteward.postgres import compose, connect, identifier, literal
 from pgsteward.restore import scratch
 from pgsteward.restore.fetch import spool, spool_root
+from pgsteward.restore.marks import MARK
 from pgsteward.restore.run import restore
-from pgsteward.restore.scratch import MARK, PREFIX, admin_login, drop_leftovers, leftovers, restore_lock
+from pgsteward.restore.scratch import PREFIX, admin_login, drop_leftovers, leftovers, restore_lock
 from pgsteward.restore.statistics import _analyze_each
 from pgsteward.results import StepResult
 from pgsteward.targets import Target

@@ -109,7 +109,8 @@ def test_a_backup_into_a_folder_needs_nothing_heavy() -> None:
     code = (
         "import sys, pgsteward.cli, pgsteward.several, pgsteward.backup.run, pgsteward.state\n"
         "import pgsteward.config, pgsteward.targets, pgsteward.storage.folder\n"
-        "heavy = ('prefect', 'boto3', 'botocore', 'sqlalchemy', 'alembic', 'rich', 'tenacity', 'jinja2')\n"
+        "heavy = ['prefect', 'boto3', 'botocore', 'sqlalchemy', 'alembic', 'rich', 'tenacity', 'jinja2']\n"
+        "heavy += ['pgsteward.' + name for name in ('backup.upload', 'restore.fetch', 'retention')]\n"
         "print([module for module in heavy if module in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
