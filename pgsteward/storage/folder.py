@@ -113,12 +113,11 @@ class FolderStore(Plain):
         start = self._path(folder) if folder else self.root
         found: list[StoredObject] = []
         try:
-            for path in self._files_below(start):
-                key = path.relative_to(self.root).as_posix()
-                if not key.startswith(prefix) or _is_partial(path.name):
+            for key in self._keys_below(start):
+                if not key.startswith(prefix) or _is_partial(key):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # removed by somebody else meanwhile
-                    status = path.stat()
+                    status = os.stat(f"{self.root}/{key}")  # noqa: PTH116 - of 20,000 files
                     changed = datetime.fromtimestamp(status.st_mtime, UTC)
                     found.append(StoredObject(key, status.st_size, changed))
         except OSError as exc:
@@ -181,9 +180,9 @@ class FolderStore(Plain):
         start = self._path(folder) if folder else self.root
         aborted = []
         try:
-            for path in list(self._files_below(start)):
-                key = path.relative_to(self.root).as_posix()
-                if _is_partial(path.name) and key.startswith(prefix):
+            for key in list(self._keys_below(start)):
+                if _is_partial(key) and key.startswith(prefix):
+                    path = self.root / key
                     path.unlink(missing_ok=True)
                     self._remove_empty(path.parent)
                     head, _, name = key.rpartition("/")
@@ -228,14 +227,15 @@ class FolderStore(Plain):
                 return
             folder = folder.parent
 
-    def _files_below(self, folder: Path) -> Iterator[Path]:
+    def _keys_below(self, folder: Path) -> Iterator[str]:
         def fail(exc: OSError) -> None:
             if not isinstance(exc, FileNotFoundError | NotADirectoryError):
                 raise exc
 
         for above, _folders, names in os.walk(folder, onerror=fail):
-            for name in names:
-                yield Path(above) / name
+            inside = Path(above).relative_to(self.root).as_posix()
+            for name in names:  # as text: there may be 20,000, and a path of each takes longest
+                yield name if inside == "." else f"{inside}/{name}"
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -282,8 +282,8 @@ def _holds_something(folder: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_partial(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_PARTIAL)
+def _is_partial(key: str) -> bool:
+    return key.endswith(_PARTIAL) and key.rpartition("/")[2].startswith(".")
 
 
 def _sync_folder(folder: Path) -> None:
