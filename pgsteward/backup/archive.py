@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ _ENTRY = re.compile(rb"^(\d+); \d+ (\d+) (.*)$", re.MULTILINE)
 _SETVAL = re.compile(r"SELECT pg_catalog\.setval\('((?:[^']|'')*)', (-?\d+), (true|false)\);")
 _HEADER = re.compile(
     rb"^(?:--|-- (?:Name|Data for Name|TOC entry|Dumped|Started on|Completed on|PostgreSQL database).*"
-    rb"|\\(?:un)?restrict .*|)$"
+    rb"|\\(?:un)?restrict .*|)\n",
+    re.MULTILINE,
 )
 _SCHEMA = re.compile(rb"^-- Name: .*; Type: [A-Z ]+; Schema: (?!-; Owner: )(.*); Owner: .*$", re.MULTILINE)
 _DATABASE = re.compile(rb"(?:DATABASE|DATABASE PROPERTIES|(?:ACL|COMMENT|SECURITY LABEL) - DATABASE) ")
@@ -162,15 +163,12 @@ def _schema_script(client: Client, dump: Path) -> list[str | Path]:
 
 
 def _schema_sha256(script: bytes) -> str:
-    digest = hashlib.sha256()
-    for line in without_comments(script):
-        digest.update(line + b"\n")
-    return digest.hexdigest()
+    return hashlib.sha256(without_comments(script)).hexdigest()
 
 
-def without_comments(script: bytes) -> Iterator[bytes]:
-    """Yield the lines of a script that pg_dump's own comments and keys, other each time, are not among."""
-    return (line for line in script.split(b"\n") if not _HEADER.match(line))
+def without_comments(script: bytes) -> bytes:
+    """Return a script without empty lines and pg_dump's own comments and keys, which are other each time."""
+    return _HEADER.sub(b"", script + b"\n")
 
 
 def without_versions(script: bytes) -> bytes:

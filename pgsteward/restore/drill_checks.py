@@ -142,7 +142,7 @@ def _lines(order: Order, ready: Ready, name: str) -> list[str]:
         f"--dbname={order.admin.to(name).conninfo}",
     ]
     script = archive.without_versions(run_tool(argv, env=tool_env(order.admin, PURPOSE)).stdout)
-    return [line.decode(errors="replace") for line in archive.without_comments(script)]
+    return archive.without_comments(script).decode(errors="replace").split("\n")
 
 
 def run_checks(order: Order, name: str, wrong: list[Note], unknown: list[Note]) -> list[dict[str, Any]]:
