@@ -87,7 +87,7 @@ def find(target: Target) -> Found:
         StewardError: The database that the conninfo names does not let us in.
     """
     with connect(target.login("backup"), purpose="find databases", statement_timeout_s=60) as session:
-        rows = _server_databases(session)
+        rows = _server_databases(session, with_sizes=True)
         free = capacity.free_connections(session, here=False)
     found = (_all if target.settings.databases == "*" else _named)(target.settings, rows)
     return replace(
@@ -244,7 +244,7 @@ def uncovered(config: Config, target: Target, session: Connection) -> list[str]:
     neighbours = [settings for settings in config.targets.values() if _endpoints(settings) & here]
     return [
         row["name"]
-        for row in _server_databases(session)
+        for row in _server_databases(session, with_sizes=False)
         if row["allows_connections"]
         and not row["is_template"]
         and not row["is_scratch"]
@@ -275,5 +275,5 @@ def _endpoints(settings: TargetConfig) -> frozenset[str]:
     return found | Login(settings.backup.conninfo).endpoints if settings.backup.conninfo else found
 
 
-def _server_databases(session: Connection) -> list[Row]:
-    return session.rows(load("server_databases"), {"mark": MARK})
+def _server_databases(session: Connection, *, with_sizes: bool) -> list[Row]:
+    return session.rows(load("server_databases"), {"mark": MARK, "with_sizes": with_sizes})
