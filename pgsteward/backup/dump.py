@@ -31,6 +31,7 @@ from pgsteward.backup.manifest import (
 )
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
+from pgsteward.backup.proof import list_relations
 from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.published import lacking, refuse_gone
 from pgsteward.backup.room import reserved
@@ -122,7 +123,7 @@ def _recipients(target: Target) -> Recipients | None:
 
 
 def _would_back_up(plan: Plan, session: Connection) -> StepResult:
-    tables = [row for row in session.rows(load("proof_relations")) if row["kind"] != "f"]
+    tables = [row for row in list_relations(session, "none") if row["kind"] != "f"]
     facts = {"database_bytes": plan.server["database_bytes"], "tables": len(tables)}
     return StepResult(
         step="backup",

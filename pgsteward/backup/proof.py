@@ -85,7 +85,7 @@ def take_proof(
         progress: Is told every table.
         still_wanted: Called several times a second; what it raises ends the proof, also in mid-statement.
         lock_timeout_s: How long one table's lock is waited for.
-        relations: What ``proof_relations`` answered in this snapshot, where it was asked already.
+        relations: What `list_relations` returned in this snapshot, where it was asked already.
         part: What a filtered dump holds; None where it holds everything.
         row_security: Examine the rows that this role may see, instead of refusing where policies hide some.
         sessions: Read so many tables at the same time; large objects are read by one.
@@ -112,9 +112,11 @@ def take_proof(
     with connect() as connection, watched(connection, still_wanted):
         vector = proof_hash.test_vector(connection) if level == "full" and method == METHOD else {}
         with connection.snapshot(snapshot_id):
-            found = connection.rows(load("proof_relations")) if relations is None else relations
+            if relations is None:
+                relations = list_relations(connection, level)
             on_standby = bool(connection.value("SELECT pg_is_in_recovery()"))
-        todo = [{**row, "why_not": _why_not(row, part, on_standby)} for row in found if _is_dumped(row, part)]
+        dumped = [row for row in relations if _is_dumped(row, part)]
+        todo = [{**row, "why_not": _why_not(row, part, on_standby)} for row in dumped]
         todo = _in_order(todo, connection, bound)
         told = count()
 
@@ -150,12 +152,17 @@ def take_proof(
     )
 
 
+def list_relations(session: Connection, level: ProofLevel) -> list[Row]:
+    """Return every table, materialized view and foreign table, with what a proof of this level asks of it."""
+    return session.rows(load("proof_relations"), {"with_columns": level == "full"})
+
+
 def take_proof_of(connection: Connection, rows: Sequence[Row], level: ProofLevel, method: str) -> Proof:
     """Count and hash some relations as the session sees them now, rows of its own transaction too.
 
     Args:
         connection: To their database, with `SETTINGS`.
-        rows: Of ``proof_relations``.
+        rows: Of `list_relations`.
         level: See `take_proof`.
         method: See `take_proof`.
     """

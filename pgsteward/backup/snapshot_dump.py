@@ -19,7 +19,7 @@ from pgsteward.backup.dump_errors import LOCK_REFUSED, Rewritten, as_dump_error
 from pgsteward.backup.filters import Choice, Part
 from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
-from pgsteward.backup.proof import take_proof
+from pgsteward.backup.proof import list_relations, take_proof
 from pgsteward.clients import Client
 from pgsteward.config import BackupConfig
 from pgsteward.errors import QueryFailed, ToolFailed, TransientError
@@ -131,7 +131,7 @@ def dump_and_prove(
             try:
                 progress(f"waiting for the locks of pg_dump on {login.dbname}")
                 with _in_snapshot(login, snapshot_id) as session:
-                    relations = session.rows(load("proof_relations"))
+                    relations = list_relations(session, settings.proof)
                     _wait_for_locks(tool, into, still_wanted)
                     _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
                 archived = stack.enter_context(

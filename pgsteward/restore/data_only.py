@@ -15,7 +15,7 @@ from typing import LiteralString
 from pgsteward import sql
 from pgsteward.backup import archive
 from pgsteward.backup.manifest import Proof
-from pgsteward.backup.proof import SETTINGS, take_proof_of
+from pgsteward.backup.proof import SETTINGS, list_relations, take_proof_of
 from pgsteward.backup.proof_compare import compare, compared_level, not_compared
 from pgsteward.errors import PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.postgres import (
@@ -155,9 +155,7 @@ def _tables(order: Order, inside: Connection) -> list[Row]:
         PreconditionError: Some are missing; or there are none.
     """
     assert order.part is not None
-    there = {
-        as_listed(_key(row)): row for row in inside.rows(sql.load("proof_relations")) if row["kind"] == "r"
-    }
+    there = {as_listed(_key(row)): row for row in list_relations(inside, "full") if row["kind"] == "r"}
     wanted = sorted(order.part.rows_of, key=lambda key: order.part.rows_of[key])  # type: ignore[union-attr]
     if not wanted:
         raise PreconditionError("this part of the backup has no rows of tables to load")

@@ -1,5 +1,6 @@
 -- Every table, materialized view and foreign table that belongs to users, with what a proof needs to read it.
--- Parameters: none. Any role may run it. PostgreSQL 12 and later.
+-- Parameters: with_columns (bool): without them, who only counts rows has half of the work.
+-- Any role may run it. PostgreSQL 12 and later.
 -- Columns come by name: a restored inheritance child may have them in another order. Virtual generated
 -- columns are left out: nothing of them is stored; and nothing of stored ones is dumped, so they are told apart.
 -- Where an extension calls a table its configuration, its rows are dumped, by the condition that it gives ('' for
@@ -59,7 +60,7 @@ SELECT c.oid::int8                                        AS oid,
         WHERE a.attrelid = c.oid
           AND a.attnum > 0
           AND NOT a.attisdropped
-          AND a.attgenerated <> 'v') AS k ON true
+          AND a.attgenerated <> 'v') AS k ON %(with_columns)s
  WHERE c.relkind IN ('r', 'm', 'f')
    AND n.nspname <> 'information_schema'
    AND n.nspname !~ '^pg_'
