@@ -18,17 +18,11 @@ from pgsteward.backup.dump_errors import LockRefused, Rewritten
 from pgsteward.backup.encryption import Recipients, read_recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.forms import described, make_archive, refuse_small_spool
-from pgsteward.backup.globals_sql import DATABASE, GLOBALS, compress, globals_sql
+from pgsteward.backup.globals_sql import GLOBALS, compress, globals_sql
 from pgsteward.backup.home import home_store, mark, past_stores, unfinished
 from pgsteward.backup.identity import identify, remember
 from pgsteward.backup.lock_watch import NOTABLE_S, GivenWay
-from pgsteward.backup.manifest import (
-    MANIFEST,
-    Encryption,
-    Manifest,
-    Server,
-    new_backup_id,
-)
+from pgsteward.backup.manifest import MANIFEST, Manifest, Server, new_backup_id
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof import list_relations
@@ -161,9 +155,8 @@ def _attempt(
     with (
         unfinished(plan.home, target.name, target.database, backup_id, ours) as prefix,
         sending_ahead(plan if send_ahead else None, prefix, ours, progress) as ahead,
-        _asked_beside(plan, lock, encrypted=recipients is not None) as asked,
+        _described_beside(plan, lock, files := BackupFiles(plan.home, prefix, recipients)) as asked,
     ):
-        files = BackupFiles(plan.home, prefix, recipients)
         dumped = make_archive(plan, files, prefix, progress)
         _still_locked(lock)
         dump_is_over(lock)
@@ -175,17 +168,12 @@ def _attempt(
                 "schema_sha256": contents.schema_sha256,
             }
         )
-        files.put(DATABASE, compress(contents.database_sql))
         roles, uncovered = asked()
-        if roles.script is not None:
-            files.put(GLOBALS, compress(roles.script))
         unknown = list(roles.unknown)
         encryption = described(plan, recipients)
-        text = _restore_md(plan, backup_id, prefix, encryption, role_passwords=roles.passwords)
-        files.put_clear(readme.NAME, text)
         checking = time.monotonic()
         form = target.settings.backup.form
-        files.read_again(progress)
+        files.settle(progress)
         seconds = {
             **dumped.seconds,
             "hash": round(files.hashing_s + time.monotonic() - checking, 3),
@@ -297,13 +285,20 @@ class _Roles:
 
 
 @contextmanager
-def _asked_beside(
-    plan: Plan, lock: Connection, *, encrypted: bool
+def _described_beside(
+    plan: Plan, lock: Connection, files: BackupFiles
 ) -> Iterator[Callable[[], tuple[_Roles, tuple[str, ...]]]]:
-    """Ask for roles, tablespaces and uncovered databases beside the dump; after it, if there is no room."""
+    """Store roles, tablespaces and RESTORE.md beside the dump, and ask for uncovered databases.
+
+    It is done after the dump where the server has no room for one more session.
+    """
 
     def ask(still_wanted: Callable[[], None] | None = None) -> tuple[_Roles, tuple[str, ...]]:
-        roles = _globals(plan, encrypted=encrypted, still_wanted=still_wanted)
+        roles = _globals(plan, encrypted=files.recipients is not None, still_wanted=still_wanted)
+        if roles.script is not None:
+            files.put_beside(GLOBALS, compress(roles.script))
+        text = _restore_md(plan, files, role_passwords=roles.passwords)
+        files.put_beside(readme.NAME, text, clear=True)
         return roles, tuple(completeness.uncovered(plan.target, lock))
 
     if plan.free_connections <= SESSIONS_BESIDE + plan.jobs:
@@ -347,16 +342,15 @@ def _anomalies(plan: Plan, manifest: Manifest) -> tuple[list[Note], list[Note]]:
     return [], []
 
 
-def _restore_md(
-    plan: Plan, backup_id: str, prefix: str, encryption: Encryption | None, *, role_passwords: bool
-) -> bytes:
+def _restore_md(plan: Plan, files: BackupFiles, *, role_passwords: bool) -> bytes:
+    folder = files.prefix.rstrip("/")
     return readme.text(
         plan.target.database,
-        backup_id,
-        folder=prefix.rstrip("/"),
+        folder.rpartition("/")[2],
+        folder=folder,
         client_version=plan.client.text,
         mode=plan.target.settings.backup.form,
-        encryption=encryption,
+        encryption=described(plan, files.recipients),
         role_passwords=role_passwords,
     ).encode()
 

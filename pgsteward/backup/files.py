@@ -26,15 +26,18 @@ class BackupFiles:
     """What one backup has stored so far, below its prefix in its home store.
 
     Attributes:
-        recipients: Whom everything but `put_clear` is encrypted to; None stores it as it is.
+        prefix: Of its keys.
+        recipients: Whom everything is encrypted to that need not be clear; None stores it as it is.
         hashing_s: How long `adopt` took.
     """
 
     def __init__(self, store: Store, prefix: str, recipients: Recipients | None) -> None:
         self.recipients = recipients
-        self._store, self._prefix = store, prefix
+        self.prefix = prefix
+        self._store = store
         self._stored: dict[str, StoredFile] = {}
         self._to_read_again: list[StoredFile] = []
+        self._waiting: dict[str, tuple[bytes, bool]] = {}
         self.hashing_s = 0.0
 
     @property
@@ -42,17 +45,22 @@ class BackupFiles:
         """All files, by path."""
         return tuple(self._stored[path] for path in sorted(self._stored))
 
-    def put(self, path: str, data: bytes) -> None:
-        """Store a small file."""
-        if self.recipients is None:
-            self.put_clear(path, data)
-        else:
-            self.put_clear(path + SUFFIX, self.recipients.encrypted(data))
-
-    def put_clear(self, path: str, data: bytes) -> None:
-        """Store a small file as it is."""
-        self._store.put_bytes(self._prefix + path, data)
+    def put(self, path: str, data: bytes, *, clear: bool = False) -> None:
+        """Store a small file; a clear one is stored as it is."""
+        if self.recipients is not None and not clear:
+            path, data = path + SUFFIX, self.recipients.encrypted(data)
+        self._store.put_bytes(self.prefix + path, data)
         self._keep(StoredFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+
+    def put_beside(self, path: str, data: bytes, *, clear: bool = False) -> None:
+        """Store a small file from another thread: on a disk now, by a network with `settle`.
+
+        A thread that waits for a store which has stopped answering can't be told to stop.
+        """
+        if self._store.local_folder("") is not None:
+            self.put(path, data, clear=clear)
+        else:
+            self._waiting[path] = (data, clear)
 
     def take(self, path: str, file: Path) -> None:
         """Store a local file, encrypted."""
@@ -67,7 +75,7 @@ class BackupFiles:
         It exists once the block has ended well, and never after an exception.
         """
         stored_as = path + (SUFFIX if self.recipients is not None else "")
-        with self._store.writing(self._prefix + stored_as, size_hint_bytes) as sink:
+        with self._store.writing(self.prefix + stored_as, size_hint_bytes) as sink:
             hashing = _Hashing(sink)
             yield hashing
         file = StoredFile(path=stored_as, size_bytes=hashing.size, sha256=hashing.digest.hexdigest())
@@ -95,17 +103,21 @@ class BackupFiles:
                 os.close(descriptor)
         self.hashing_s = time.monotonic() - began
 
-    def read_again(self, progress: Progress) -> None:
-        """Read what went to a remote store again; a folder of this machine was synced, not sent.
+    def settle(self, progress: Progress) -> None:
+        """Store what has waited for it, and read what went to a remote store again.
+
+        A folder of this machine was synced, not sent.
 
         Raises:
             VerificationFailed: The store does not give back what it was given.
         """
         if self._store.local_folder("") is not None:
             return
+        for path, (data, clear) in self._waiting.items():
+            self.put(path, data, clear=clear)
         for number, file in enumerate(self._to_read_again):
             progress(f"reading {file.path} again", number, len(self._to_read_again))
-            wrong = problem_of(self._store, self._prefix, file)
+            wrong = problem_of(self._store, self.prefix, file)
             if wrong is not None:
                 raise VerificationFailed(f"{file.path} was put into {self._store.name}, but there it {wrong}")
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pgsteward.backup.archive import Contents
 from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.encryption import Recipients
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.folder_hashes import FolderHashes
+from pgsteward.backup.globals_sql import DATABASE, compress
 from pgsteward.backup.home import folder_of
 from pgsteward.backup.manifest import DUMP, STREAM, Encryption
 from pgsteward.backup.plan import Plan
@@ -84,7 +86,7 @@ def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progres
             ArchiveHead(plan.client) as head,
             files.writing(STREAM, int(plan.server["database_bytes"])) as sink,
         ):
-            dumped = _dump(plan, StreamDestination(sink, files.recipients, head), progress)
+            dumped = _dump(plan, files, StreamDestination(sink, files.recipients, head), progress)
             head.end()
             return dumped
     if files.recipients is None:
@@ -94,12 +96,12 @@ def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progres
             def adopt(still_wanted: Callable[[], None]) -> None:
                 files.adopt(folder, hashes, still_wanted)
 
-            return _dump(plan, FolderDestination(folder / DUMP), progress, adopt)
+            return _dump(plan, files, FolderDestination(folder / DUMP), progress, adopt)
     run_id = prefix.rstrip("/").rpartition("/")[2]
     root = clear_root(plan.target.settings.backup)
     remember_root(root)
     with private_folder(root, run_id) as spool:
-        dumped = _dump(plan, FolderDestination(spool / DUMP), progress)
+        dumped = _dump(plan, files, FolderDestination(spool / DUMP), progress)
         began = time.monotonic()
         paths = sorted((spool / DUMP).iterdir())
         for number, path in enumerate(paths):
@@ -111,10 +113,14 @@ def _make_archive(plan: Plan, files: BackupFiles, prefix: str, progress: Progres
 
 def _dump(
     plan: Plan,
+    files: BackupFiles,
     into: FolderDestination | StreamDestination,
     progress: Progress,
     when_dumped: Callable[[Callable[[], None]], None] | None = None,
 ) -> Dumped:
+    def keep(contents: Contents) -> None:
+        files.put_beside(DATABASE, compress(contents.database_sql))
+
     return dump_and_prove(
         plan.client,
         plan.login,
@@ -124,5 +130,6 @@ def _dump(
         progress,
         jobs=plan.jobs,
         encoding=plan.server["encoding"],
+        when_read=keep,
         when_dumped=when_dumped,
     )

@@ -67,6 +67,7 @@ def dump_and_prove(
     *,
     jobs: int,
     encoding: str,
+    when_read: Callable[[Contents], None],
     when_dumped: Callable[[Callable[[], None]], None] | None = None,
 ) -> Dumped:
     """Run pg_dump and take the proof in the same snapshot.
@@ -80,7 +81,9 @@ def dump_and_prove(
         progress: Is told what is going on.
         jobs: Workers of pg_dump.
         encoding: The database's own, which the archive shall have too, whatever the client's is set to.
-        when_dumped: Called in another thread once pg_dump has ended well, while the proof may go on. It gets
+        when_read: Called in another thread with the archive's contents, while the rows are on their way;
+            once more if they were written again.
+        when_dumped: Likewise, once pg_dump has ended well, while the proof may go on. It gets
             what it has to call now and then.
 
     Raises:
@@ -135,7 +138,10 @@ def dump_and_prove(
                     _wait_for_locks(tool, into, still_wanted)
                     _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
                 archived = stack.enter_context(
-                    Beside("archive", lambda wanted: _archived(client, into, tool, when_dumped, wanted))
+                    Beside(
+                        "archive",
+                        lambda wanted: _archived(client, into, tool, when_read, when_dumped, wanted),
+                    )
                 )
                 part = _part(client, choice, into, tool, still_wanted)
                 proof = take_proof(
@@ -234,10 +240,11 @@ def _archived(
     client: Client,
     into: Destination,
     tool: RunningTool,
+    when_read: Callable[[Contents], None],
     when_dumped: Callable[[Callable[[], None]], None] | None,
     still_wanted: Callable[[], None],
 ) -> Contents:
-    """Read the archive's contents as soon as they are written; do what is to be done when all of it is."""
+    """Read the archive's contents as soon as they are written; do what is to be done then, and at the end."""
     pause_s = 0.005
     while True:
         ended, stamp = tool.over, into.contents_stamp()
@@ -251,6 +258,7 @@ def _archived(
         time.sleep(0.005)
         still_wanted()
         pause_s = min(1.0, pause_s * 1.5)
+    when_read(contents)
     while not tool.over:
         tool.wait_briefly(0.2)
         if tool.poll() is not None:
@@ -260,6 +268,7 @@ def _archived(
         raise Abandoned  # whoever waits for pg_dump says why
     if into.contents_stamp() != stamp:
         contents = archive.read(client, into.contents, still_wanted)
+        when_read(contents)
     if when_dumped is not None:
         when_dumped(still_wanted)
     return contents

@@ -13,7 +13,9 @@ from pgsteward.backup.destination import FolderDestination
 from pgsteward.backup.files import BackupFiles
 from pgsteward.backup.folder_hashes import FolderHashes
 from pgsteward.config import StoreConfig
+from pgsteward.progress import silent
 from pgsteward.storage import open_store
+from pgsteward.storage.folder import FolderStore
 
 MIB = 1 << 20
 
@@ -149,3 +151,23 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     monkeypatch.setattr(os, "scandir", refuse)
     with FolderHashes(dump) as hashes, pytest.raises(OSError, match="Input/output error"):
         files.adopt(dump.parent, hashes)
+
+
+def test_a_small_file_is_on_a_disk_before_the_dump_is_over(tmp_path: Path, files: BackupFiles) -> None:
+    files.put_beside("globals.sql.zst", b"roles")
+    assert (tmp_path / "backup" / "globals.sql.zst").read_bytes() == b"roles"
+    assert hashed(files) == {"globals.sql.zst": hash_of(b"roles")}
+
+
+def test_a_small_file_waits_where_a_network_may_not_answer(tmp_path: Path) -> None:
+    class Remote(FolderStore):
+        def local_folder(self, prefix: str) -> None:
+            return None
+
+    files = BackupFiles(Remote("far", StoreConfig(url=tmp_path.as_uri())), "backup/", None)
+    files.put_beside("globals.sql.zst", b"roles of an earlier look")
+    files.put_beside("globals.sql.zst", b"roles")
+    assert not any(tmp_path.iterdir())
+    files.settle(silent)
+    assert (tmp_path / "backup" / "globals.sql.zst").read_bytes() == b"roles"
+    assert hashed(files) == {"globals.sql.zst": hash_of(b"roles")}
