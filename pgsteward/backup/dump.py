@@ -231,7 +231,9 @@ def _attempt(
         _refuse_without_contents(manifest)
         _still_locked(lock)
         refuse_gone(plan.home, prefix, ours, lacking(plan.home, prefix, manifest.files))
-        plan.home.put_bytes(prefix + MANIFEST, manifest.to_bytes())
+        data = manifest.to_bytes()
+        plan.home.put_bytes(prefix + MANIFEST, data)
+    plan.earlier.keep(manifest, data)
     found = [*completeness.findings(dumped.stderr), *odd]
     done = _result(plan, manifest, absent, unknown, found)
     waiters = [waiter.as_json() for waiter in dumped.lock_waiters]
@@ -334,7 +336,7 @@ def _anomalies(plan: Plan, manifest: Manifest) -> tuple[list[Note], list[Note]]:
     """Return what earlier backups make unlikely, and why that could not be looked at."""
     try:
         for store in past_stores(plan.target, plan.home):
-            before = history(store, plan.target.name, plan.target.database)
+            before = history(store, plan.earlier, plan.target.name, plan.target.database)
             if before:
                 return unlikely(before, manifest), []
     except (StoreUnavailable, StoreFailed) as exc:

@@ -76,9 +76,18 @@ def read_manifest(store: Store, target_name: str, database: str, backup_id: str)
         FileNotFoundError: There is no complete backup of this id.
         VerificationFailed: The manifest is damaged, or it is that of another backup.
     """
-    key = backup_prefix(target_name, database, backup_id) + MANIFEST
-    where = f"{key} in store {store.name!r}"
-    manifest = Manifest.from_bytes(store.get_bytes(key), where)
+    data = store.get_bytes(backup_prefix(target_name, database, backup_id) + MANIFEST)
+    return checked_manifest(data, store, target_name, database, backup_id)
+
+
+def checked_manifest(data: bytes, store: Store, target_name: str, database: str, backup_id: str) -> Manifest:
+    """Return the manifest that a store gave for one backup.
+
+    Raises:
+        VerificationFailed: It is damaged, or that of another backup.
+    """
+    where = f"{backup_prefix(target_name, database, backup_id)}{MANIFEST} in store {store.name!r}"
+    manifest = Manifest.from_bytes(data, where)
     if (manifest.backup_id, manifest.database) != (backup_id, database):
         raise DamagedBackup(
             f"{where} is damaged: it says that it belongs to backup {manifest.backup_id} of database"

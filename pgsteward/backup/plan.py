@@ -9,6 +9,7 @@ from typing import Any
 
 from pgsteward import capacity, postgres
 from pgsteward.backup import filters, lock_slots
+from pgsteward.backup.figures import Earlier
 from pgsteward.backup.home import home_store
 from pgsteward.backup.limits import refuse_too_large
 from pgsteward.backup.marks import owner_of
@@ -43,6 +44,7 @@ class Plan:
     jobs: int
     free_connections: int
     room: Room
+    earlier: Earlier
     partial: tuple[str, ...] = ()
 
     @property
@@ -97,7 +99,8 @@ def make_plan(
     jobs, lowered = _jobs(settings.jobs, free)
     home = home_store(target)
     partial = filters.clauses(settings)
-    room = estimate(target, home, spec, partial, server["database_bytes"])
+    earlier = Earlier(target.name, target.database)
+    room = estimate(target, home, earlier, spec, partial, server["database_bytes"])
     refuse_too_large(target, session, server["database_bytes"], room.needed_bytes)
     return Plan(
         target=target,
@@ -111,6 +114,7 @@ def make_plan(
         jobs=jobs,
         free_connections=free,
         room=room,
+        earlier=earlier,
         partial=partial,
     )
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pgsteward import capacity
+from pgsteward.backup.figures import Earlier, Figures
 from pgsteward.backup.home import past_stores
-from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import MARK, Manifest, catalog_prefix
+from pgsteward.backup.manifest import MARK, catalog_prefix
 from pgsteward.backup.newest import newest_ids
 from pgsteward.errors import (
     PreconditionError,
@@ -64,12 +64,15 @@ class Room:
     is_known: bool = False
 
 
-def estimate(target: Target, home: Store, spec: str, partial: tuple[str, ...], database_bytes: int) -> Room:
+def estimate(
+    target: Target, home: Store, earlier: Earlier, spec: str, partial: tuple[str, ...], database_bytes: int
+) -> Room:
     """Estimate what the backup needs, by those before it where they are of its kind.
 
     Args:
         target: Whose backup.
         home: Where it is made.
+        earlier: Knows those before it.
         spec: Its compression.
         partial: What is left out of it.
         database_bytes: Size of the database.
@@ -77,10 +80,10 @@ def estimate(target: Target, home: Store, spec: str, partial: tuple[str, ...], d
     codec = spec.partition(":")[0]
     alike: list[int] = []
     others: list[int] = []
-    for manifest in _newest(home, target):
-        if manifest.partial == partial:
-            same = manifest.compress.partition(":")[0] == codec
-            (alike if same else others).append(manifest.size_bytes)
+    for figures in _newest(home, target, earlier):
+        if figures.partial == partial:
+            same = figures.compress.partition(":")[0] == codec
+            (alike if same else others).append(figures.size_bytes)
         if len(alike) == _HISTORY:
             break
     before = alike or others
@@ -102,8 +105,8 @@ def estimate(target: Target, home: Store, spec: str, partial: tuple[str, ...], d
     return Room(needed, estimated, free, where, is_guess, is_known=bool(alike))
 
 
-def _newest(home: Store, target: Target) -> Iterator[Manifest]:
-    """Yield the newest manifests: not all, as those of many tables are large."""
+def _newest(home: Store, target: Target, earlier: Earlier) -> Iterator[Figures]:
+    """Yield the newest backups: not all, as manifests of many tables are large."""
     for store in past_stores(target, home):
         trouble = () if store is home else (StoreUnavailable, StoreFailed)
         ids: list[str] = []
@@ -112,7 +115,7 @@ def _newest(home: Store, target: Target) -> Iterator[Manifest]:
             ids = newest_ids(folders, datetime.now(UTC))
         for backup_id in ids[:_LOOKED_AT]:
             with contextlib.suppress(FileNotFoundError, VerificationFailed, *trouble):
-                yield read_manifest(store, target.name, target.database, backup_id)
+                yield earlier.read(store, backup_id)
         if ids:
             return
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgsteward.backup.anomalies import AT_LEAST, unlikely
+from pgsteward.backup.figures import Figures
 from pgsteward.backup.manifest import Manifest, Proof, Relation, StoredFile
 from tests.unit.test_manifest import manifest
 
@@ -23,7 +24,7 @@ def backup(
 
 
 def reasons(before: list[Manifest], now: Manifest) -> list[str]:
-    return [f"{note.object}: {note.reason}" for note in unlikely(before, now)]
+    return [f"{note.object}: {note.reason}" for note in unlikely(list(map(Figures.of, before)), now)]
 
 
 @pytest.mark.parametrize(
