@@ -48,7 +48,10 @@ class Destination(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FolderDestination:
-    """A folder that is empty or not there yet: the directory format, written by several workers."""
+    """A folder that is empty or not there yet: the directory format, written by several workers.
+
+    They are not synced: `pgsteward.backup.folder_hashes` does that, or they are encrypted and removed.
+    """
 
     folder: Path
 
@@ -64,7 +67,7 @@ class FolderDestination:
         return ("--format=directory", f"--jobs={jobs}")
 
     def file_argument(self) -> tuple[str, ...]:
-        return (f"--file={self.folder}",)
+        return ("--no-sync", f"--file={self.folder}")
 
     @property
     def take_stdout(self) -> None:

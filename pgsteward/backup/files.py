@@ -82,9 +82,7 @@ class BackupFiles:
         self._keep(file, confirmed=sink.confirmed and self._store.trusts_checksums)
 
     def adopt(self, folder: Path, hashes: FolderHashes, still_wanted: Callable[[], None] = _always) -> None:
-        """Take in what pg_dump has written into the store by itself: each file is read once.
-
-        pg_dump has synced every file when it ends with status 0 (unless it is told ``--no-sync``).
+        """Take in what pg_dump has written into the store by itself: each file is read once, and synced.
 
         Args:
             folder: Of the backup.

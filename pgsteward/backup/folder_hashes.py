@@ -1,6 +1,7 @@
 """SHA-256 of the files that pg_dump writes: of each as soon as it is closed, of the others at the end.
 
-At its end pg_dump waits for the disk to have everything, and the processors have nothing else to do.
+Then they are synced, each one: pg_dump would open each again for writing to do so, and all had to be hashed a
+second time. The disk begins with a file before it is hashed, and has most of it by then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Self
 
 from pgsteward.backup.beside import Abandoned
 from pgsteward.backup.closed_files import ClosedFiles
+from pgsteward.storage.early import begin_to_write
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +73,13 @@ class FolderHashes:
             self._watch.close()
 
     def finish(self, still_wanted: Callable[[], None]) -> dict[str, Hashed]:
-        """Return size and hash of every file, by path; all writers have ended.
+        """Sync every file, and return size and hash of each, by path; all writers have ended.
 
         Args:
             still_wanted: Called now and then; what it raises ends the work.
 
         Raises:
-            OSError: The folder or a file in it can't be read.
+            OSError: The folder or a file in it can't be read, or the disk does not have it.
         """
         self._stop_following()
         found = dict(self._early) if self._has_seen_all else {}
@@ -86,7 +88,11 @@ class FolderHashes:
         left = {path: os.stat(path).st_size for path in paths if path not in found}  # noqa: PTH116 - of 20,000 files
         for path in sorted(left, key=lambda path: -left[path]):  # the largest are begun first
             found[path] = self._hash(path, still_wanted)
-        return {path: _result(found[path], still_wanted) for path in paths}
+        hashed = {path: _result(found[path], still_wanted) for path in paths}
+        parts = [paths[start::_TOGETHER] for start in range(_TOGETHER)]
+        for syncing in [self._pool.submit(_sync, part, still_wanted) for part in parts]:
+            syncing.result()
+        return hashed
 
     def _hash(self, path: str, still_wanted: Callable[[], None]) -> Hashed | Future[Hashed]:
         still_wanted()
@@ -133,12 +139,24 @@ def _result(of_it: Hashed | Future[Hashed], still_wanted: Callable[[], None]) ->
     return of_it.result()
 
 
+def _sync(paths: list[str], still_wanted: Callable[[], None]) -> None:
+    """Wait until the disk has some files."""
+    for path in paths:
+        still_wanted()
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # for less, some network file systems don't
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _hash_of_small(path: str) -> Hashed | None:
     """Return size and SHA-256 of a small file, with as few calls as can be; None if it is large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
         data = os.read(descriptor, size + 1) if size <= _AT_ONCE_BYTES else b""
+        begin_to_write(descriptor)
     finally:
         os.close(descriptor)
     return (size, hashlib.sha256(data).hexdigest()) if len(data) == size else None
@@ -149,6 +167,7 @@ def _hash_of(path: str, still_wanted: Callable[[], None]) -> Hashed:
     digest, size = hashlib.sha256(), 0
     room = memoryview(bytearray(_AT_ONCE_BYTES))
     with Path(path).open("rb", buffering=0) as file:
+        begin_to_write(file.fileno())
         while got := file.readinto(room):
             digest.update(room[:got])
             size += got

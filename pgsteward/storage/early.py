@@ -29,6 +29,12 @@ if _begin is not None:
     _begin.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
+def begin_to_write(descriptor: int) -> None:
+    """Have the disk begin with what is not written yet of an open file, and wait for nothing."""
+    if _begin is not None:  # not another system
+        _begin(descriptor, 0, 0, _WRITE)  # a file system that can't says so, and syncs at the end
+
+
 @contextlib.contextmanager
 def written_early(path: Path) -> Iterator[None]:
     """Have the disk write a file, or the files in a folder, that grow inside the block.
@@ -76,6 +82,6 @@ def _begin_to_write(name: str) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _begin(descriptor, 0, 0, _WRITE)  # a file system that can't says so, and syncs at the end
+            begin_to_write(descriptor)
         finally:
             os.close(descriptor)

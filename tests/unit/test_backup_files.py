@@ -135,9 +135,39 @@ def test_hashing_ends_in_the_middle_of_a_file(dump: Path, files: BackupFiles) ->
     assert files.stored == ()
 
 
-def test_pg_dump_syncs_what_it_writes(tmp_path: Path) -> None:
-    """Nobody else does: a file that is only hashed would be lost with the machine's power."""
-    assert "--no-sync" not in FolderDestination(tmp_path).arguments(2)
+def test_every_file_is_synced_once_its_writer_has_ended(
+    dump: Path, files: BackupFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else does: pg_dump is told not to; what is only hashed would be lost with the power."""
+    assert "--no-sync" in FolderDestination(dump).file_argument()
+    real, synced = os.fsync, set[int]()
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with FolderHashes(dump) as hashes:
+        for number, size in enumerate([0, 1, MIB, MIB + 1, 3 * MIB]):
+            (dump / f"{number}.dat").write_bytes(bytes(size))
+        until_read(hashes, 5)
+        assert not synced
+        files.adopt(dump.parent, hashes)
+    assert synced == {path.stat().st_ino for path in (dump.parent, dump, *dump.iterdir())}
+
+
+def test_a_file_that_the_disk_does_not_take_is_an_error(
+    dump: Path, files: BackupFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dump / "1.dat").write_bytes(b"x")
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with FolderHashes(dump) as hashes, pytest.raises(OSError, match="Input/output error"):
+        files.adopt(dump.parent, hashes)
+    assert files.stored == ()
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(
