@@ -20,15 +20,16 @@ from psycopg.conninfo import conninfo_to_dict
 from pgsteward import postgres
 from pgsteward.backup import archive, home
 from pgsteward.backup.dump import back_up
+from pgsteward.backup.figures import Earlier, Figures
 from pgsteward.backup.globals_sql import globals_sql
-from pgsteward.backup.listing import read_manifest
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest
+from pgsteward.backup.manifest import MANIFEST, MARK
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import compare
 from pgsteward.clients import choose_client, find_clients
 from pgsteward.errors import PreconditionError, StewardError, StoreFailed, TransientError
 from pgsteward.pgtools import run_tool
 from pgsteward.postgres import Login
+from pgsteward.storage import Store
 from tests.integration.backup_targets import (
     backup_folder,
     make_target,
@@ -160,12 +161,13 @@ def test_no_more_earlier_backups_are_read_than_the_estimate_needs(
     target = make_target(database, tmp_path, backup={"proof": "none"})
     made = [back_up(target).details["backup_id"] for _ in range(4)]
     read: list[str] = []
+    real = Earlier.read
 
-    def watched(*args: Any) -> Manifest:
-        read.append(args[3])
-        return read_manifest(*args)
+    def watched(earlier: Earlier, store: Store, backup_id: str) -> Figures:
+        read.append(backup_id)
+        return real(earlier, store, backup_id)
 
-    monkeypatch.setattr("pgsteward.backup.plan.read_manifest", watched)
+    monkeypatch.setattr(Earlier, "read", watched)
     told = back_up(target, dry_run=True).details
     assert read == sorted(made, reverse=True)[:3]
     assert "3 newest backups" in told["estimated"]

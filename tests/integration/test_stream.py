@@ -57,8 +57,9 @@ def files_in(folder: Path) -> set[str]:
 
 
 def files_of_runs(state: Path) -> set[str]:
-    """Return what lies in the state folder, but for what is known about stores."""
-    return {path for path in files_in(state) if not path.startswith("pgsteward/stores/")}
+    """Return what lies in the state folder, but for what is known about stores, and a lock on their room."""
+    lock = "pgsteward/room/room.lock"
+    return {path for path in files_in(state) if not path.startswith("pgsteward/stores/") and path != lock}
 
 
 def streamed(database: Database, tmp_path: Path, bucket: Bucket | None, **backup: object) -> Target:
