@@ -42,6 +42,7 @@ _REPEATABLE = (
     "CHECK CONSTRAINT ",
     "RULE ",
     "STATISTICS ",
+    "TABLE DATA ",
 )
 """What several workers make side by side. An entry that failed has left nothing: it can be tried again."""
 
@@ -69,8 +70,10 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
     with ready.files_arriving(order.phases, order.jobs), order.phases.phase("load"):
         verdict = _run(order, ready, name, entries, None if all_of_it else first, order.jobs)
     with order.phases.phase("load"):
-        if verdict.fatal and order.jobs > 1:
-            verdict = _try_again(order, ready, name, verdict, entries, first)
+        while _may_be_repeated(verdict):
+            before, verdict = verdict, _try_again(order, ready, name, verdict, entries, first)
+            if len(verdict.fatal) >= len(before.fatal):
+                break
     return _give_away(order, name, _refuse(order, verdict))
 
 
@@ -167,6 +170,24 @@ def _is_one_of(what: bytes, names: Collection[str]) -> bool:
     return any(listed.startswith(f"{name} ") for name in names)
 
 
+def _may_be_repeated(verdict: Verdict) -> bool:
+    """Tell whether all that failed may have failed for what other workers did, or had not done by then.
+
+    They can run into deadlocks where indexes of partitions are attached. Rows may need those of a table that
+    no foreign key of the archive names: a function in a CHECK or a type looks there, or an extension's own
+    tables refer to each other. What says that the archive is damaged, or the server in need, is final.
+    """
+    if not verdict.fatal or load_errors.session_lost(verdict):
+        return False
+    return all(
+        each.entry is not None
+        and each.object.startswith(_REPEATABLE)
+        and not shows_damage(each.reason)
+        and not load_errors.advice(each.reason)
+        for each in verdict.fatal
+    )
+
+
 def _try_again(
     order: Order,
     ready: Ready,
@@ -175,25 +196,19 @@ def _try_again(
     listed: list[tuple[int, int, bytes]],
     numbers: list[int],
 ) -> Verdict:
-    """Make once more, one after the other, what failed; return the verdict on both runs.
-
-    pg_restore's workers can run into deadlocks with each other where indexes of partitions are attached.
-    Nothing is tried again where a table or its rows are what failed.
-    """
-    if not all(each.entry is not None and each.object.startswith(_REPEATABLE) for each in verdict.fatal):
-        return verdict
+    """Make once more, one after the other, what failed; return the verdict on both runs."""
     comments = [each for each in verdict.degraded if each.object.startswith("COMMENT ")]
     first = [*verdict.fatal, *comments]
     again = {each.entry for each in first if each.entry is not None}
     log.warning(
-        "%s could not be made by several workers at once; trying again with one: %s",
+        "%s could not be made before the others, or beside them; trying again with one: %s",
         plural(len(verdict.fatal), "object"),
         "; ".join(map(str, verdict.fatal[:5])),
     )
     second = _run(order, ready, name, listed, [number for number in numbers if number in again], 1)
     failed = {each.entry for each in second.findings}
     mended = [
-        replace(each, weight="benign", reason=f"made at the second try ({each.reason})")
+        replace(each, weight="benign", reason=f"made when it was tried again ({each.reason})")
         for each in first
         if each.entry in again - failed
     ]

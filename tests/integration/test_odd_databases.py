@@ -217,6 +217,26 @@ def test_what_is_broken_in_the_original_is_named_with_what_to_do_there(
         restore(target)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_rows_that_need_those_of_a_table_after_them_are_loaded_after_it(
+    database: Database, copy: Database, tmp_path: Path, jobs: int
+) -> None:
+    """No archive says what a function looks up, nor how the tables of an extension refer to each other."""
+    database.execute(b"""
+        CREATE TABLE z AS SELECT i AS k FROM generate_series(1, 30000) AS i;
+        CREATE FUNCTION in_z(n int) RETURNS bool LANGUAGE sql
+            AS 'SELECT EXISTS (SELECT FROM public.z WHERE k = n)';
+        CREATE TABLE y (k int CHECK (in_z(k))); INSERT INTO y VALUES (1);
+        CREATE FUNCTION in_y(n int) RETURNS bool LANGUAGE sql
+            AS 'SELECT EXISTS (SELECT FROM public.y WHERE k = n)';
+        CREATE TABLE x (k int CHECK (in_y(k))); INSERT INTO x VALUES (1)""")
+    target = make_target(database, tmp_path, backup={"compress": "gzip:1"})
+    assert back_up(target).status == "ok"
+    restored = restore(target, into=copy.dbname, jobs=jobs)
+    assert restored.status == "ok", restored.as_json()
+    assert restored.details["proof"]["equal"] is True
+
+
 def test_what_pg_dump_leaves_out_without_a_word_is_named(database: Database, tmp_path: Path) -> None:
     name = f"left_out_{uuid.uuid4().hex[:8]}"
     database.execute(
