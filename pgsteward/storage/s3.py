@@ -11,6 +11,7 @@ import contextlib
 import functools
 import io
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -143,8 +144,37 @@ class S3Store:
                 )
 
     def read(self, key: str) -> Iterator[bytes]:
-        with self._translating("read", key):
-            body = self._client.get_object(**self._where(key), **self._arguments.customer_key())["Body"]
+        """Yield the bytes; what breaks off is carried on from there, if it is still the same object."""
+        at, etag = 0, ""
+        broken: StoreUnavailable | None = None
+        for pause_s in (0.2 * 2**tried for tried in range(1 + self._config.retries)):
+            rest = {"Range": f"bytes={at}-", "IfMatch": etag} if broken else {}
+            try:
+                with self._translating("read", key):
+                    answer = self._client.get_object(
+                        **self._where(key), **self._arguments.customer_key(), **rest
+                    )
+            except (StoreFailed, FileNotFoundError):
+                if broken is None:
+                    raise
+                raise broken from None
+            if broken and not str(answer.get("ContentRange")).startswith(f"bytes {at}-"):
+                answer["Body"].close()
+                raise broken  # a store that takes no ranges
+            etag = answer["ETag"]
+            try:
+                for chunk in self._chunks(key, answer["Body"]):
+                    at += len(chunk)
+                    yield chunk
+            except StoreUnavailable as exc:
+                broken = exc
+                time.sleep(min(pause_s, 5.0))
+            else:
+                return
+        assert broken is not None
+        raise broken
+
+    def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
         with contextlib.closing(body):
             while True:
                 with self._translating("read", key):
