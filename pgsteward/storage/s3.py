@@ -20,7 +20,7 @@ from typing import Any
 from botocore import exceptions as boto
 
 from pgsteward.config import StoreConfig
-from pgsteward.errors import StoreFailed, StoreUnavailable, VerificationFailed
+from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable, VerificationFailed
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes
 from pgsteward.storage import (
@@ -134,7 +134,7 @@ class S3Store:
         except BaseException:
             sink.abort()
             raise
-        self._lock_whole(key)
+        self._mark_whole(key)
         if sink.checksum is not None:
             sink.confirmed = self._has(key, sink.size, sink.checksum)
             if not sink.confirmed:
@@ -241,15 +241,16 @@ class S3Store:
 
     def keeps_versions(self) -> bool | None:
         try:
-            status = self._client.get_bucket_versioning(Bucket=self.bucket).get("Status")
-        except boto.ClientError as exc:
-            if (
-                code_of(exc) in {"AccessDenied", "NotImplemented", "MethodNotAllowed"}
-                or status_of(exc) == 501
+            with self._translating("ask for the versioning of", self.bucket):
+                status = self._client.get_bucket_versioning(Bucket=self.bucket).get("Status")
+        except StewardError as exc:
+            said = exc.__cause__
+            if isinstance(said, boto.ClientError) and (
+                code_of(said) in {"AccessDenied", "NotImplemented", "MethodNotAllowed"}
+                or status_of(said) == 501
             ):
                 return None
-            with self._translating("ask for the versioning of", self.bucket):
-                raise
+            raise
         return status in {"Enabled", "Suspended"}
 
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
@@ -334,7 +335,7 @@ class S3Store:
             except BaseException:
                 abort_soon(self._client, where, upload_id)
                 raise
-        self._lock_whole(key)
+        self._mark_whole(key)
 
     def _complete(self, key: str, made: dict[str, Any], parts: list[dict[str, Any]], size: int) -> None:
         """Make an object of its parts; `made` is what the store said when the upload was begun."""
@@ -366,8 +367,15 @@ class S3Store:
         )
         return part_entry(number, answer["ETag"], digests)
 
+    def _mark_whole(self, key: str) -> None:
+        """See to the tags and the lock of an object put in parts: some stores mark only those put at once."""
+        if self._config.tags:
+            with self._translating("tag", key):
+                self._client.put_object_tagging(**self._where(key), Tagging=self._arguments.tag_set())
+        self._lock_whole(key)
+
     def _lock_whole(self, key: str) -> None:
-        """Make sure that an object put in parts is locked: some stores lock only those put at once.
+        """Make sure that an object is locked.
 
         Raises:
             StoreFailed: It is not, and can't be.

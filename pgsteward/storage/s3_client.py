@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import botocore.loaders
 import botocore.session
@@ -23,6 +24,7 @@ from pgsteward.config_checks import is_loopback
 from pgsteward.errors import StoreFailed
 
 _KEY_BYTES = 32
+_REDIRECTS = frozenset({301, 302, 307})
 
 
 def make_client(
@@ -74,7 +76,28 @@ def make_client(
         )
     client.meta.events.register_first("request-created.s3", signal_not_transferring)
     client.meta.events.register_last("request-created.s3", signal_transferring)
+    client.meta.events.register_first(
+        "needs-retry.s3", functools.partial(_heed_answer, weakref.proxy(client))
+    )
     return client
+
+
+def _heed_answer(
+    client: Any, request_dict: dict[str, Any], response: tuple[Any, dict[str, Any]] | None, **_: Any
+) -> None:
+    """See to what botocore does not expect of a proxy before a store, before it judges an answer itself."""
+    status = 0 if response is None else response[0].status_code
+    if response is None or status < 300:
+        return
+    if "Expect" in request_dict["headers"]:
+        # refused instead of "100 Continue", the body was not sent: a server that waits for it takes the next
+        # request on this connection for it
+        client.close()
+    if status in _REDIRECTS and "x-amz-bucket-region" not in response[0].headers:
+        request_dict["context"]["s3_redirect"]["redirected"] = True  # else it asks without end for the region
+    error = response[1].get("Error", {})
+    if status == 429 and error.get("Code") == "429":
+        error["Code"] = "TooManyRequestsException"  # by this name it is repeated
 
 
 @functools.cache
@@ -121,8 +144,12 @@ class Arguments:
         if config.storage_class is not None:
             found["StorageClass"] = config.storage_class
         if config.tags:
-            found["Tagging"] = urlencode(dict(config.tags))
+            found["Tagging"] = urlencode(dict(config.tags), quote_via=quote)  # not all read + as a space
         return found
+
+    def tag_set(self) -> dict[str, Any]:
+        """Return the tags as a request of their own says them."""
+        return {"TagSet": [{"Key": key, "Value": value} for key, value in self._config.tags.items()]}
 
     def lock(self, until: datetime | None = None) -> dict[str, Any]:
         """Return Object Lock until the end of the configured days, or another instant."""

@@ -38,10 +38,12 @@ _MAY_HEAL = frozenset(
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket; create it or correct the url",
     "AccessDenied": "access denied; the key needs s3:PutObject, GetObject, DeleteObject, ListBucket and"
-    " AbortMultipartUpload on this bucket and prefix",
+    " AbortMultipartUpload on this bucket and prefix (or its secret is wrong: not every store tells)",
     "AllAccessDisabled": "access to this bucket is disabled; ask who administers it",
-    "SignatureDoesNotMatch": "the signature does not match; check secret_access_key (and region)",
+    "SignatureDoesNotMatch": "the signature does not match; check secret_access_key (and region); a proxy"
+    " before the store must hand on Host header and path as they are",
     "InvalidAccessKeyId": "the access key is unknown there; check access_key_id and endpoint_url",
+    "UserSuspended": "the user of this access key is suspended there; ask who administers the store",
     "ExpiredToken": "the session token has expired; renew the credentials",
     "InvalidToken": "the session token is not valid; renew the credentials",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set the clock",
@@ -50,6 +52,8 @@ _ADVICE = {
     "AuthorizationHeaderMalformed": "the bucket lives in another region; set region",
     "IllegalLocationConstraintException": "the bucket lives in another region; set region",
     "EntityTooLarge": "the object is larger than this store accepts",
+    "413": "a proxy before the store takes no request of this size; raise its limit (nginx:"
+    " client_max_body_size 0)",
     "QuotaExceeded": "the store's quota is used up; raise it or prune",
     "XMinioStorageFull": "the store's disk is full; free space there or prune",
     "InvalidBucketName": "this is not a possible bucket name; correct the url",
@@ -65,6 +69,9 @@ _SAME = {
     "ExpiredTokenException": "ExpiredToken",
     "TokenRefreshRequired": "ExpiredToken",
 }
+_NEED_NO_KEY = frozenset({"write", "list", "list the versions of"})
+"""What no missing object can forbid: not found is the endpoint itself."""
+_NO_S3 = "check endpoint_url, with its path, the bucket, and what stands between"
 CONNECTION_ERRORS = (
     boto.ConnectionError,
     boto.HTTPClientError,
@@ -101,12 +108,19 @@ class Errors:
 
     def _refusal(self, exc: boto.ClientError, doing: str, key: str) -> StewardError | FileNotFoundError:
         code, status = code_of(exc), status_of(exc)
-        if code in {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}:
-            return FileNotFoundError(errno.ENOENT, f"store {self._name!r} has no such key", key)
         where = self._where(doing, key)
+        if code in {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}:
+            if doing in _NEED_NO_KEY:
+                return StoreFailed(f"{where}: nothing is known under this address [{code}]; {_NO_S3}")
+            return FileNotFoundError(errno.ENOENT, f"store {self._name!r} has no such key", key)
         if code in _ADVICE:
             return StoreFailed(f"{where}: {_ADVICE[code]} [{code}]")
         message = self.redacted(str(exc.response.get("Error", {}).get("Message") or "no explanation"))
+        if 300 <= status < 400:
+            elsewhere = self.redacted(_header(exc, "location"))
+            return StoreFailed(f"{where}: it sends us on to {elsewhere!r}; {_NO_S3} [{code}]")
+        if "text/html" in _header(exc, "content-type"):
+            message += f"; a web page came instead of S3's answer: {_NO_S3}"
         if code == "InvalidPart":  # also the answer to a last request that was repeated too early
             message += (
                 "; the object is not there either; where it is large, raise timeout_s: putting its parts"
@@ -162,6 +176,10 @@ def code_of(exc: boto.ClientError) -> str:
     """Return the store's error code, by its usual name."""
     code = str(exc.response.get("Error", {}).get("Code") or status_of(exc))
     return _SAME.get(code, code)
+
+
+def _header(exc: boto.ClientError, name: str) -> str:
+    return str(exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name, ""))
 
 
 def status_of(exc: boto.ClientError) -> int:

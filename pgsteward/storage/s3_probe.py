@@ -85,7 +85,8 @@ class Probe(Requests):
 
     def _step(self, what: str, step: Callable[[], None]) -> None:
         try:
-            step()
+            with self._translating("test", self._prefix):
+                step()
             raise AssertionError(f"the step {what!r} has no verdict")
         except Finding as finding:
             found = Capability(what, finding.verdict, finding.status, finding.message, finding.fix)
@@ -372,14 +373,19 @@ class Probe(Requests):
         code = self._refusal("put_object", "tags", **put)
         if code is not None:
             raise Finding("refused", "fail", f"tags are refused [{code}]", fix)
+        there = None
         try:
-            answer = self._client.get_object_tagging(**self._where("tags"))
+            there = self._client.get_object_tagging(**self._where("tags")).get("TagSet", [])
         except boto.ClientError as exc:
-            if code_of(exc) in {"AccessDenied"}:
-                raise Finding("unknown", "ok", "accepted; reading them back is not permitted") from exc
-            raise Finding("ignored", "fail", f"tags can't be read back [{code_of(exc)}]", fix) from exc
-        if {tag["Key"]: tag["Value"] for tag in answer["TagSet"]} != dict(self._config.tags):
+            if code_of(exc) != "AccessDenied":
+                raise Finding("ignored", "fail", f"tags can't be read back [{code_of(exc)}]", fix) from exc
+        if there is not None and {tag["Key"]: tag["Value"] for tag in there} != dict(self._config.tags):
             raise Finding("ignored", "fail", "tags are asked for, and the object has none", fix)
+        code = self._refusal("put_object_tagging", "tags", Tagging=self._arguments.tag_set())
+        if code is not None:
+            raise Finding("refused", "fail", f"tags of objects in parts are refused [{code}]", fix)
+        if there is None:
+            raise Finding("unknown", "ok", "accepted; reading them back is not permitted")
         raise Finding("honoured", "ok", "objects carry them")
 
     def _versioning(self) -> None:

@@ -111,6 +111,9 @@ class Proxy:
             def do_GET(self) -> None:
                 proxy._handle(self)
 
+            def handle_expect_100(self) -> bool:
+                return getattr(proxy.fault, "before_body", False) or super().handle_expect_100()
+
             do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
@@ -199,11 +202,28 @@ class Proxy:
             handler.wfile.flush()
         if not answer.slow_s:
             handler.wfile.write(answer.body)
+        if request.owed:
+            handler.wfile.flush()
+            handler.rfile.read(request.owed)
 
 
 @dataclass(slots=True)
 class Incoming(Request):
+    """A request whose body may still be on its way.
+
+    Attributes:
+        owed: Bytes of the body to be read off the connection after the answer.
+    """
+
     handler: BaseHTTPRequestHandler
+    owed: int = 0
+
+    def go_on(self) -> None:
+        """Let the client send the body, and take it."""
+        if "expect" in self.headers:
+            self.handler.send_response_only(100)
+            self.handler.end_headers()
+        self.take_body()
 
     def take_body(self) -> None:
         source = self.handler.rfile
@@ -250,6 +270,24 @@ def always(concerns: Callable[[Request], bool], strike: Fault) -> Fault:
 
 def answering(status: int, code: str) -> Fault:
     return lambda request, real: error(status, code)
+
+
+def refusing_first(count: int) -> Fault:
+    """Refuse PUTs before their body is sent, as a proxy does that limits the rate, and wait for it then."""
+    left = count
+
+    def fault(request: Request, real: Pass) -> Answer:
+        nonlocal left
+        assert isinstance(request, Incoming)
+        if request.method != "PUT" or not left:
+            request.go_on()
+            return real(request)
+        left -= 1
+        request.owed = int(request.headers["content-length"])
+        return Answer(429, {"Content-Type": "text/html"}, b"<h1>Too many requests")
+
+    fault.before_body = True  # type: ignore[attr-defined]
+    return fault
 
 
 def unanswered(request: Request, real: Pass) -> Answer | None:

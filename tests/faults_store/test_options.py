@@ -32,6 +32,7 @@ from tests.faults_store.proxy import (
     first,
     honouring_checksums,
     no_fault,
+    refusing_first,
 )
 
 MIB = 1 << 20
@@ -93,6 +94,85 @@ def test_what_is_asked_for_is_on_every_object(
     store.put_bytes("mark", b"x", passing=True)
     assert store.retained_until("mark") is None
     store.delete("mark")
+
+
+def test_tags_are_there_where_a_store_is_narrow(
+    moto_store: MakeStore, moto: str, moto_bucket: Callable[..., str], proxy_to: ProxyTo, tmp_path: Path
+) -> None:
+    """The Ceph Object Gateway 16 reads no + as a space, and tags nothing that is put in parts."""
+    proxy = proxy_to(moto)
+
+    def narrow(request: Request, real: Pass) -> Answer:
+        tagging = request.headers.get("x-amz-tagging", "")
+        request.headers["x-amz-tagging"] = tagging.replace("+", "%2B")
+        if not tagging or "uploads" in request.query:
+            del request.headers["x-amz-tagging"]
+        return real(request)
+
+    proxy.fault = narrow
+    bucket, tags = moto_bucket(), {"team": "d b+a", "what": "backup"}
+    store, config = moto_store(proxy.url, bucket=bucket, tags=tags)
+    assert selftest.examine(store, config, "app/").bad == ()
+    put_all_ways(store, tmp_path)
+    client = boto3.client(
+        "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    keys = [stored.key for stored in store.objects("")]
+    assert len(keys) == 5
+    for key in keys:
+        there = client.get_object_tagging(Bucket=bucket, Key=f"night/{key}")["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in there} == tags
+    client.close()
+
+
+def test_an_endpoint_that_is_no_store_is_named(moto_store: MakeStore, moto: str, proxy_to: ProxyTo) -> None:
+    """A path that is missing in endpoint_url, or the page of a proxy before the store."""
+    proxy = proxy_to(moto)
+    store, config = moto_store(proxy.url)
+    proxy.fault = lambda request, real: Answer(404, {"Content-Type": "text/html"}, b"<h1>Not found")
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: store.put_bytes("x", b"x"),
+        lambda: list(store.objects("")),
+        lambda: store.folders(""),
+        lambda: list(store.versions("")),
+    )
+    for use in uses:
+        with pytest.raises(StoreFailed, match=r"nothing is known under this address \[404\].* endpoint_url"):
+            use()
+    assert "endpoint_url" in selftest.examine(store, config, "app/").bad[0].message
+    proxy.fault = lambda request, real: Answer(200, {"Content-Type": "text/html"}, b"<h1>Log in")
+    for use in (*uses[1:], store.keeps_versions):
+        with pytest.raises(
+            StoreUnavailable, match=r"a web page came instead of S3's answer: .* endpoint_url"
+        ):
+            use()
+    proxy.fault = lambda request, real: Answer(302, {"Location": "https://login.example/?x"})
+    proxy.seen.clear()
+    for use in (*uses, store.keeps_versions):
+        with pytest.raises(StoreFailed, match=r"sends us on to 'https://login\.example/\?x'; .*\[302\]"):
+            use()
+    assert len(proxy.seen) == len(uses) + 1
+
+
+def test_a_refusal_before_the_body_harms_no_other_request(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+) -> None:
+    """The next request on the same connection would be taken for the body that was never sent."""
+    proxy = proxy_to(moto)
+    store, _config = moto_store(proxy.url, retries=2)
+    proxy.fault = refusing_first(2)
+    store.put_bytes("x", b"x" * 100)
+    assert store.get_bytes("x") == b"x" * 100
+    proxy.fault = refusing_first(3)
+    with pytest.raises(StoreUnavailable, match="TooManyRequestsException"):
+        store.put_bytes("y", b"y" * 100)
+    assert [stored.key for stored in store.objects("")] == ["x"]
+
+
+def test_a_store_that_goes_away_while_it_is_asked_for_versions_is_named(moto_store: MakeStore) -> None:
+    store, _config = moto_store("http://127.0.0.1:9", retries=0)
+    with pytest.raises(StoreUnavailable, match="no working connection"):
+        store.keeps_versions()
 
 
 def test_a_locked_put_carries_a_checksum_of_its_content(
