@@ -44,7 +44,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-KEPT = {"state.db", "receipts.lock"}
+KEPT = {"state.db", "receipts.lock", "room.lock"}
 KEPT_IN = {"stores", "clear-roots"}
 
 
