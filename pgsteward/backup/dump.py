@@ -354,6 +354,7 @@ def _restore_md(plan: Plan, files: BackupFiles, *, role_passwords: bool) -> byte
         mode=plan.target.settings.backup.form,
         encryption=described(plan, files.recipients),
         role_passwords=role_passwords,
+        schemas=plan.schemas_to_make,
     ).encode()
 
 

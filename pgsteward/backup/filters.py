@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 from pgsteward.config import BackupConfig
@@ -62,13 +62,19 @@ class Choice:
     schemas: frozenset[str] | None
     without_rows: frozenset[tuple[str, str]]
     row_security: bool
-    extensions: frozenset[str] = frozenset()
-    """Those that come along, where not all do."""
+    extensions: Mapping[str, str] = field(default_factory=dict)
+    """Those that come along, where not all do, each with its schema."""
 
     @property
     def takes_large_objects(self) -> bool:
         """pg_dump drops them where tables or schemas are chosen."""
         return self.tables is None and self.schemas is None
+
+    @property
+    def schemas_to_make(self) -> list[str]:
+        """Those that the archive makes no more than a new database has them."""
+        wanted = {*self.extensions.values(), *(schema for schema, _ in self.tables or ())}
+        return sorted(wanted - {"public", "pg_catalog", *(self.schemas or ())})
 
     def obstacles(self, found: Iterable[Row]) -> list[Row]:
         """Return the obstacles (see ``backup_obstacles.sql``) that are in the way of this choice."""
@@ -128,7 +134,7 @@ def choose(settings: BackupConfig, session: Connection) -> Choice:
         frozenset(schemas) if settings.schemas else None,
         frozenset(without_rows),
         settings.enable_row_security,
-        frozenset(row["name"] for row in needed),
+        {row["name"]: row["schema_name"] for row in needed},
     )
 
 

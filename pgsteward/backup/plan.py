@@ -46,6 +46,8 @@ class Plan:
     room: Room
     earlier: Earlier
     partial: tuple[str, ...] = ()
+    schemas_to_make: Sequence[str] = ()
+    """Those that a restore makes first: pg_dump leaves them out."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -116,6 +118,7 @@ def make_plan(
         room=room,
         earlier=earlier,
         partial=partial,
+        schemas_to_make=choice.schemas_to_make,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from pgsteward.backup.manifest import DUMP, STREAM, Encryption, Mode
+from pgsteward.postgres import compose, identifier
 
 NAME = "RESTORE.md"
 
@@ -70,7 +72,7 @@ To restore beside a database that still has this name, make an empty one instead
     createdb --template=template0 NEWNAME
 
 ## {data}. The data
-
+{schemas}
     pg_restore --exit-on-error --jobs=2 --dbname={quoted} {archive}
 
 It must end with status 0 and print no error. Then let the planner know the tables:
@@ -100,6 +102,7 @@ def text(
     mode: Mode = "directory",
     encryption: Encryption | None = None,
     role_passwords: bool = False,
+    schemas: Iterable[str] = (),
 ) -> str:
     """Return the instructions for one backup.
 
@@ -111,6 +114,7 @@ def text(
         mode: Of its archive.
         encryption: Of its files.
         role_passwords: Whether the script of roles holds them.
+        schemas: Those that the archive needs and does not make.
     """
     parts = [_HEAD, _DECRYPT, _REST] if encryption else [_HEAD, _REST]
     steps = ["roles", "empty", "data", "equal"]
@@ -132,8 +136,21 @@ def text(
         recipients=", ".join(f"`{each}`" for each in encryption.recipients) if encryption else "",
         archive=STREAM if mode == "stream" else DUMP,
         passwords=own,
+        schemas=_making(schemas, _conninfo(database)),
         **numbers,
     )
+
+
+def _making(schemas: Iterable[str], quoted: str) -> str:
+    lines = [
+        f"    psql --dbname={quoted} --no-psqlrc --command="
+        + shlex.quote(compose("CREATE SCHEMA IF NOT EXISTS {}", identifier(schema)).as_string())
+        for schema in schemas
+    ]
+    if not lines:
+        return ""
+    made = "\n".join(lines)
+    return f"\nThe archive holds a part, and makes not every schema that it needs. First:\n\n{made}\n"
 
 
 def _conninfo(database: str) -> str:

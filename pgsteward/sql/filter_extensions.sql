@@ -62,8 +62,10 @@
                             AND d.objid = x.oid
                             AND d.refclassid = 'pg_extension'::regclass
        )
-SELECT e.extname::text AS name
+SELECT e.extname::text      AS name,
+       n.nspname::text      AS schema_name
   FROM extensions AS x
   JOIN pg_extension AS e ON e.oid = x.oid
+  JOIN pg_namespace AS n ON n.oid = e.extnamespace
  WHERE e.oid >= 16384
  ORDER BY e.extname;

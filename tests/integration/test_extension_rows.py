@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +15,15 @@ import pytest
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.proof import take_proof
 from pgsteward.backup.proof_compare import compare, not_compared
+from pgsteward.clients import Client
 from pgsteward.postgres import compose, identifier
 from pgsteward.restore.drill import drill
+from pgsteward.restore.preflight import choose
 from pgsteward.restore.run import restore
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.table import restore_table
 from tests.conftest import missing
-from tests.integration.backup_targets import make_target, stored_manifest
+from tests.integration.backup_targets import backup_folder, make_target, stored_manifest
 from tests.servers import Database, Server
 
 MADE = """
@@ -148,6 +154,28 @@ def test_rows_of_an_extension_can_be_left_out(installed: Database, tmp_path: Pat
     assert [(each.name, each.rows) for each in proof.configuration or ()] == [("kept", 2), ("mixed", None)]
 
 
+def _follow(server: Server, client: Client, text: str, folder: Path, copies: str) -> None:
+    """Do what RESTORE.md says about the data, in an empty database."""
+    step = text[text.index(". The data") : text.index("One table only")]
+    commands = "\n".join(re.findall(r"^    ((?:psql|pg_restore) .*)$", step, re.MULTILINE))
+    login = server.login.to(copies)
+    commands = re.sub(r"--dbname=\S+", lambda _: f"--dbname={shlex.quote(login.conninfo)}", commands)
+    server.create(copies)
+    run = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=folder,
+        env={
+            **os.environ,
+            **login.tool_env(),
+            "PATH": f"{client.folder}:{server.bin_dir}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+    )
+    server.drop(copies)
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize(
     "part", [{"tables": ["app.needs"]}, {"schemas": ["app"]}, {"schemas": ['"Ext X"', "app"]}]
 )
@@ -163,6 +191,12 @@ def test_what_a_part_needs_of_an_extension_comes_along(
     assert made.status == "ok", made.as_json()
     manifest = stored_manifest(target, made.details["backup_id"])
     assert [each for each in manifest.arguments if "extension" in each] == [f'--extension="{extension}"']
+    text = (backup_folder(target, manifest.backup_id) / "RESTORE.md").read_text()
+    assert ("CREATE SCHEMA IF NOT EXISTS" in text) is ('"Ext X"' not in part.get("schemas", []))
+    with installed.connect() as session:
+        client = choose(target, manifest, session.server_version)
+    if client.version[0] <= installed.server.version:  # a newer one sets what an older server does not know
+        _follow(installed.server, client, text, backup_folder(target, manifest.backup_id), copies)
     restored = restore(target, manifest.backup_id, into=copies)
     assert restored.status == "ok", restored.as_json()
     with installed.server.connect(copies) as session:
