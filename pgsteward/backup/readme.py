@@ -75,7 +75,9 @@ To restore beside a database that still has this name, make an empty one instead
 {schemas}
     pg_restore --exit-on-error --jobs=2 --dbname={quoted} {archive}
 
-It must end with status 0 and print no error. Then let the planner know the tables:
+It must end with status 0 and print no error. Only into a server older than 17, which does not know what
+newer ones have, leave out `--exit-on-error`: errors about `transaction_timeout`, and status 1 for them, are
+no loss there; any other is. Then let the planner know the tables:
 
     vacuumdb --analyze-only --dbname={quoted}
 
