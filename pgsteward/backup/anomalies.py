@@ -1,7 +1,8 @@
 """Is this backup as large as the ones before it make likely? A pure rule over manifests.
 
 A dump that ended well may still hold much less than yesterday's: somebody deleted, truncated, or dumped from
-the wrong server. Such a backup is made all the same; what is odd about it is a finding.
+the wrong server. Or much more: a table is filled in a loop, a load ran twice. Such a backup is made all the
+same; what is odd about it is a finding.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ DROP = math.log(2)
 """A drop by half: less than that is not worth waking anybody, however steady the history is."""
 DEVIATIONS = 6
 """How many median absolute deviations of the logarithms are likely: sizes that jump widen it."""
+GROWTH = 4
+"""How many times the largest is unlikely. That is the yardstick, so that growth is told in one night only."""
+MUCH_BYTES, MUCH_ROWS = 16 << 20, 10_000
+"""Growth by less is not worth waking anybody, however small the database was."""
 
 
 def history(store: Store, earlier: Earlier, target_name: str, database: str) -> list[Figures]:
@@ -54,7 +59,7 @@ def unlikely(before: Sequence[Figures], now: Manifest) -> list[Note]:
 
     Bytes are compared with backups of the same compression and mode, rows with those that counted all of
     theirs. A drop by half or more counts where it is also more than six median absolute deviations (of the
-    logarithms) below the median. Growth is not looked at.
+    logarithms) below the median; growth where it is more than four times the largest of them, and not little.
 
     Args:
         before: Whole backups of the same database, at most `NEWEST` are meant.
@@ -65,15 +70,24 @@ def unlikely(before: Sequence[Figures], now: Manifest) -> list[Note]:
     this = Figures.of(now)
     alike = [each for each in before if (each.compress, each.mode) == (this.compress, this.mode)]
     found = []
-    if (usual := _too_low([each.size_bytes for each in alike], this.size_bytes)) is not None:
-        said = f"{humanize_bytes(this.size_bytes)} are stored, usually it is {humanize_bytes(usual)}"
+    sizes = [each.size_bytes for each in alike]
+    stored = f"{humanize_bytes(this.size_bytes)} are stored"
+    if (usual := _too_low(sizes, this.size_bytes)) is not None:
+        said = f"{stored}, usually it is {humanize_bytes(usual)}"
         found.append(Note(now.database, f"much smaller than before: {said}"))
+    elif (most := _too_high(sizes, this.size_bytes, MUCH_BYTES)) is not None:
+        said = f"{stored}, in the {len(sizes)} backups before it was at most {humanize_bytes(most)}"
+        found.append(Note(now.database, f"much larger than before: {said}"))
     counted = [each for each in before if each.counted]
     if not this.counted:
         return found
-    if (usual := _too_low([each.rows for each in counted], this.rows)) is not None:
+    rows = [each.rows for each in counted]
+    if (usual := _too_low(rows, this.rows)) is not None:
         said = f"{this.rows:,} rows in all tables, usually it is {usual:,}"
         found.append(Note(now.database, f"much fewer rows than before: {said}"))
+    elif (most := _too_high(rows, this.rows, MUCH_ROWS)) is not None:
+        said = f"{this.rows:,} rows in all tables, in the {len(rows)} backups before it was at most {most:,}"
+        found.append(Note(now.database, f"many more rows than before: {said}"))
     return found + _emptied(counted, now)
 
 
@@ -86,6 +100,14 @@ def _too_low(values: Sequence[int], value: int) -> int | None:
     spread = median(abs(each - middle) for each in logs)
     allowed = max(DROP, DEVIATIONS * spread)
     return round(median(values)) if middle - math.log(max(value, 1)) > allowed else None
+
+
+def _too_high(values: Sequence[int], value: int, much: int) -> int | None:
+    """Return the highest value where `value` is unlikely high for these, else None."""
+    if len(values) < AT_LEAST:
+        return None
+    most = max(values)
+    return most if value > GROWTH * most and value - most >= much else None
 
 
 def _emptied(before: Sequence[Figures], now: Manifest) -> list[Note]:

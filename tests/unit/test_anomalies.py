@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgsteward.backup.anomalies import AT_LEAST, unlikely
+from pgsteward.backup.anomalies import AT_LEAST, MUCH_BYTES, MUCH_ROWS, unlikely
 from pgsteward.backup.figures import Figures
 from pgsteward.backup.manifest import Manifest, Proof, Relation, StoredFile
 from tests.unit.test_manifest import manifest
@@ -32,7 +32,6 @@ def reasons(before: list[Manifest], now: Manifest) -> list[str]:
     [
         pytest.param([100] * 14, 49, True, id="less-than-half-of-a-steady-history"),
         pytest.param([100] * 14, 51, False, id="a-little-more-than-half"),
-        pytest.param([100] * 14, 1_000_000, False, id="growth-is-no-anomaly"),
         pytest.param([100] * (AT_LEAST - 1), 1, False, id="too-few-to-know"),
         pytest.param([100] * AT_LEAST, 0, True, id="nothing-at-all"),
         pytest.param([10, 100, 1000, 10, 100, 1000], 20, False, id="sizes-that-always-jumped"),
@@ -47,6 +46,27 @@ def test_a_drop_beyond_what_is_likely_is_named(sizes: list[int], now: int, odd: 
     assert all("much smaller" in each for each in said)
     rows = reasons([backup(t=size * kilo) for size in sizes], backup(t=now * kilo))
     assert any("fewer rows" in each for each in rows) == odd
+
+
+@pytest.mark.parametrize(
+    ("sizes", "now", "odd"),
+    [
+        pytest.param([10_000] * 14, 40_001, True, id="more-than-four-times-the-largest"),
+        pytest.param([10_000] * 14, 40_000, False, id="four-times"),
+        pytest.param([10_000] * 13 + [20_000], 40_001, False, id="only-the-largest-counts"),
+        pytest.param([10_000] * (AT_LEAST - 1), 10**6, False, id="too-few-to-know"),
+        pytest.param([3] * 14, 10_002, False, id="little-although-many-times"),
+        pytest.param([0] * AT_LEAST, 10_010, True, id="always-empty"),
+    ],
+)
+def test_growth_beyond_what_is_likely_is_named(sizes: list[int], now: int, odd: bool) -> None:
+    said = reasons([backup(t=size) for size in sizes], backup(t=now))
+    assert bool(said) == odd
+    assert all("many more rows" in each for each in said)
+    row = MUCH_BYTES // MUCH_ROWS
+    said = reasons([backup(size * row) for size in sizes], backup(now * row))
+    assert bool(said) == odd
+    assert all("much larger" in each for each in said)
 
 
 def test_another_compression_is_another_size() -> None:
@@ -77,7 +97,7 @@ def test_a_part_is_like_no_whole() -> None:
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=14), st.integers(0, 10**12))
-def test_a_backup_as_large_as_the_usual_one_is_never_odd(sizes: list[int], now: int) -> None:
+def test_a_backup_between_the_usual_one_and_the_largest_is_never_odd(sizes: list[int], now: int) -> None:
     before = [backup(size) for size in sizes]
-    if not sizes or now >= sorted(sizes)[len(sizes) // 2]:
+    if not sizes or sorted(sizes)[len(sizes) // 2] <= now <= max(sizes):
         assert reasons(before, backup(now)) == []
