@@ -49,8 +49,13 @@ def _numbers(operation: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def operation_lock(login: Login, operation: str) -> Iterator[Connection]:
+def operation_lock(login: Login, operation: str, on: str | None = None) -> Iterator[Connection]:
     """Hold the one lock that an operation has in one database, on a session of its own.
+
+    Args:
+        login: To the database.
+        operation: Its name.
+        on: What it is for, where that is more than the database.
 
     Raises:
         PreconditionError: Another run holds it, or a transaction pooler is in between.
@@ -60,9 +65,8 @@ def operation_lock(login: Login, operation: str) -> Iterator[Connection]:
         if not try_lock(connection, operation):
             held = [f"pid {each['pid']}, since {each['since']}" for each in holders_of(connection, operation)]
             who = held[0] if held else "a session that just ended"
-            raise PreconditionError(
-                f"another {operation} run works on database {connection.dbname} ({who}); wait for it to end"
-            )
+            where = on or f"database {connection.dbname}"
+            raise PreconditionError(f"another {operation} run works on {where} ({who}); wait for it to end")
         try:
             yield connection
         finally:

@@ -36,6 +36,7 @@ from pgsteward.postgres import (
 )
 from pgsteward.postgres_names import split_qualified
 from pgsteward.relations import Relation, find_relation
+from pgsteward.report.units import plural
 
 State = Literal["found", "missing", "different", "not validated", "not enforced", "unknown"]
 
@@ -72,7 +73,7 @@ class Constraint:
         """Return it as something to act on."""
         counted = ""
         if self.violations:
-            counted = f"; {self.violations:,} rows break it and must be mended first"
+            counted = f"; {plural(self.violations, 'row breaks', 'rows break')} it and must be mended first"
         elif self.violations == 0:
             counted = "; no row breaks it"
         return Problem("constraint", self.label, self.table, self.reason + counted, self.ddl, self.undo)

@@ -104,7 +104,7 @@ def restore_lock(admin: Login) -> Iterator[Connection]:
     Raises:
         PreconditionError: Another restore works on this server.
     """
-    with operation_lock(admin, OPERATION) as session:
+    with operation_lock(admin, OPERATION, on="this server") as session:
         yield session
 
 
