@@ -35,6 +35,8 @@ _ROWS = re.compile(
     rb"|STATISTICS DATA |(?:ACL|COMMENT|SECURITY LABEL) .*LARGE OBJECTS? "
 )
 _FILLED = b"MATERIALIZED VIEW DATA "
+_MET = re.compile("tuple concurrently (?:updated|deleted)|deadlock detected")
+"""What a worker is told that changed the same row of a catalog as another."""
 _REPEATABLE = (
     "INDEX ",
     "CONSTRAINT ",
@@ -70,9 +72,11 @@ def load(order: Order, ready: Ready, name: str) -> Verdict:
     with ready.files_arriving(order.phases, order.jobs), order.phases.phase("load"):
         verdict = _run(order, ready, name, entries, None if all_of_it else first, order.jobs)
     with order.phases.phase("load"):
-        while _may_be_repeated(verdict):
-            before, verdict = verdict, _try_again(order, ready, name, verdict, entries, first)
-            if len(verdict.fatal) >= len(before.fatal):
+        failed = _to_repeat(verdict)
+        while failed:
+            before, verdict = failed, _try_again(order, ready, name, verdict, failed, entries, first)
+            failed = _to_repeat(verdict)
+            if len(failed) >= len(before):
                 break
     return _give_away(order, name, _refuse(order, verdict))
 
@@ -170,22 +174,31 @@ def _is_one_of(what: bytes, names: Collection[str]) -> bool:
     return any(listed.startswith(f"{name} ") for name in names)
 
 
-def _may_be_repeated(verdict: Verdict) -> bool:
-    """Tell whether all that failed may have failed for what other workers did, or had not done by then.
+def _to_repeat(verdict: Verdict) -> list[Finding]:
+    """Return what may have failed for what other workers did, or had not done; nothing where that is no use.
 
-    They can run into deadlocks where indexes of partitions are attached. Rows may need those of a table that
-    no foreign key of the archive names: a function in a CHECK or a type looks there, or an extension's own
-    tables refer to each other. What says that the archive is damaged, or the server in need, is final.
+    They can run into deadlocks where indexes of partitions are attached, and lose rights and comments to each
+    other. Rows may need those of a table that no foreign key of the archive names: a function in a CHECK or a
+    type looks there, or an extension's own tables refer to each other. What says that the archive is damaged,
+    or the server in need, is final.
     """
-    if not verdict.fatal or load_errors.session_lost(verdict):
-        return False
-    return all(
-        each.entry is not None
-        and each.object.startswith(_REPEATABLE)
-        and not shows_damage(each.reason)
-        and not load_errors.advice(each.reason)
+    if load_errors.session_lost(verdict):
+        return []
+    final = [
+        each
         for each in verdict.fatal
-    )
+        if each.entry is None
+        or not each.object.startswith(_REPEATABLE)
+        or shows_damage(each.reason)
+        or load_errors.advice(each.reason)
+    ]
+    beside = [
+        each
+        for each in verdict.degraded
+        if each.entry is not None
+        and (_MET.search(each.reason) or (verdict.fatal and each.object.startswith("COMMENT ")))
+    ]
+    return [] if final else [*verdict.fatal, *beside]
 
 
 def _try_again(
@@ -193,24 +206,23 @@ def _try_again(
     ready: Ready,
     name: str,
     verdict: Verdict,
+    failed: list[Finding],
     listed: list[tuple[int, int, bytes]],
     numbers: list[int],
 ) -> Verdict:
     """Make once more, one after the other, what failed; return the verdict on both runs."""
-    comments = [each for each in verdict.degraded if each.object.startswith("COMMENT ")]
-    first = [*verdict.fatal, *comments]
-    again = {each.entry for each in first if each.entry is not None}
+    again = {each.entry for each in failed}
     log.warning(
         "%s could not be made before the others, or beside them; trying again with one: %s",
-        plural(len(verdict.fatal), "object"),
-        "; ".join(map(str, verdict.fatal[:5])),
+        plural(len(failed), "object"),
+        "; ".join(map(str, failed[:5])),
     )
     second = _run(order, ready, name, listed, [number for number in numbers if number in again], 1)
-    failed = {each.entry for each in second.findings}
+    still = {each.entry for each in second.findings}
     mended = [
         replace(each, weight="benign", reason=f"made when it was tried again ({each.reason})")
-        for each in first
-        if each.entry in again - failed
+        for each in failed
+        if each.entry not in still
     ]
     kept = [each for each in verdict.findings if each.entry not in again]
     return replace(verdict, findings=(*kept, *mended, *second.findings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.table import restore_table
+from tests.faults.scene import until
 from tests.integration.backup_targets import make_target, stored_manifest
 from tests.servers import Database, Server
 
@@ -235,6 +237,40 @@ def test_rows_that_need_those_of_a_table_after_them_are_loaded_after_it(
     restored = restore(target, into=copy.dbname, jobs=jobs)
     assert restored.status == "ok", restored.as_json()
     assert restored.details["proof"]["equal"] is True
+
+
+def test_rights_that_met_another_session_are_given_again(
+    database: Database, copy: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So workers lose them to each other; an index that takes its time lets the test be the other one."""
+    database.execute(b"""
+        CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT EXECUTE ON FUNCTION f TO pg_monitor;
+        CREATE TABLE t (n int); INSERT INTO t VALUES (1);
+        CREATE FUNCTION slow(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_catalog.pg_sleep(4); RETURN n; END';
+        CREATE INDEX ON t (slow(n))""")
+    target = make_target(database, tmp_path)
+    assert back_up(target).status == "ok"
+    with ThreadPoolExecutor(1) as beside:
+        met = beside.submit(_grant_until_somebody_waits, database.server)
+        restored = restore(target, into=copy.dbname)
+    met.result()
+    assert restored.status == "ok", restored.as_json()
+    assert "tuple concurrently updated" in caplog.text
+    assert "pg_monitor=X" in copy.value("SELECT proacl::text FROM pg_proc WHERE proname = 'f'")
+
+
+def _grant_until_somebody_waits(server: Server) -> None:
+    """Change the rights to a function of the scratch database, and commit when a worker waits to do so."""
+    with server.connect() as session:
+        scratch = "SELECT max(datname) FROM pg_database WHERE datname LIKE 'pgsteward_tmp%'"
+        until(lambda: session.value(scratch) is not None, "a scratch database")
+        dbname = session.value(scratch)
+    with server.connect(dbname) as session, server.connect(dbname) as watch:
+        until(lambda: watch.value("SELECT to_regprocedure('public.f()') IS NOT NULL"), "a function")
+        with session.transaction():
+            session.execute("GRANT EXECUTE ON FUNCTION public.f TO pg_read_all_stats")
+            until(lambda: watch.value("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"), "who waits")
 
 
 def test_what_pg_dump_leaves_out_without_a_word_is_named(database: Database, tmp_path: Path) -> None:
