@@ -35,7 +35,7 @@ from pgsteward.storage import (
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, largest_object, part_size
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
-from pgsteward.storage.s3_errors import Errors, code_of, status_of
+from pgsteward.storage.s3_errors import Errors, code_of, refuse_cut_head, status_of
 from pgsteward.storage.s3_parts import send_parts
 from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
 from pgsteward.storage.selftest import SelfTest, Traits
@@ -154,6 +154,7 @@ class S3Store:
                     answer = self._client.get_object(
                         **self._where(key), **self._arguments.customer_key(), **rest
                     )
+                    refuse_cut_head(answer, self._client.meta.endpoint_url)
             except (StoreFailed, FileNotFoundError):
                 if broken is None:
                     raise
@@ -161,12 +162,14 @@ class S3Store:
             if broken and not str(answer.get("ContentRange")).startswith(f"bytes {at}-"):
                 answer["Body"].close()
                 raise broken  # a store that takes no ranges
-            etag = answer["ETag"]
+            etag = answer.get("ETag", "")
             try:
                 for chunk in self._chunks(key, answer["Body"]):
                     at += len(chunk)
                     yield chunk
             except StoreUnavailable as exc:
+                if not etag:
+                    raise  # nothing says whether the rest is of the same object
                 broken = exc
                 time.sleep(min(pause_s, 5.0))
             else:

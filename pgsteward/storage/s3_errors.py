@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import urllib3.exceptions
 from botocore import exceptions as boto
@@ -80,6 +81,18 @@ CONNECTION_ERRORS = (
     urllib3.exceptions.HTTPError,
     ConnectionError,
 )
+
+
+def refuse_cut_head(answer: Mapping[str, Any], endpoint_url: str) -> None:
+    """Raise when an answer with an object broke off in its head: the body would look whole, and empty.
+
+    Raises:
+        ConnectionClosedError: Nothing says how long the body is.
+    """
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        answer["Body"].close()
+        raise boto.ConnectionClosedError(endpoint_url=endpoint_url)
 
 
 class Errors:

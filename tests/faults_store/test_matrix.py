@@ -167,7 +167,7 @@ CASES: dict[str, Case] = {
     "a read-only bucket": Case(
         lambda: always(lambda r: r.method not in ("GET", "HEAD"), answering(403, "AccessDenied"))
     ),
-    "nothing may be deleted": Case(
+    "nothing may be deleted (the mark stays, which the log says)": Case(
         lambda: always(lambda r: r.method == "DELETE", answering(403, "AccessDenied"))
     ),
     "an expired token": Case(lambda: always(lambda r: True, answering(400, "ExpiredToken"))),

@@ -211,14 +211,15 @@ def cut_off(endpoint_url: str, asked: bytes, after_bytes: int) -> Iterator[str]:
             serving.join()
 
 
-def test_an_answer_that_is_cut_off_is_no_evidence(target: Target) -> None:
+@pytest.mark.parametrize("head_bytes", [120, 600], ids=["in its head", "in its body"])
+def test_an_answer_that_is_cut_off_is_no_evidence(target: Target, head_bytes: int) -> None:
     backup_id, s3 = newest(target), target.store("s3")
     toc = backup_prefix(target.name, target.database, backup_id) + "dump/toc.dat"
-    half = len(s3.get_bytes(toc)) // 2
+    half = len(s3.get_bytes(toc)) // 2 if head_bytes == 600 else 0
     endpoint_url = target.config.stores["s3"].endpoint_url
     assert endpoint_url
-    with cut_off(endpoint_url, b"dump/toc.dat", 600 + half) as address:
-        behind = target.config.stores["s3"].model_copy(update={"endpoint_url": address})
+    with cut_off(endpoint_url, b"dump/toc.dat", head_bytes + half) as address:
+        behind = target.config.stores["s3"].model_copy(update={"endpoint_url": address, "retries": 0})
         stores = {**target.config.stores, "s3": behind}
         cut = replace(target, config=target.config.model_copy(update={"stores": stores}))
         with pytest.raises(StoreUnavailable):
