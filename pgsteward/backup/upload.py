@@ -128,7 +128,7 @@ def _catch_up(
         try:
             earlier = read_manifest(home, target.name, target.database, backup_id)
         except (FileNotFoundError, VerificationFailed):  # pruned, or damaged, which the listing names
-            for store in stores:
+            for store in stores if not dry_run else ():
                 owed_copies.settle(target, store, backup_id)
             continue
         outcome = _also(outcome, target, home, earlier, lock, dry_run, progress, only=stores)

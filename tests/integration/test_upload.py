@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pgsteward.backup import home, proven_ahead, readme
+from pgsteward.backup import home, owed, proven_ahead, readme
 from pgsteward.backup.anomalies import AT_LEAST
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
@@ -251,8 +251,10 @@ def test_what_a_store_has_missed_gets_there_with_the_next_upload(
     shutil.rmtree(backup_folder(target, pruned))
     (tmp_path / "secret").write_text(bucket.s3.secret_access_key)
     newest = back_up(target).details["backup_id"]
+    lacking = owed.read(target)
     planned = upload(target, dry_run=True)
     assert [item.object for item in planned.changed] == [f"{each} to s3" for each in (newest, missed)]
+    assert owed.read(target) == lacking == {"disk": frozenset(), "s3": {missed, pruned}}
     result = upload(target)
     assert (result.status, result.details["backup_id"]) == ("ok", newest)
     assert [item.object for item in result.changed] == [item.object for item in planned.changed]
