@@ -22,6 +22,7 @@ from typing import Any
 from pgsteward import results
 from pgsteward.audit.create import drop_leftovers as drop_unfinished_indexes
 from pgsteward.backup.home import spool_store
+from pgsteward.backup.listing import is_there
 from pgsteward.backup.manifest import BACKUP_ID, MANIFEST, MARK, backup_prefix, catalog_prefix
 from pgsteward.backup.marks import made_elsewhere
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
@@ -135,7 +136,7 @@ def _clean_folder(
     if foreign:
         tally.skipped.append(Note(name, foreign))
         return False
-    if MANIFEST in keys or _is_there(store, prefix + MANIFEST):  # killed between the two: it is whole
+    if MANIFEST in keys or is_there(store, prefix + MANIFEST):  # killed between the two: it is whole
         if not dry_run:
             store.delete(prefix + MARK)
         tally.changed.append(Item(name, "would unmark" if dry_run else "unmarked"))
@@ -150,15 +151,6 @@ def _clean_folder(
         if left is not None and left.is_dir():
             shutil.rmtree(left)  # partial files and empty folders, which are no objects
     tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
-    return True
-
-
-def _is_there(store: Store, key: str) -> bool:
-    """Tell whether there is an object that a listing may not show yet."""
-    try:
-        store.get_bytes(key)
-    except FileNotFoundError:
-        return False
     return True
 
 

@@ -37,11 +37,16 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of one backup; a kept one names every rule that keeps it."""
+    """What becomes of one backup; a kept one names every rule that keeps it.
+
+    Attributes:
+        is_floor: It would be kept whatever the rules say.
+    """
 
     backup_id: str
     keep: bool
     reasons: tuple[str, ...]
+    is_floor: bool = False
 
 
 _PERIODS: Mapping[str, Callable[[datetime], tuple[int, ...]]] = {
@@ -94,15 +99,19 @@ def apply_policy(backups: Sequence[Backup], policy: RetentionConfig, now: dateti
             reasons[backup.backup_id].append("dated in the future")
         else:
             kinds.setdefault(backup.partial, []).append(backup)
+    floors: set[str] = set()
     zone = ZoneInfo(policy.time_zone)
     for kind in kinds.values():
         local = [backup.started_at.astimezone(zone) for backup in kind]
-        for rules in (_by_count, _by_span, _floors):
+        for rules in (_by_count, _by_span):
             for backup, why in rules(kind, local, policy):
                 reasons[backup.backup_id].append(why)
+        for backup, why in _floors(kind, policy):
+            reasons[backup.backup_id].append(why)
+            floors.add(backup.backup_id)
     return [
-        Decision(b.backup_id, bool(reasons[b.backup_id]), tuple(reasons[b.backup_id]) or (NOT_KEPT,))
-        for b in ordered
+        Decision(backup_id, bool(why), tuple(why) or (NOT_KEPT,), backup_id in floors)
+        for backup_id, why in reasons.items()
     ]
 
 
@@ -144,7 +153,7 @@ def _by_span(newest_first: Sequence[Backup], local: Sequence[datetime], policy: 
             yield within[-1], f"oldest, as all are within {text} ({name})"
 
 
-def _floors(newest_first: Sequence[Backup], local: Sequence[datetime], policy: RetentionConfig) -> Kept:
+def _floors(newest_first: Sequence[Backup], policy: RetentionConfig) -> Kept:
     for backup in newest_first[: policy.keep_min]:
         yield backup, f"one of the {policy.keep_min} newest (keep_min)"
     proven = [backup for backup in newest_first if backup.proven]

@@ -14,10 +14,11 @@ from typing import Any
 
 from pgsteward import results
 from pgsteward.backup.freeze import prune_command, still_frozen
-from pgsteward.backup.home import mark, spool_store
+from pgsteward.backup.home import spool_store
 from pgsteward.backup.identity import identify
-from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, backup_prefix
+from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.marks import owner_of
+from pgsteward.backup.removing import remove_backup
 from pgsteward.config import RetentionConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed, StoreUnavailable
 from pgsteward.keep_rules import Decision, apply_policy, asks_first
@@ -26,11 +27,20 @@ from pgsteward.old_versions import hidden_only, retained_until
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.report.units import humanize_bytes, plural
 from pgsteward.results import StepResult
-from pgsteward.retention_catalog import Catalog, newest_judged, refuse_strangers, survey
+from pgsteward.retention_catalog import (
+    Catalog,
+    newest_judged,
+    newly_red,
+    refuse_strangers,
+    survey,
+    undermined,
+)
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
+
+_FROZEN = "pruning is frozen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,11 @@ class Plan:
     def pending(self) -> list[Decision]:
         """The decisions, without those that a lock puts off."""
         return [decision for decision in self.decisions if decision.backup_id not in self.retained]
+
+    @property
+    def floors(self) -> list[Manifest]:
+        """What no rule may remove: the removal of the others stands on it."""
+        return [self.catalog.manifests[each.backup_id] for each in self.decisions if each.is_floor]
 
     @property
     def unkept(self) -> list[Manifest]:
@@ -110,7 +125,7 @@ def prune(
         stopped = _stop(target, plans, [*catalogs, *spooled], yes_remove, ledger)
         if not stopped:
             for plan in plans:
-                _remove(target, plan, owner, ledger)
+                stopped = _remove(target, plan, owner, ledger) or stopped
     return _result(ledger, plans, stopped, moment)
 
 
@@ -218,7 +233,7 @@ def _stop(
     if frozen:
         for note in frozen:
             ledger.fail(note.object, note.reason)
-        return "pruning is frozen"
+        return _FROZEN
     total = sum(len(plan.doomed) for plan in plans)
     if yes_remove is not None:
         if yes_remove != total:
@@ -237,23 +252,39 @@ def _stop(
     return "more than half would go" if too_many else ""
 
 
-def _remove(target: Target, plan: Plan, owner: Mapping[str, Any], ledger: Ledger) -> None:
+def _remove(target: Target, plan: Plan, owner: Mapping[str, Any], ledger: Ledger) -> str:
+    """Remove what is to go, as long as that is still right; say like `_stop` what has stopped it."""
     store = plan.catalog.store
     removed = False
+    stopped = ""
+
+    def objection() -> str:
+        nonlocal stopped
+        if red := still_frozen(target, newly_red(plan.catalog, target.name, target.database)):
+            stopped = _FROZEN
+            for note in red:
+                ledger.fail(note.object, note.reason)
+            return "something red was found while backups were removed; see there"
+        return undermined(plan.catalog, plan.floors, target.name)
+
     for manifest in plan.doomed:
         facts = {"store": store.name, "bytes": manifest.size_bytes, "files": len(manifest.files)}
         name = f"{manifest.backup_id} in store {store.name}"
         try:
-            if not ledger.dry_run:
-                remove_backup(store, target.name, manifest, owner)
-                log.info("Removed backup %s from store %s", manifest.backup_id, store.name)
+            why = "" if ledger.dry_run else remove_backup(store, target.name, manifest, owner, objection)
         except (StoreUnavailable, StoreFailed) as exc:
             ledger.fail(name, str(exc))
-            return  # the store has trouble; what is left is removed next time
+            break  # the store has trouble; what is left is removed next time
+        if why:
+            ledger.skip(name, why)
+            break
         removed = True
+        if not ledger.dry_run:
+            log.info("Removed backup %s from store %s", manifest.backup_id, store.name)
         ledger.change(manifest.backup_id, "would remove" if ledger.dry_run else "removed", **facts)
     if removed and (hides := hidden_only(store, target)) is not None:
         ledger.skip(f"store {store.name}", hides)
+    return stopped
 
 
 def _result(ledger: Ledger, plans: Sequence[Plan], stopped: str, now: datetime) -> StepResult:
@@ -284,23 +315,3 @@ def _row(plan: Plan, decision: Decision, now: datetime) -> dict[str, Any]:
         "action": "keep" if decision.keep else "remove",
         "reasons": list(decision.reasons),
     }
-
-
-def remove_backup(store: Store, target_name: str, manifest: Manifest, owner: Mapping[str, Any]) -> None:
-    """Delete one backup from one store: mark, manifest, files, mark; each by exact key.
-
-    From the second step on it is no backup any more. Killed in between, the mark tells the janitor whose
-    remains these are. Doing it again, or for a backup that is gone already, changes nothing.
-
-    Args:
-        store: Where from.
-        target_name: Name of the target.
-        manifest: The backup's own.
-        owner: What `pgsteward.backup.marks.owner_of` returned: the mark names it.
-    """
-    prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
-    store.put_bytes(prefix + MARK, mark(owner, manifest.backup_id, manifest.started_at), passing=True)
-    store.delete(prefix + MANIFEST)
-    for file in manifest.files:
-        store.delete(prefix + file.path)
-    store.delete(prefix + MARK)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pgsteward.backup.freeze import freezing, why_frozen
-from pgsteward.backup.listing import list_manifests, missing_file
-from pgsteward.backup.manifest import Manifest, backup_prefix, catalog_prefix
+from pgsteward.backup.listing import is_there, list_manifests, missing_file, problem_of
+from pgsteward.backup.manifest import MANIFEST, Manifest, backup_prefix, catalog_prefix
 from pgsteward.backup.newest import newest
 from pgsteward.backup.receipts import Receipt, proven, read_chain, red
+from pgsteward.backup.removing import is_going
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup
 from pgsteward.report.units import plural
@@ -33,7 +34,8 @@ class Catalog:
         broken: Ids of those that lack a file.
         receipts: Evidence on all these backups, oldest first; what can't be read is in `unknown`.
         unknown: What could not be read or judged.
-        frozen: What is red, or may be, since the last time a freeze was cleared.
+        frozen: What is red, or may be, and nobody has cleared.
+        chain: Keys of all receipts.
     """
 
     store: Store
@@ -43,6 +45,7 @@ class Catalog:
     receipts: tuple[Receipt, ...] = ()
     unknown: tuple[Note, ...] = ()
     frozen: tuple[Note, ...] = ()
+    chain: frozenset[str] = frozenset()
 
 
 def survey(store: Store, target_name: str, database: str) -> Catalog:
@@ -52,9 +55,15 @@ def survey(store: Store, target_name: str, database: str) -> Catalog:
         StoreUnavailable: The store can't be asked now.
         StoreFailed: The store refuses.
     """
-    manifests, damaged = list_manifests(store, target_name, database)
+    listed, damaged = list_manifests(store, target_name, database)
     chain = read_chain(store, target_name, database)
     sizes = {stored.key: stored.size_bytes for stored in store.objects(catalog_prefix(target_name, database))}
+    lacking = {manifest.backup_id: _missing(store, manifest, sizes, target_name) for manifest in listed}
+    manifests = [
+        manifest
+        for manifest in listed
+        if lacking[manifest.backup_id] is None or _is_still_there(store, manifest, target_name)
+    ]
     receipts = [entry.receipt for entry in chain if entry.receipt is not None]
     here = {manifest.backup_id for manifest in manifests}
     doubtful = [entry.note for entry in chain if entry.receipt is None and entry.backup_id in here]
@@ -65,7 +74,7 @@ def survey(store: Store, target_name: str, database: str) -> Catalog:
     broken: set[str] = set()
     for manifest in manifests:
         left_alone = ""
-        missing = _missing(manifest, sizes, target_name)
+        missing = lacking[manifest.backup_id]
         if missing is not None:
             broken.add(manifest.backup_id)
             left_alone = f"{missing}: {_LEFT}; remove its folder if it is of no use"
@@ -94,13 +103,47 @@ def survey(store: Store, target_name: str, database: str) -> Catalog:
         tuple(each for each in receipts if each.backup_id in here and each.is_evidence),
         tuple(unknown),
         tuple(why_frozen(entry) for entry in freezing(chain)),
+        frozenset(entry.key for entry in chain),
     )
 
 
-def _missing(manifest: Manifest, sizes: Mapping[str, int], target_name: str) -> str | None:
+def _missing(store: Store, manifest: Manifest, sizes: Mapping[str, int], target_name: str) -> str | None:
+    """Say which file a backup lacks; what a listing does not show is read, as some stores list late."""
     prefix = backup_prefix(target_name, manifest.database, manifest.backup_id)
     there = {file.path: sizes[prefix + file.path] for file in manifest.files if prefix + file.path in sizes}
-    return missing_file(manifest.files, there)
+    missing = missing_file([file for file in manifest.files if file.path in there], there)
+    unlisted = [file for file in manifest.files if file.path not in there]
+    if missing is not None or all(problem_of(store, prefix, file) is None for file in unlisted):
+        return missing
+    return missing_file(unlisted, there)
+
+
+def _is_still_there(store: Store, manifest: Manifest, target_name: str) -> bool:
+    """Tell whether a backup is one still: whoever removes it meanwhile begins with its manifest."""
+    return is_there(store, backup_prefix(target_name, manifest.database, manifest.backup_id) + MANIFEST)
+
+
+def newly_red(catalog: Catalog, target_name: str, database: str) -> list[Note]:
+    """Return what freezes pruning and was not there yet when the catalog was looked at."""
+    chain = read_chain(catalog.store, target_name, database, but=catalog.chain)
+    return [why_frozen(entry) for entry in freezing(chain)]
+
+
+def undermined(catalog: Catalog, floors: Sequence[Manifest], target_name: str) -> str:
+    """Say which of the backups that have to stay is not there any more, or is being removed; "" when none is.
+
+    Args:
+        catalog: As it was looked at.
+        floors: Those that have to stay.
+        target_name: Name of the target.
+    """
+    for manifest in floors:
+        if is_going(catalog.store, backup_prefix(target_name, manifest.database, manifest.backup_id)):
+            return (
+                f"left for the next run: {manifest.backup_id}, which has to stay, is being removed or was,"
+                " by another machine or by hand; do all machines that prune here have the same rules?"
+            )
+    return ""
 
 
 def refuse_strangers(catalogs: Sequence[Catalog], target_name: str, own: Collection[str]) -> None:

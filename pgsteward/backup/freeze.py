@@ -43,17 +43,23 @@ _MAX_DIFFERENCES = 20
 
 
 def freezing(chain: Sequence[Entry]) -> list[Entry]:
-    """Return the links of a chain that freeze pruning: since the last time it was cleared, what is red.
+    """Return the links of a chain that freeze pruning: what is red, and what nobody has cleared since.
 
-    One that can't be read may be red, and counts as such.
+    One that can't be read may be red, and counts as such. Clearing names what it clears: another machine may
+    have found something red meanwhile, which nobody has looked at.
     """
     found: list[Entry] = []
     for entry in chain:
         if entry.receipt is None or entry.receipt.verdict == "red":
             found.append(entry)
         elif entry.receipt.verdict == "cleared":
-            found = []
+            seen = {_name(key) for key in entry.receipt.differences}
+            found = [each for each in found if _name(each.key) not in seen]
     return found
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def why_frozen(entry: Entry) -> Note:
@@ -104,7 +110,7 @@ def leave_damage(
         last = red(read_receipts(store, target.name, target.database, {backup_id})[0]).get(backup_id)
     if last is not None and (last.what, last.differences) == (what, tuple(problems[:_MAX_DIFFERENCES])):
         return []
-    return _leave(store, target, backup_id, what, "red", problems)
+    return _leave(store, target, backup_id, what, "red", problems[:_MAX_DIFFERENCES])
 
 
 def leave_repair(store: Store, target: Target, backup_id: str) -> list[Note]:
@@ -142,7 +148,7 @@ def _leave(
         what=what,
         pgsteward_version=version("pgsteward"),
         proof=Compared(level="none", relations=0, rows=0, equal=False),
-        differences=tuple(problems[:_MAX_DIFFERENCES]),
+        differences=tuple(problems),
         verdict=verdict,
         reason=reason,
         by=_whoever() if reason else "",

@@ -18,7 +18,7 @@ from pgsteward.backup.manifest import (
     catalog_prefix,
 )
 from pgsteward.backup.newest import order
-from pgsteward.errors import DamagedBackup, VerificationFailed
+from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, VerificationFailed
 from pgsteward.results import Note
 from pgsteward.storage import Store
 
@@ -94,6 +94,33 @@ def checked_manifest(data: bytes, store: Store, target_name: str, database: str,
             f" {manifest.database!r}"
         )
     return manifest
+
+
+def is_there(store: Store, key: str) -> bool:
+    """Tell whether there is an object, which a listing may not show yet; its first bytes are read."""
+    try:
+        next(store.read(key), b"")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def refuse_removed(store: Store, target_name: str, manifest: Manifest) -> None:
+    """Make sure that a backup of which something is missing or wrong was not removed while it was read.
+
+    Raises:
+        PreconditionError: It was, as by a prune on another machine: that is no damage.
+    """
+    key = backup_prefix(target_name, manifest.database, manifest.backup_id) + MANIFEST
+    try:
+        if is_there(store, key):
+            return
+    except StewardError:  # it can't be asked now: what was found before counts
+        return
+    raise PreconditionError(
+        f"backup {manifest.backup_id} was removed from store {store.name!r} while it was read, as prune does"
+        " where no rule keeps it: take another one"
+    )
 
 
 def problem_of(store: Store, prefix: str, file: StoredFile) -> str | None:

@@ -163,7 +163,12 @@ class Entry:
 
 
 def read_chain(
-    store: Store, target_name: str, database: str, backup_ids: Collection[str] | None = None
+    store: Store,
+    target_name: str,
+    database: str,
+    backup_ids: Collection[str] | None = None,
+    *,
+    but: Collection[str] = (),
 ) -> list[Entry]:
     """Return the receipts of one database in one store, oldest first, those that can't be read too.
 
@@ -172,9 +177,10 @@ def read_chain(
         target_name: Name of the target.
         database: Name of the database.
         backup_ids: Read only the receipts of these backups; the chain grows for ever.
+        but: Keys of receipts that are left out.
     """
     chain: list[Entry] = []
-    keys = receipt_keys(store, receipts_prefix(target_name, database))
+    keys = [key for key in receipt_keys(store, receipts_prefix(target_name, database)) if key not in but]
     if backup_ids is not None:
         keys = [key for key in keys if backup_id_of(key) in backup_ids]
     for key, data in zip(keys, contents(store, keys), strict=True):

@@ -16,6 +16,7 @@ from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import Manifest, backup_prefix
 from pgsteward.backup.marks import owner_of
 from pgsteward.backup.published import lacking
+from pgsteward.backup.removing import remove_backup
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import (
     PreconditionError,
@@ -29,7 +30,6 @@ from pgsteward.postgres import Connection
 from pgsteward.postgres_lock import operation_lock
 from pgsteward.progress import Progress, silent
 from pgsteward.results import Item, Note, StepResult
-from pgsteward.retention import remove_backup
 from pgsteward.storage import Store
 from pgsteward.targets import Target
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 from pgsteward.backup import freeze
 from pgsteward.backup.globals_sql import GLOBALS
-from pgsteward.backup.listing import list_manifests, read_manifest
+from pgsteward.backup.listing import list_manifests, refuse_removed
 from pgsteward.backup.newest import is_ahead, newest
 from pgsteward.backup.receipts import proven, read_receipts
 from pgsteward.errors import (
@@ -147,20 +147,25 @@ def drill(
             found.wrong.append(what_failed)
     except StewardError as exc:
         found.unknown.append(Note(here.manifest.backup_id if here else target.database, str(exc)))
+    if here is not None and found.colour != "green":
+        _forget_if_removed(target, here, found)
     if here is not None and found.wrong and not found.told:
         _leave_damage(target, here, found)
     return _result(target, here, found, phases, time.monotonic() - began)
 
 
+def _forget_if_removed(target: Target, here: fetch.Found, found: _Found) -> None:
+    """Let nothing be wrong with a backup that was removed while it was looked at."""
+    try:
+        refuse_removed(here.store, target.name, here.manifest)
+    except PreconditionError as exc:
+        found.wrong.clear()
+        found.unknown[:] = [Note(here.manifest.backup_id, str(exc))]
+
+
 def _leave_damage(target: Target, here: fetch.Found, found: _Found) -> None:
     """Leave a red receipt of a drill that found something wrong and did not come to its end."""
     backup_id = here.manifest.backup_id
-    try:
-        read_manifest(here.store, target.name, target.database, backup_id)
-    except FileNotFoundError:  # pruned meanwhile is not damaged
-        return
-    except StewardError as exc:
-        log.warning("backup %s could not be looked at again: %s", backup_id, exc)
     said = [
         note.reason if note.object == backup_id else f"{note.object}: {note.reason}" for note in found.wrong
     ]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pgsteward import results
 from pgsteward.backup.freeze import tell_others
+from pgsteward.backup.listing import refuse_removed
 from pgsteward.backup.manifest import Manifest
 from pgsteward.backup.proof_compare import Difference
 from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
@@ -168,6 +169,9 @@ def leave_receipt(
         verdict: On pg_restore's messages.
         what: Which work it was.
         wrong: What else makes it a bad one.
+
+    Raises:
+        PreconditionError: It would be a bad one, and the backup was removed meanwhile.
     """
     whole = not compared.not_examined and order.part is None
     if not wrong and (compared.equal is None or (compared.equal and not whole)):
@@ -196,6 +200,7 @@ def leave_receipt(
         verdict="green" if compared.equal and not wrong else "red",
     )
     if receipt.verdict == "red":
+        refuse_removed(order.found.store, order.target.name, manifest)
         tell_others(order.target, receipt)
     try:
         return {"receipt": write_receipt(order.found.store, receipt), "receipt_error": None}

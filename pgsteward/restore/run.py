@@ -15,7 +15,7 @@ from typing import Any
 from pgsteward import capacity, sql
 from pgsteward.backup import freeze
 from pgsteward.backup.archive import decoder
-from pgsteward.backup.listing import read_manifest
+from pgsteward.backup.listing import read_manifest, refuse_removed
 from pgsteward.backup.proof import read_sequences, take_proof
 from pgsteward.backup.proof_compare import Difference, compare, compared_level, not_compared
 from pgsteward.backup.receipts import What
@@ -25,6 +25,7 @@ from pgsteward.errors import (
     DatabaseUnavailable,
     PreconditionError,
     StewardError,
+    ToolFailed,
     VerificationFailed,
 )
 from pgsteward.postgres import Connection, Login, connect
@@ -156,12 +157,11 @@ def evidence_of_damage(order: Order, dry_run: bool) -> Iterator[None]:
     """Leave a red receipt where stored bytes are not what was written; a dry run leaves nothing anywhere."""
     try:
         yield
-    except DamagedBackup as exc:
+    except (VerificationFailed, ToolFailed) as exc:
         store, manifest = order.found.store, order.manifest
-        with contextlib.suppress(FileNotFoundError):  # pruned meanwhile is not damaged
-            read_manifest(store, order.target.name, manifest.database, manifest.backup_id)
-            if not dry_run:
-                _leave_damage(store, order.target, manifest.backup_id, exc)
+        refuse_removed(store, order.target.name, manifest)
+        if isinstance(exc, DamagedBackup) and not dry_run:
+            _leave_damage(store, order.target, manifest.backup_id, exc)
         raise
 
 

@@ -12,6 +12,7 @@ import pytest
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, Manifest, backup_prefix
+from pgsteward.backup.removing import remove_backup
 from pgsteward.backup.upload import upload
 from pgsteward.errors import (
     ConfigError,
@@ -19,7 +20,7 @@ from pgsteward.errors import (
     StoreFailed,
 )
 from pgsteward.postgres_lock import operation_lock
-from pgsteward.retention import prune, remove_backup
+from pgsteward.retention import prune
 from pgsteward.storage.folder import FolderStore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target

@@ -15,10 +15,10 @@ from pgsteward.backup.anomalies import AT_LEAST
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
+from pgsteward.backup.removing import remove_backup
 from pgsteward.backup.run import back_up_everywhere
 from pgsteward.backup.upload import upload
 from pgsteward.errors import DatabaseUnavailable, PreconditionError
-from pgsteward.retention import remove_backup
 from pgsteward.storage import StoredObject
 from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,11 +15,11 @@ from pgsteward.backup.freeze import freezing
 from pgsteward.backup.listing import list_manifests
 from pgsteward.backup.manifest import MANIFEST, MARK, Manifest, Proof, Server, StoredFile, backup_prefix
 from pgsteward.backup.receipts import Compared, Entry, Receipt
+from pgsteward.backup.removing import remove_backup
 from pgsteward.config import RetentionConfig, StoreConfig
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup, apply_policy, asks_first
-from pgsteward.retention import remove_backup
-from pgsteward.retention_catalog import Catalog, newest_judged
+from pgsteward.retention_catalog import Catalog, newest_judged, undermined
 from pgsteward.spans import Span
 from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
@@ -377,6 +377,62 @@ def test_a_removal_is_marked_first_and_ends_the_backup_before_its_files() -> Non
     assert store.done == [("put", MARK), ("delete", MANIFEST), ("delete", "toc.dat"), ("delete", MARK)]
 
 
+class Interrupted(MemoryStore):
+    """Lets another machine work when so many requests have been made."""
+
+    def __init__(self, after: int, another: Callable[[], None]) -> None:
+        super().__init__()
+        self.left, self.another = after, another
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.another()
+
+    def get_bytes(self, key: str) -> bytes:
+        self._count()
+        return super().get_bytes(key)
+
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+        self._count()
+        super().put_bytes(key, data, passing=passing)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
+
+
+@pytest.mark.parametrize("after", range(1, 13))
+def test_two_machines_never_take_away_together_what_each_stands_on(after: int) -> None:
+    """As when one has seen a receipt that the other has not: each removes what the other one keeps."""
+    outcomes: list[str] = []
+
+    def another() -> None:
+        catalog = Catalog(store, {}, ())
+        outcomes.append(remove_backup(store, "t", second, {}, lambda: undermined(catalog, [first], "t")))
+
+    store = Interrupted(0, another)
+    first, second = manifest_of(store, "app", 1), manifest_of(store, "app", 2)
+    store.left = after
+    catalog = Catalog(store, {}, ())
+    outcomes.append(remove_backup(store, "t", first, {}, lambda: undermined(catalog, [second], "t")))
+    left = {m.backup_id for m in list_manifests(store, "t", "app")[0]}
+    assert len(outcomes) == (2 if store.left <= 0 else 1)
+    assert len(left) >= 1
+    assert len(left) == sum(map(bool, outcomes)) + (2 - len(outcomes))
+    assert not any(key.endswith(MARK) for key in store.kept)
+
+
+def test_a_copy_that_comes_while_its_backup_is_removed_is_none() -> None:
+    store = Interrupted(0, lambda: None)
+    one = manifest_of(store, "app")
+    key = backup_prefix("t", "app", one.backup_id) + MANIFEST
+    store.another = lambda: store.kept.__setitem__(key, one.to_bytes())
+    store.left = 3  # when the first file is deleted
+    assert remove_backup(store, "t", one, {}) == ""
+    assert [k.rpartition("/")[2] for k in store.kept] == ["not-ours.txt"]
+
+
 def test_neither_a_damaged_backup_nor_one_of_the_future_makes_a_store_lag_behind() -> None:
     good = at("2026-11-20T02:00")
     damaged = replace(at("2026-11-21T02:00"), left_alone="damaged")
@@ -387,7 +443,7 @@ def test_neither_a_damaged_backup_nor_one_of_the_future_makes_a_store_lag_behind
 
 
 def test_what_is_red_or_can_not_be_read_freezes_until_it_is_cleared() -> None:
-    def entry(number: int, verdict: str | None) -> Entry:
+    def entry(number: int, verdict: str | None, *cleared: str) -> Entry:
         receipt = None
         if verdict is not None:
             receipt = Receipt(
@@ -401,12 +457,19 @@ def test_what_is_red_or_can_not_be_read_freezes_until_it_is_cleared() -> None:
                 pgsteward_version="0",
                 proof=Compared(level="none", relations=0, rows=0, equal=False),
                 verdict=verdict,
+                differences=cleared,
             )
-        return Entry(f"{number}", "b", receipt)
+        return Entry(f"t/app/receipts/{number}", "b", receipt)
 
-    def frozen(*verdicts: str | None) -> list[str]:
-        return [each.key for each in freezing([entry(n, verdict) for n, verdict in enumerate(verdicts)])]
+    def frozen(*entries: tuple[str | None, *tuple[str, ...]]) -> list[str]:
+        chain = [entry(number, *what) for number, what in enumerate(entries)]
+        return [each.key.rpartition("/")[2] for each in freezing(chain)]
 
-    assert frozen("green", "red", "green", None) == ["1", "3"]
-    assert frozen("red", None, "cleared") == []
-    assert frozen("red", "cleared", "red", "green") == ["2"]
+    assert frozen(("green",), ("red",), ("green",), (None,)) == ["1", "3"]
+    cleared = ("cleared", "t/app/receipts/0", "t/app/receipts/1")
+    assert frozen(("red",), (None,), cleared) == []
+    assert frozen(("red",), (None,), ("cleared", "before/it/was/moved/0", "there/1")) == []
+    assert frozen(("red",), ("cleared", "t/app/receipts/0"), ("red",), ("green",)) == ["2"]
+    assert frozen(("red",), ("red",), ("cleared", "t/app/receipts/0")) == ["1"], (
+        "told by another machine meanwhile"
+    )

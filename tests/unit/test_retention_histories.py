@@ -31,9 +31,10 @@ from pgsteward.backup.manifest import (
     seal,
 )
 from pgsteward.backup.receipts import Compared, Receipt
+from pgsteward.backup.removing import remove_backup
 from pgsteward.config import RetentionConfig
 from pgsteward.keep_rules import Backup, apply_policy, asks_first
-from pgsteward.retention import Plan, make_plans, remove_backup
+from pgsteward.retention import Plan, make_plans
 from pgsteward.retention_catalog import survey
 from pgsteward.spans import Span
 from tests.memory_store import MemoryStore
