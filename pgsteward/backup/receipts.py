@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -117,12 +117,37 @@ def write_receipt(store: Store, receipt: Receipt) -> str:
         key = f"{prefix}{written_at.strftime(_STAMP)}-{receipt.backup_id}.json"
         data = chained.to_bytes()
         store.put_bytes(key, data)
-        digest = hashlib.sha256(data).hexdigest()
-        name = key.removeprefix(prefix)
-        head = {"newest": name, "sha256": digest, "receipts": len(keys) + 1}
-        _put_beside(store, page_key(key), page_of(chained, name, digest).encode())
-        _put_beside(store, prefix + HEAD, json.dumps(head, indent=1).encode() + b"\n")
+        page = page_of(chained, key.removeprefix(prefix), hashlib.sha256(data).hexdigest())
+        _put_beside(store, page_key(key), page.encode())
+        _put_head(store, prefix, [*keys, key], data)
     return key
+
+
+def _put_head(store: Store, prefix: str, keys: Sequence[str], newest: bytes) -> None:
+    """Note down which receipt is the newest, until no other machine has written one meanwhile.
+
+    Args:
+        store: Where they are.
+        prefix: Of the receipts.
+        keys: Of all that are known, oldest first.
+        newest: What the last of them holds.
+    """
+    while True:
+        head = {
+            "newest": keys[-1].removeprefix(prefix),
+            "sha256": hashlib.sha256(newest).hexdigest(),
+            "receipts": len(keys),
+        }
+        _put_beside(store, prefix + HEAD, json.dumps(head, indent=1).encode() + b"\n")
+        try:
+            there = sorted({*keys, *receipt_keys(store, prefix)})
+            if there == sorted(keys):
+                return
+            newest = store.get_bytes(there[-1])
+        except StewardError as exc:
+            log.warning("a receipt was written; whether another one was meanwhile is unknown: %s", exc)
+            return
+        keys = there
 
 
 def _put_beside(store: Store, key: str, data: bytes) -> None:

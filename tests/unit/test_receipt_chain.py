@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pgsteward.backup import receipts
 from pgsteward.backup.receipt_chain import NO_HEAD, Chain, examine_chain
 from pgsteward.backup.receipts import HEAD, Compared, Receipt, page_key, receipts_prefix, write_receipt
 from pgsteward.errors import StoreUnavailable
@@ -149,15 +151,38 @@ def test_receipts_of_an_older_version_have_neither_page_nor_head(store: MemorySt
     assert [note.reason for note in found.unknown] == [NO_HEAD]
 
 
-def test_two_that_follow_the_same_one_are_no_break(store: MemoryStore) -> None:
-    """Two machines that write at the same moment can't know of each other."""
-    last = keys(store)[-1]
-    twin = json.loads(store.kept[last])
-    twin["written_at"] = "2026-11-29T12:00:00Z"
-    store.kept[last.replace("/20261128", "/20261129")] = json.dumps(twin).encode()
+class Shared(MemoryStore):
+    """Lets other machines write before the first put of this one arrives."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
+        if (meanwhile := self.meanwhile) is not None:
+            self.meanwhile = None
+            meanwhile()
+        super().put_bytes(key, data, passing=passing)
+
+
+@pytest.mark.parametrize("slow", range(4), ids="after-{}".format)
+def test_two_machines_that_write_at_the_same_time_break_no_chain(
+    slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is slow, the other writes two meanwhile, whatever their clocks say; then one more is written."""
+    monkeypatch.setattr(receipts, "_one_at_a_time", contextlib.nullcontext)  # of one machine only
+    store = Shared()
+    write_receipt(store, receipt(0))
+    store.meanwhile = lambda: [write_receipt(store, receipt(day)) for day in (1, 2)]
+    its_clock = NOON + timedelta(days=slow - 1, hours=1)
+    write_receipt(store, receipt(3).model_copy(update={"written_at": its_clock}))
     found = examine(store)
-    assert found.broken == ()
-    assert any("both were written at one time" in note.reason for note in found.odd)
+    assert (len(found.links), found.broken, found.odd, found.unknown) == (4, (), (), ())
+    assert found.forks
+    assert all("two machines have written at one time" in note.reason for note in found.forks)
+    write_receipt(store, receipt(8))
+    later = examine(store)
+    assert (len(later.links), later.broken, later.forks, later.unknown) == (5, (), found.forks, ())
+    remove(store, 1)
+    assert examine(store).broken, "and one that is missing is missed"
 
 
 def test_many_at_a_time_on_one_machine_make_one_chain() -> None:
@@ -168,7 +193,7 @@ def test_many_at_a_time_on_one_machine_make_one_chain() -> None:
     for writer in writers:
         writer.join()
     found = examine(store)
-    assert (len(found.links), found.broken, found.odd) == (9, (), ())
+    assert (len(found.links), found.broken, found.odd, found.forks) == (9, (), (), ())
 
 
 def test_the_page_says_what_an_auditor_wants_to_know(store: MemoryStore) -> None:
