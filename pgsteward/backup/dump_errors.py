@@ -20,9 +20,12 @@ _TRANSIENT = re.compile(
     "could not obtain lock|canceling statement due to (lock timeout|statement timeout|conflict with recovery)"
     '|invalid snapshot identifier|snapshot "[^"]*" does not exist|server closed the connection'
     "|terminating connection|connection to server .* failed|the database system is"
-    "|too many (clients|connections)|remaining connection slots|could not open relation|SSL SYSCALL"
-    '|relation "[^"]*" does not exist'
-    "|no connection to the server|could not receive data from server|cache lookup failed"
+    "|too many (clients|connections)|remaining connection slots|SSL SYSCALL"
+    "|no connection to the server|could not receive data from server"
+)
+_DROPPED = re.compile(
+    '(?:relation|schema) "[^"]*" does not exist|could not open relation|cache lookup failed'
+    "|definition of view .* appears to be empty"
 )
 _LOGIN = re.compile("connection to server .* failed: .*")
 _TIMED_OUT = re.compile("canceling statement due to (?:lock|statement) timeout")
@@ -70,8 +73,8 @@ _HINTS = (
         f"the session that held the snapshot was ended (the server's log says by whom); {_AGAIN}",
     ),
     (
-        "does not exist|could not open relation|cache lookup failed",
-        f"a table was dropped while the dump started; {_AGAIN}",
+        "does not exist|could not open relation|cache lookup failed|appears to be empty",
+        f"it was dropped or renamed while the dump started; {_AGAIN}",
     ),
     (
         "too many (clients|connections)|remaining connection slots",
@@ -86,7 +89,7 @@ _NO_HINT = "the server's log may say more"
 
 
 class Rewritten(TransientError):
-    """A table was rewritten between snapshot and lock: the dump would hold it empty."""
+    """What the snapshot saw is another thing by now, or gone: the dump would miss rows, or fit nothing."""
 
 
 class LockRefused(TransientError):
@@ -117,6 +120,8 @@ def as_dump_error(watch: LockWatch, where: Path) -> Iterator[None]:
         login = _LOGIN.search(gist(text))
         if login is not None and (fix := advice(login[0])) is not None:
             raise ToolFailed(f"{gist(text)}; {fix}") from exc
+        if _DROPPED.search(gist(text)):
+            raise Rewritten(explained(text, watch, where)) from exc
         if _TRANSIENT.search(text):
             raise TransientError(explained(text, watch, where)) from exc
         raise ToolFailed(explained(text, watch, where)) from exc

@@ -71,6 +71,13 @@ class Choice:
         return self.tables is None and self.schemas is None
 
     @property
+    def all_schemas(self) -> frozenset[str] | None:
+        """Those that hold what is chosen; None where all is."""
+        if self.takes_large_objects:
+            return None
+        return frozenset({*(self.schemas or ()), *(schema for schema, _ in self.tables or ())})
+
+    @property
     def schemas_to_make(self) -> list[str]:
         """Those that the archive makes no more than a new database has them."""
         wanted = {*self.extensions.values(), *(schema for schema, _ in self.tables or ())}

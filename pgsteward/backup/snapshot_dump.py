@@ -20,6 +20,7 @@ from pgsteward.backup.filters import Choice, Part
 from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import list_relations, take_proof
+from pgsteward.backup.redefined import IN_ROWS, refuse_redefined
 from pgsteward.clients import Client
 from pgsteward.config import BackupConfig
 from pgsteward.errors import QueryFailed, ToolFailed, TransientError
@@ -87,7 +88,7 @@ def dump_and_prove(
             what it has to call now and then.
 
     Raises:
-        Rewritten: A table is another one than in the snapshot; try again with a new one.
+        Rewritten: A table, or a definition, is another one than in the snapshot; try again with a new one.
         LockRefused: Somebody asked for a table between two workers; try again after a while.
         GivenWay: Somebody has waited for too long behind the dump; try again after a while.
         TransientError: Locks, lost connections, a snapshot that is gone.
@@ -137,6 +138,7 @@ def dump_and_prove(
                     relations = list_relations(session, settings.proof)
                     _wait_for_locks(tool, into, still_wanted)
                     _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
+                    refuse_redefined(session, login, choice)
                 archived = stack.enter_context(
                     Beside(
                         "archive",
@@ -166,6 +168,7 @@ def dump_and_prove(
                 report()
 
             output = tool.wait(each_moment)
+            refuse_redefined(holder, login, choice, IN_ROWS)
             holder.close()  # hashing may take long: VACUUM shall not wait for it
             contents = archived.result()
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}

@@ -59,6 +59,16 @@ def rewritten(scene: Scene) -> Outcome:
     return result
 
 
+@fault("a migration is committed when the snapshot is taken", *BOTH)
+def redefined(scene: Scene) -> Outcome:
+    scene.database.execute(
+        "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE VIEW ones AS SELECT one()"
+    )
+    hold = scene.proxy.hold("pgsteward dump", asked=b"SET TRANSACTION SNAPSHOT")
+    renamed = "ALTER FUNCTION one() RENAME TO uno"
+    return scene.struck(hold, lambda: scene.database.execute(renamed))
+
+
 @fault("a TRUNCATE queues between the workers of pg_dump")
 def truncate_queues(scene: Scene) -> Outcome:
     result = _truncated(scene, times=1)

@@ -1,0 +1,65 @@
+-- What pg_dump has the server write down as it is at that moment, whatever its snapshot saw: names, and what views
+-- and rules do. Columns belong to relations, values to enums; an index or a trigger that is gone is left out without
+-- a word.
+-- Parameters: oids (int8[]): of these objects; NULL means those whose row was replaced or deleted since the snapshot,
+-- so run it inside one. kinds (text[]), schemas (text[]): only these; NULL means all.
+-- Any role may run it. Any supported PostgreSQL.
+SELECT d.kind,
+       d.oid::int8                                        AS oid,
+       d.part,
+       n.nspname::text                                    AS schema_name,
+       d.name::text                                       AS name,
+       d.state::text                                      AS state
+  FROM (SELECT 'relation' AS kind, c.oid, 0 AS part, c.relnamespace AS namespace, c.relname AS name,
+               c.relname::text AS state, c.xmax AS replaced
+          FROM pg_class AS c
+         WHERE c.relkind <> 't'
+         UNION ALL
+        SELECT 'column', a.attrelid, a.attnum, c.relnamespace, a.attname, a.attname::text, a.xmax
+          FROM pg_attribute AS a
+          JOIN pg_class AS c ON c.oid = a.attrelid
+         WHERE a.attnum > 0
+           AND NOT a.attisdropped
+           AND c.relkind NOT IN ('i', 'I')
+         UNION ALL
+        SELECT 'view or rule', r.oid, 0, c.relnamespace, c.relname, md5(r.ev_action::text), r.xmax
+          FROM pg_rewrite AS r
+          JOIN pg_class AS c ON c.oid = r.ev_class
+         UNION ALL
+        SELECT 'trigger', t.oid, 0, c.relnamespace, t.tgname, t.tgname::text, t.xmax
+          FROM pg_trigger AS t
+          JOIN pg_class AS c ON c.oid = t.tgrelid
+         WHERE NOT t.tgisinternal
+         UNION ALL
+        SELECT 'statistics', s.oid, 0, s.stxnamespace, s.stxname, s.stxname::text, s.xmax
+          FROM pg_statistic_ext AS s
+         UNION ALL
+        SELECT 'type', t.oid, 0, t.typnamespace, t.typname, t.typname::text, t.xmax
+          FROM pg_type AS t
+         WHERE t.typrelid = 0
+           AND t.typelem = 0
+         UNION ALL
+        SELECT 'enum value', e.oid, 0, t.typnamespace, e.enumlabel, e.enumlabel::text, e.xmax
+          FROM pg_enum AS e
+          JOIN pg_type AS t ON t.oid = e.enumtypid
+         UNION ALL
+        SELECT 'function', p.oid, 0, p.pronamespace, p.proname, p.proname::text, p.xmax
+          FROM pg_proc AS p
+         UNION ALL
+        SELECT 'operator', o.oid, 0, o.oprnamespace, o.oprname, o.oprname::text, o.xmax
+          FROM pg_operator AS o
+         UNION ALL
+        SELECT 'collation', c.oid, 0, c.collnamespace, c.collname, c.collname::text, c.xmax
+          FROM pg_collation AS c
+         UNION ALL
+        SELECT 'schema', s.oid, 0, s.oid, s.nspname, s.nspname::text, s.xmax
+          FROM pg_namespace AS s) AS d
+  JOIN pg_namespace AS n ON n.oid = d.namespace
+ WHERE n.nspname !~ '^pg_'
+   AND n.nspname <> 'information_schema'
+   AND (%(kinds)s::text[] IS NULL OR d.kind = ANY (%(kinds)s::text[]))
+   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
+   AND CASE WHEN %(oids)s::int8[] IS NULL THEN d.replaced <> 0
+            ELSE d.oid = ANY (%(oids)s::int8[]::oid[])
+       END
+ ORDER BY d.kind, n.nspname, d.name;
