@@ -330,8 +330,9 @@ def _restore_rights(connection: Connection) -> Check:
         return Check(
             "restore rights",
             "warn",
-            f"{role} can't create {names}: a restore with them needs a superuser",
-            "give [targets.NAME.restore] a superuser's conninfo on the day of a restore",
+            f"{role} can't create {names}: a restore leaves out what it may not create, and fails where"
+            " anything needs it",
+            "for those that are needed give [targets.NAME.restore] a superuser's conninfo on that day",
         )
     if not (me["may_end_sessions"] and me["is_database_owner"]):
         swap = [] if me["may_end_sessions"] else [f"GRANT pg_signal_backend TO {role};"]

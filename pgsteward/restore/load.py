@@ -37,6 +37,7 @@ _ROWS = re.compile(
 _FILLED = b"MATERIALIZED VIEW DATA "
 _MET = re.compile("tuple concurrently (?:updated|deleted)|deadlock detected")
 """What a worker is told that changed the same row of a catalog as another."""
+_EXTENSION = "EXTENSION "
 _REPEATABLE = (
     "INDEX ",
     "CONSTRAINT ",
@@ -245,12 +246,41 @@ def _give_away(order: Order, name: str, verdict: Verdict) -> Verdict:
     return replace(verdict, findings=tuple(findings))
 
 
+def _let_go(order: Order, ready: Ready, verdict: Verdict) -> Verdict:
+    """Take extensions that only a superuser may create for left out, rather than for lost.
+
+    What needs them fails as well, and is fatal. Bodies of functions alone are not looked at.
+    """
+    refused = [each for each in verdict.fatal if each.object.startswith(_EXTENSION)]
+    if not refused:
+        return verdict
+    with connect(order.admin, purpose=STEP) as session:
+        server = session.row(sql.load("restore_server"))
+    if server["is_superuser"]:
+        return verdict
+    findings = list(verdict.findings)
+    for place, each in enumerate(findings):
+        name = each.object.removeprefix(_EXTENSION)
+        if each in refused and name in server["superuser_extensions"]:
+            create = f"CREATE EXTENSION {quote_name(name)}"
+            if schema := ready.archive.extensions.get(name):
+                create += f" SCHEMA {quote_name(schema)}"
+            findings[place] = replace(
+                each,
+                weight="degraded",
+                reason=f"left out: only a superuser can create it; functions that use it fail until one runs"
+                f" there: {create};",
+            )
+    return replace(verdict, findings=tuple(findings))
+
+
 def _refuse(order: Order, verdict: Verdict) -> Verdict:
     if lost := load_errors.session_lost(verdict):
         raise lost
     if verdict.fatal:
         fatal = sorted(verdict.fatal, key=lambda each: not shows_damage(each.reason))  # that is heard first
-        first = "; ".join(map(str, fatal[:5]))
+        causes = [each for each in verdict.degraded if each.object.startswith(_EXTENSION)]
+        first = "; ".join(map(str, [*causes, *fatal[:5]]))
         more = f"; and {len(verdict.fatal) - 5} more" if len(verdict.fatal) > 5 else ""
         todo = load_errors.advice(first) or (
             "; by hand, the rest can be loaded as RESTORE.md says, without --exit-on-error"
@@ -311,4 +341,4 @@ def _run(
                     raise load_errors.as_error(exc, verdict) from exc
             else:
                 verdict = heard.verdict()
-    return verdict
+    return _let_go(order, ready, verdict)

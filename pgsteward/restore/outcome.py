@@ -213,7 +213,7 @@ def planned(order: Order, ready: Ready, seconds: float) -> StepResult:
     expected = expected_failures(ready.checks)
     can = f"can be restored as {order.into}"
     if expected:
-        can = f"may be tried as {order.into}, and will most likely fail: {expected[0].reason}"
+        can = f"may be tried as {order.into}, and may fail: {expected[0].reason}"
     return StepResult(
         step=STEP,
         target=order.target.name,

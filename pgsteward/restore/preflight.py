@@ -219,7 +219,10 @@ def _extensions(manifest: Manifest, archive: Archive, server: Row) -> Check:
     locked = sorted(wanted & set(server["superuser_extensions"]))
     if locked and not server["is_superuser"]:  # a warning: some clouds let others create them all the same
         names, role = ", ".join(map(quote_name, locked)), quote_name(server["role_name"])
-        says = f"only a superuser can create {names}, and {role} is none: the restore will most likely fail"
+        says = (
+            f"only a superuser can create {names}, and {role} is none: what is refused is left out, and the"
+        )
+        says += " restore fails where anything needs it"
         return Check("extensions", "warning", says, _SUPERUSER, expects_failure=True)
     other = [
         f"{name} {version} is {available[name]} here"
