@@ -15,6 +15,7 @@ from pgsteward.doctor import Check, CheckStatus
 from pgsteward.errors import ConfigError, PreconditionError, StewardError
 from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_lock import refuse_pooler
+from pgsteward.postgres_settings import READ_ONLY
 from pgsteward.relations import find_table
 from pgsteward.restore.preflight import ONE_DATABASE
 from pgsteward.results import Note
@@ -82,6 +83,7 @@ def check_database(target: Target) -> Iterator[Check]:
         try:
             with postgres.connect(login, purpose="doctor", statement_timeout_s=_TIMEOUT_S) as connection:
                 yield from _server(target, connection, purpose)
+                yield from _sight(connection, purpose)
                 if purpose == "backup":
                     yield _backup_rights(target, connection)
                     yield from _marks(connection, purpose)
@@ -159,6 +161,27 @@ def _marks(connection: Connection, purpose: Purpose) -> Iterator[Check]:
             "fail",
             f"{role} may not call pg_control_system(), which says whose unfinished work is",
             f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO {role};",
+        )
+
+
+def _sight(connection: Connection, purpose: Purpose) -> Iterator[Check]:
+    """Yield what this role is not shown, or may not write; nothing where it is all right."""
+    seen = connection.row(load("role_sight"))
+    role = quote_name(seen["role_name"])
+    if not seen["sees_others"]:
+        yield Check(
+            f"statistics ({purpose})",
+            "warn",
+            f"{role} sees nothing of what other roles' sessions do: who is in the way, or holds back the"
+            " horizon, can't be named, and replicas' lag is unknown",
+            f"GRANT pg_read_all_stats TO {role};",
+        )
+    if seen["read_only"] and purpose != "backup":
+        yield Check(
+            f"writing ({purpose})",
+            "fail",
+            f"transactions of {role} are read-only: {READ_ONLY}",
+            f"name the primary, or ALTER ROLE {role} RESET default_transaction_read_only;",
         )
 
 

@@ -26,7 +26,7 @@ from pgsteward.backup.manifest import MANIFEST, Manifest, Server, new_backup_id
 from pgsteward.backup.moving import marked
 from pgsteward.backup.plan import SESSIONS_BESIDE, Plan, make_plan
 from pgsteward.backup.proof import list_relations
-from pgsteward.backup.proof_gaps import NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
+from pgsteward.backup.proof_gaps import NO_SELECT, NOT_POPULATED, ON_PURPOSE, not_examined, proof_facts
 from pgsteward.backup.published import lacking, refuse_gone
 from pgsteward.backup.room import reserved
 from pgsteward.backup.send_ahead import sending_ahead
@@ -364,7 +364,7 @@ def _result(
     proof = manifest.proof
     missing = [Note(name, reason) for name, reason in not_examined(proof)]
     skipped = [note for note in absent if "holds no rows" not in note.reason]
-    skipped += [note for note in missing if note.reason == NOT_POPULATED]
+    skipped += [note for note in missing if note.reason in (NOT_POPULATED, NO_SELECT)]
     unknown += [note for note in absent if "holds no rows" in note.reason]
     unknown += [note for note in missing if note.reason not in ON_PURPOSE]
     examined = sum(relation.not_examined is None for relation in proof.tables) + 1

@@ -18,7 +18,7 @@ from pgsteward.backup.filters import Part
 from pgsteward.backup.manifest import Configuration, LargeObjects, Proof, ProofLevel, Relation
 from pgsteward.backup.proof_bound import NOT_REACHED, Bound
 from pgsteward.backup.proof_counts import count_small
-from pgsteward.backup.proof_gaps import DROPPED, LEFT_OUT, NOT_POPULATED, REWRITTEN, UNLOGGED
+from pgsteward.backup.proof_gaps import DROPPED, LEFT_OUT, NO_SELECT, NOT_POPULATED, REWRITTEN, UNLOGGED
 from pgsteward.backup.proof_hash import METHOD, refuse_unknown
 from pgsteward.backup.proof_large_objects import examine_large_objects
 from pgsteward.backup.proof_shares import cut
@@ -49,7 +49,8 @@ SETTINGS = {
 }
 """Everything the text form of a value depends on, pinned."""
 
-_FATAL = frozenset({"42501", "25P02"})
+_NO_RIGHT = "42501"
+_FATAL = frozenset({_NO_RIGHT, "25P02"})
 """Missing rights and hidden rows are the whole backup's problem; so are resources (53) and the admin (57)."""
 _LACKING = frozenset({"42P01", "42704", "42883"})
 _DROPPED = frozenset({"42P01", "3F000", "42703"})
@@ -269,7 +270,7 @@ class _Reader:
                     self.bound.limit(self.connection)
                     done.append(self._examine(row))
                 except QueryFailed as exc:
-                    done.append(_relation(row, not_examined=self._why_failed(exc)))
+                    done.append(_relation(row, not_examined=self._why_failed(row, exc)))
                     break  # the transaction is aborted: the next group imports the snapshot again
                 except LockTimeout as exc:
                     if self.snapshot_id is None:
@@ -284,9 +285,11 @@ class _Reader:
                 done.append(_relation(row, not_examined=f"{locked}; {queue(self.connection, row['oid'])}"))
             return self._less_rewritten(todo[start:], done)
 
-    def _why_failed(self, error: QueryFailed) -> str:
+    def _why_failed(self, row: Row, error: QueryFailed) -> str:
         """Return why one relation could not be examined; an error that is not its own is raised."""
         state = error.sqlstate
+        if state == _NO_RIGHT and row["kind"] == "m":
+            return NO_SELECT
         if self.bound.ended(error):
             return NOT_REACHED
         if state in _LACKING and " function " in str(error):

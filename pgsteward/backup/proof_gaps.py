@@ -11,7 +11,8 @@ from pgsteward.backup.proof_large_objects import NO_RIGHT
 NOT_POPULATED = "not populated"
 LEFT_OUT = "its rows were left out of the dump"
 UNLOGGED = "an unlogged table, which is empty on a standby"
-ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED})
+NO_SELECT = "our role has no SELECT on it, which pg_dump does not need: a backup has no rows of it"
+ON_PURPOSE = frozenset({NOT_POPULATED, LEFT_OUT, UNLOGGED, NO_SELECT})
 """Reasons not to examine a relation that leave nothing unknown: the backup has no rows of it."""
 REWRITTEN = "truncated, rewritten or renamed before it was examined; the dump has its rows, the proof has not"
 DROPPED = "dropped, or a column of it, before it was examined; the dump has its rows, the proof has not"

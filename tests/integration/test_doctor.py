@@ -327,6 +327,34 @@ def test_a_role_that_may_read_just_its_part_backs_it_up(
     assert "matches no schema" in rights["message"]
 
 
+def test_a_materialized_view_that_only_a_proof_would_read_is_in_no_backups_way(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    database.execute("CREATE MATERIALIZED VIEW secret AS SELECT 1 AS id; CREATE TABLE t (id int)")
+    database.execute(compose("GRANT SELECT ON t TO {r}", r=identifier(role)))
+    target = target_of(database, tmp_path, monkeypatch, role)
+    assert checks(doctor.examine(target))["backup rights"]["status"] == "ok"
+    made = back_up(target)
+    assert (made.status, made.details["proof"]["not_examined"]) == ("ok", 0)
+    (note,) = made.skipped
+    assert note.object == "public.secret"
+    assert "our role has no SELECT on it" in note.reason
+
+
+def test_what_a_role_is_not_shown_and_may_not_write_is_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    database.execute(compose("ALTER ROLE {r} SET default_transaction_read_only = on", r=identifier(role)))
+    target = target_of(database, tmp_path, monkeypatch, role)
+    found = checks(doctor.examine(target))
+    assert [found[f"writing ({purpose})"]["status"] for purpose in ("maintenance", "restore")] == ["fail"] * 2
+    assert "writing (backup)" not in found
+    database.execute(found["statistics (maintenance)"]["fix"].encode())
+    database.execute(found["writing (restore)"]["fix"].rpartition("or ")[2].encode())
+    left = checks(doctor.examine(target))
+    assert [name for name in left if name.startswith(("statistics", "writing"))] == []
+
+
 def test_a_role_that_may_not_tell_the_cluster_is_given_the_statement(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:
