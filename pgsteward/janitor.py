@@ -40,6 +40,9 @@ from pgsteward.sql import load
 from pgsteward.storage import Store, StoredObject, selftest
 from pgsteward.targets import Target
 
+_LONGEST_PUT = timedelta(days=1)
+"""No receipt takes so long to write, whatever the clocks of two machines say."""
+
 
 @dataclass(slots=True)
 class _Tally:
@@ -103,17 +106,27 @@ def clean_up(target: Target, *, dry_run: bool = False) -> StepResult:
 
 
 def _clean_store(target: Target, store: Store, owner: Row, node: Row, dry_run: bool, tally: _Tally) -> None:
-    lives = False
+    seen: dict[str, bool] = {}
     catalog = catalog_prefix(target.name, target.database)
     for folder in store.folders(catalog):
         if BACKUP_ID.fullmatch(folder):
             tally.examined += 1
-            lives |= not _clean_folder(target, store, folder, owner, node, dry_run, tally)
+            seen[folder] = _clean_folder(target, store, folder, owner, node, dry_run, tally)
+
+    def is_anothers(key: str, begun_at: datetime) -> bool:
+        """Tell whether a run that has no lock here may be at work on an upload."""
+        folder = key.removeprefix(catalog).partition("/")[0]
+        if not BACKUP_ID.fullmatch(folder):  # a receipt, for which nobody holds a lock
+            return datetime.now(UTC) - begun_at < _LONGEST_PUT
+        if folder in seen:
+            return not seen[folder]
+        return is_there(store, f"{catalog}{folder}/{MARK}")  # begun since by a run on another server
+
     for name in selftest.remove_dead(store, f"{target.name}/", datetime.now(UTC), dry_run=dry_run):
         facts = {"what": "objects of a store's self-test"}
         tally.changed.append(Item(f"{name} in {store.name}", "would remove" if dry_run else "removed", facts))
-    if not dry_run and not lives:  # a listing of uploads without aborting them is not part of the protocol
-        for key in store.abort_uploads(catalog):
+    if not dry_run:  # a listing of uploads without aborting them is not part of the protocol
+        for key in store.abort_uploads(catalog, is_anothers):
             tally.changed.append(Item(f"{key} in {store.name}", "aborted", {"what": "unfinished upload"}))
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pgsteward.progress import Progress
-from pgsteward.storage import Sink, StoredObject
+from pgsteward.storage import Sink, Spare, StoredObject, none_is_spared
 from pgsteward.storage.plain import Plain
 from pgsteward.storage.selftest import SelfTest
 
@@ -69,5 +69,5 @@ class MemoryStore(Plain):
     def self_test(self, prefix: str, progress: Progress) -> SelfTest:
         return SelfTest(())
 
-    def abort_uploads(self, prefix: str) -> list[str]:
+    def abort_uploads(self, prefix: str, spare: Spare = none_is_spared) -> list[str]:
         return []

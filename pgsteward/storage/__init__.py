@@ -6,7 +6,7 @@ Keys are relative, slash-separated, and never start with a slash. A store knows 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +47,14 @@ class ObjectVersion:
     modified_at: datetime
     is_latest: bool
     is_marker: bool
+
+
+Spare = Callable[[str, datetime], bool]
+
+
+def none_is_spared(key: str, begun_at: datetime) -> bool:
+    """Leave no unfinished upload to anybody."""
+    return False
 
 
 class Sink(Protocol):
@@ -182,8 +190,13 @@ class Store(Protocol):
         """Return the folder of `prefix` where the store is a file system of this machine, else None."""
         ...
 
-    def abort_uploads(self, prefix: str) -> list[str]:
-        """Abort unfinished multipart uploads below `prefix` and return their keys."""
+    def abort_uploads(self, prefix: str, spare: Spare = none_is_spared) -> list[str]:
+        """Abort unfinished multipart uploads below `prefix` and return their keys.
+
+        Args:
+            prefix: Of the keys.
+            spare: Told the key and when the upload was begun: True leaves it to whoever is at work on it.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
 from pgsteward.progress import Progress, silent
-from pgsteward.storage import CHUNK_BYTES, Sink, StoredObject, file_size
+from pgsteward.storage import CHUNK_BYTES, Sink, Spare, StoredObject, file_size, none_is_spared
 from pgsteward.storage.early import STEP_BYTES, written_early
 from pgsteward.storage.plain import Plain
 from pgsteward.storage.selftest import Capability, SelfTest
@@ -174,7 +174,7 @@ class FolderStore(Plain):
     def local_folder(self, prefix: str) -> Path | None:
         return self._path(prefix.rstrip("/")) if prefix else self.root
 
-    def abort_uploads(self, prefix: str) -> list[str]:
+    def abort_uploads(self, prefix: str, spare: Spare = none_is_spared) -> list[str]:
         """Remove partial files that a killed put left below `prefix`; return the keys they were for."""
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self.root
@@ -183,11 +183,15 @@ class FolderStore(Plain):
             for key in list(self._keys_below(start)):
                 if _is_partial(key) and key.startswith(prefix):
                     path = self.root / key
-                    path.unlink(missing_ok=True)
-                    self._remove_empty(path.parent)
                     head, _, name = key.rpartition("/")
                     intended = name[1:].rsplit(".", 2)[0]
-                    aborted.append(f"{head}/{intended}" if head else intended)
+                    meant = f"{head}/{intended}" if head else intended
+                    with contextlib.suppress(FileNotFoundError):  # it has got its name meanwhile
+                        if spare(meant, datetime.fromtimestamp(path.stat().st_mtime, UTC)):
+                            continue
+                        path.unlink()
+                        self._remove_empty(path.parent)
+                        aborted.append(meant)
         except OSError as exc:
             raise self._translated(exc, "clean", prefix) from exc
         return sorted(aborted)

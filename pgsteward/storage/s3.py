@@ -27,8 +27,10 @@ from pgsteward.storage import (
     CHUNK_BYTES,
     ObjectVersion,
     Sink,
+    Spare,
     StoredObject,
     file_size,
+    none_is_spared,
     s3_complete,
     s3_versions,
 )
@@ -291,10 +293,12 @@ class S3Store:
     def local_folder(self, prefix: str) -> Path | None:
         return None
 
-    def abort_uploads(self, prefix: str) -> list[str]:
+    def abort_uploads(self, prefix: str, spare: Spare = none_is_spared) -> list[str]:
         aborted = []
         for upload in self._uploads(prefix):
             key = upload["Key"].removeprefix(self._prefix)
+            if spare(key, upload["Initiated"]):
+                continue
             with self._translating("abort the upload of", key), contextlib.suppress(FileNotFoundError):
                 self._client.abort_multipart_upload(
                     Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]

@@ -17,16 +17,19 @@ from pgsteward.backup.dump import back_up
 from pgsteward.backup.freeze import clear_freeze
 from pgsteward.backup.listing import list_manifests, read_manifest
 from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
-from pgsteward.backup.receipts import Entry, read_chain
+from pgsteward.backup.receipts import Entry, read_chain, receipts_prefix
 from pgsteward.backup.removing import remove_backup
 from pgsteward.backup.upload import upload
 from pgsteward.errors import PreconditionError
+from pgsteward.janitor import clean_up
 from pgsteward.progress import Progress
 from pgsteward.restore.drill import drill
 from pgsteward.restore.run import restore
 from pgsteward.results import StepResult
 from pgsteward.retention import prune
+from pgsteward.storage import Store
 from pgsteward.storage.folder import FolderStore
+from pgsteward.storage.s3 import S3Store
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
 from tests.integration.old_backups import POLICY, age, keys, newest, receipt
@@ -160,3 +163,38 @@ def test_a_backup_that_goes_while_it_is_listed_is_not_a_damaged_one(
     monkeypatch.setattr(retention_catalog, "read_chain", read_after_another)
     listed = backups(target)
     assert (listed.status, [each["backup_id"] for each in listed.details["backups"]]) == ("ok", [kept])
+
+
+def begin_upload(store: Store, key: str) -> None:
+    """Begin what a killed run would leave unfinished."""
+    if isinstance(store, S3Store):
+        store._client.create_multipart_upload(**store._where(key))
+        return
+    folder = store.local_folder(key.rpartition("/")[0])
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{key.rpartition('/')[2]}.01234567.partial").write_bytes(b"x")
+
+
+@pytest.mark.parametrize("store", ["disk", "s3"])
+def test_a_janitor_leaves_uploads_alone_that_another_machine_has_just_begun(
+    database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    target = make_target(database, tmp_path, bucket=bucket, stores=(store,))
+    place = target.store(store)
+    begun, orphan = (backup_prefix(target.name, target.database, f"20261130T02000{n}Z-abcdef") for n in "12")
+    receipts = receipts_prefix(target.name, target.database)
+    folders = type(place).folders
+
+    def folders_before_another(self: Any, prefix: str) -> list[str]:
+        found: list[str] = folders(self, prefix)
+        if self.name != store or not prefix.endswith(f"{target.database}/"):
+            return found
+        place.put_bytes(begun + MARK, b"{}")
+        for key in (begun + "dump/1.dat", orphan + "dump/1.dat", receipts + "x.json"):
+            begin_upload(place, key)
+        return found
+
+    monkeypatch.setattr(type(place), "folders", folders_before_another)
+    result = clean_up(target)
+    assert [item.object for item in result.changed] == [f"{orphan}dump/1.dat in {store}"]
