@@ -162,7 +162,8 @@ def _clean_folder(
         store.delete(prefix + MARK)  # last: what a kill leaves of this is still marked
         left = store.local_folder(prefix)
         if left is not None and left.is_dir():
-            shutil.rmtree(left)  # partial files and empty folders, which are no objects
+            # partial files and empty folders, which are no objects; NFS keeps what somebody still reads
+            shutil.rmtree(left, ignore_errors=True)
     tally.changed.append(Item(name, "would remove" if dry_run else "removed", facts))
     return True
 

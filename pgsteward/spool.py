@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def remember_root(root: Path) -> None:
     try:
         file = _roots() / f"{hashlib.sha256(bytes(root)).hexdigest()[:16]}.path"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
+        partial = file.with_suffix(f".{secrets.token_hex(4)}")  # containers have equal process numbers
         partial.write_bytes(bytes(root))
         partial.replace(file)
     except OSError as exc:

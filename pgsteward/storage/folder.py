@@ -114,7 +114,7 @@ class FolderStore(Plain):
         found: list[StoredObject] = []
         try:
             for key in self._keys_below(start):
-                if not key.startswith(prefix) or _is_partial(key):
+                if not key.startswith(prefix) or _is_partial(key) or _is_deleted(_name(key)):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # removed by somebody else meanwhile
                     status = os.stat(f"{self.root}/{key}")  # noqa: PTH116 - of 20,000 files
@@ -278,7 +278,7 @@ class FolderStore(Plain):
 
 def _holds_something(folder: os.DirEntry[str]) -> bool:
     try:
-        return any(Path(folder).iterdir())
+        return any(not _is_deleted(path.name) for path in Path(folder).iterdir())
     except (
         FileNotFoundError,
         NotADirectoryError,
@@ -287,7 +287,16 @@ def _holds_something(folder: os.DirEntry[str]) -> bool:
 
 
 def _is_partial(key: str) -> bool:
-    return key.endswith(_PARTIAL) and key.rpartition("/")[2].startswith(".")
+    return key.endswith(_PARTIAL) and _name(key).startswith(".")
+
+
+def _is_deleted(name: str) -> bool:
+    """Tell whether a file was deleted while somebody reads it: NFS keeps it under such a name till then."""
+    return name.startswith(".nfs")
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 FOLDER = ".pgsteward-selftest"
 """Below a target's folder; no database's backups lie there."""
 VALID = timedelta(days=30)
-LONGEST = timedelta(minutes=15)
-"""No self-test takes so long: what an older one left behind is removed."""
+LONGEST = timedelta(days=1)
+"""No self-test takes so long, by the clock of another machine either: what an older one left is removed."""
 
 _FORMAT = 2
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{8}")

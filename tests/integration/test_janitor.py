@@ -110,7 +110,7 @@ def test_what_a_killed_self_test_left_is_removed_once_it_must_be_dead(target: Ta
     now = datetime.now(UTC)
     keys = [
         f"{target.name}/{selftest.FOLDER}/{now - timedelta(minutes=minutes):%Y%m%dT%H%M%SZ}-0123abcd/first"
-        for minutes in (2, 20)
+        for minutes in (2, 1500)
     ]
     for key in keys:
         target.store("s3").put_bytes(key, b"x")

@@ -150,3 +150,12 @@ def test_the_configuration_opens_it(tmp_path: Path) -> None:
     store = open_store("disk", StoreConfig(url=f"file://{tmp_path}"))
     assert store.local_folder("a/b/") == tmp_path / "a/b"
     assert store.location == f"file://{tmp_path}"
+
+
+def test_what_nfs_keeps_of_a_deleted_file_that_somebody_reads_is_no_object(store: FolderStore) -> None:
+    store.put_bytes("a/gone/file", b"x")
+    store.put_bytes("a/b/file", b"x")
+    (store.root / "a/gone/file").rename(store.root / "a/gone/.nfs000000000000f00d00000001")
+    (store.root / "a/b/.nfs000000000000f00d00000002").write_bytes(b"x")
+    assert [stored.key for stored in store.objects("")] == ["a/b/file"]
+    assert store.folders("a/") == ["b"]
