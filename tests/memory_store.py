@@ -37,6 +37,9 @@ class MemoryStore(Plain):
     def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         self.kept[key] = data
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        return self.kept.setdefault(key, data) is data
+
     @contextlib.contextmanager
     def writing(self, key: str, size_hint_bytes: int) -> Iterator[Sink]:
         sink = _MemorySink()

@@ -72,6 +72,7 @@ def refuse_twin(target: Target, store: Store) -> None:
                 f"store {store.name!r} ({store.location}) is the same place as store {name!r}: a backup in"
                 f" both is there only once; take one of them out of targets.{target.name}.stores"
             )
+        store.delete(_key(target))
         _name_it(target, store)
 
 
@@ -156,11 +157,13 @@ def _read(target: Target, store: Store) -> str | None:
 
 
 def _name_it(target: Target, store: Store) -> None:
-    name = secrets.token_hex(16)
+    """Give a store a name, and remember the one that it has: another machine may have been first."""
     what = f"pgsteward knows this store of target {target.name} by it; leave it here"
-    data = json.dumps({"name": name, "what": what}, indent=1).encode() + b"\n"
-    store.put_bytes(_key(target), data, passing=True)
-    _keep(target, store.name, name)
+    data = json.dumps({"name": secrets.token_hex(16), "what": what}, indent=1).encode() + b"\n"
+    store.put_new(_key(target), data)
+    seen = _read(target, store)
+    if seen is not None:
+        _keep(target, store.name, seen)
 
 
 def _known(target: Target, store_name: str) -> str | None:

@@ -103,6 +103,13 @@ class Store(Protocol):
         """
         ...
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store a small object, never locked, where there is none; False where somebody else was first.
+
+        A store that does not know such puts is written over: ask it afterwards what is there.
+        """
+        ...
+
     def writing(self, key: str, size_hint_bytes: int) -> AbstractContextManager[Sink]:
         """Store what is written inside the block, in flat memory and without a local file.
 

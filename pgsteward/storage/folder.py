@@ -23,6 +23,7 @@ _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAY_HEAL = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
 
 
@@ -67,11 +68,34 @@ class FolderStore(Plain):
 
         self._put(key, write)
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        partial = _partial_of(path)
+        with self._translating("write", key):
+            with self._create(partial) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                path.hardlink_to(partial)
+            except FileExistsError:
+                return False
+            except OSError as exc:
+                if exc.errno not in _NO_LINKS:
+                    raise
+                if path.exists():
+                    return False
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        return True
+
     @contextlib.contextmanager
     def writing(self, key: str, size_hint_bytes: int = 0) -> Iterator[Sink]:
         """Store what is written inside the block: under another name, which is replaced at its end."""
         path = self._path(key)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+        partial = _partial_of(path)
         try:
             with self._translating("write", key):
                 file = self._create(partial)
@@ -284,6 +308,10 @@ def _holds_something(folder: os.DirEntry[str]) -> bool:
         NotADirectoryError,
     ):  # removed by somebody else meanwhile; the others are there
         return False
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
 
 
 def _is_partial(key: str) -> bool:

@@ -43,6 +43,8 @@ from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, 
 from pgsteward.storage.selftest import SelfTest, Traits
 
 SINGLE_PUT_BYTES = 64 << 20
+_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
+"""What a store says that writes a new object over none."""
 
 
 class S3Store:
@@ -110,6 +112,17 @@ class S3Store:
     def put_bytes(self, key: str, data: bytes, *, passing: bool = False) -> None:
         with self._translating("write", key):
             self._put(key, memory_body(data, self._pace), passing=passing)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        try:
+            with self._translating("write", key):
+                self._put(key, memory_body(data, self._pace), passing=True, IfNoneMatch="*")
+        except StewardError as exc:
+            said = exc.__cause__
+            if isinstance(said, boto.ClientError) and code_of(said) in _TAKEN:
+                return False
+            self.put_bytes(key, data, passing=True)  # many refuse the condition; what else is wrong is told
+        return True
 
     @contextlib.contextmanager
     def writing(self, key: str, size_hint_bytes: int) -> Iterator[Sink]:
@@ -320,13 +333,14 @@ class S3Store:
                 return []
             raise
 
-    def _put(self, key: str, body: Body, *, passing: bool = False) -> None:
+    def _put(self, key: str, body: Body, *, passing: bool = False, **condition: str) -> None:
         self._client.put_object(
             **self._where(key),
             Body=body,
             ContentLength=len(body),
             **self._arguments.new(passing=passing),
             **self._digests(body, passing=passing),
+            **condition,
         )
 
     def _put_in_parts(self, key: str, path: Path, size: int) -> None:

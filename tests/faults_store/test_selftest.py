@@ -249,6 +249,8 @@ def test_refusals_of_what_nothing_needs_are_no_errors(
     assert test.bad == ()
     assert said(test)[operation] in ("refused", "unknown")
     assert nothing_in(store)
+    assert store.put_new("app/new", b"x"), "a condition that is refused is left out"
+    assert store.put_new("app/new", b"y") is (operation == "conditional put")
 
 
 def test_nothing_asks_for_more_than_one_deletion_at_a_time(

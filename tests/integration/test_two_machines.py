@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pgsteward import retention_catalog
-from pgsteward.backup import freeze
+from pgsteward.backup import freeze, identity
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.freeze import clear_freeze
@@ -198,3 +198,29 @@ def test_a_janitor_leaves_uploads_alone_that_another_machine_has_just_begun(
     monkeypatch.setattr(type(place), "folders", folders_before_another)
     result = clean_up(target)
     assert [item.object for item in result.changed] == [f"{orphan}dump/1.dat in {store}"]
+
+
+def test_two_machines_that_name_a_store_at_once_know_it_by_one_name(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has made the first backup of another database of the target, so that no lock keeps them apart."""
+    disk = target.store("disk")
+    for key in [stored.key for stored in disk.objects(f"{target.name}/{identity.FOLDER}/")]:
+        disk.delete(key)
+    here, there = (str(tmp_path / machine) for machine in ("here", "there"))
+    put = FolderStore.put_new
+
+    def put_after_another(store: FolderStore, key: str, data: bytes) -> bool:
+        monkeypatch.setattr(FolderStore, "put_new", put)
+        monkeypatch.setenv("XDG_STATE_HOME", there)
+        identity.remember(target, disk)
+        monkeypatch.setenv("XDG_STATE_HOME", here)
+        return put(store, key, data)
+
+    monkeypatch.setattr(FolderStore, "put_new", put_after_another)
+    monkeypatch.setenv("XDG_STATE_HOME", here)
+    identity.remember(target, disk)
+    known = identity.identify(target, disk)
+    monkeypatch.setenv("XDG_STATE_HOME", there)
+    assert known is not None
+    assert identity.identify(target, disk) == known

@@ -159,3 +159,21 @@ def test_what_nfs_keeps_of_a_deleted_file_that_somebody_reads_is_no_object(store
     (store.root / "a/b/.nfs000000000000f00d00000002").write_bytes(b"x")
     assert [stored.key for stored in store.objects("")] == ["a/b/file"]
     assert store.folders("a/") == ["b"]
+
+
+def test_a_new_object_is_never_written_over_another(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.put_new("a/b", b"first")
+    assert not store.put_new("a/b", b"second")
+
+    def no_links(path: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    assert not store.put_new("a/b", b"third")
+    assert store.put_new("a/c", b"fourth")
+    assert [(path.name, path.read_bytes()) for path in sorted((store.root / "a").iterdir())] == [
+        ("b", b"first"),
+        ("c", b"fourth"),
+    ]
