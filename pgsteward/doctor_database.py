@@ -17,6 +17,7 @@ from pgsteward.postgres import Connection, Row, quote_name
 from pgsteward.postgres_lock import refuse_pooler
 from pgsteward.postgres_settings import READ_ONLY
 from pgsteward.relations import find_table
+from pgsteward.restore import scratch
 from pgsteward.restore.preflight import ONE_DATABASE
 from pgsteward.results import Note
 from pgsteward.session_checks import choose_expiry
@@ -94,6 +95,7 @@ def check_database(target: Target) -> Iterator[Check]:
                     yield _pgstattuple(connection)
                     yield from _session_tables(target, connection)
                 else:
+                    scratch.admin_login(login)
                     yield _restore_rights(connection)
                     yield from _bound_extensions(connection)
         except StewardError as exc:

@@ -72,7 +72,9 @@ def is_side(schema: str) -> bool:
     return _NAME.fullmatch(schema) is not None
 
 
-def bring(source: Connection, live: Connection, table: Table, schema: str, facts: dict[str, Any]) -> Side:
+def bring(
+    source: Connection, live: Connection, table: Table, schema: str, facts: dict[str, Any], reader: str | None
+) -> Side:
     """Copy a restored table into a side schema, compare the copy, and mark it.
 
     Args:
@@ -81,6 +83,7 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
         table: As the scratch database has it.
         schema: Of the side.
         facts: For the mark.
+        reader: The role that makes backups, which must be able to read this table too.
 
     Raises:
         VerificationFailed: The copy differs; nothing is left of it.
@@ -122,6 +125,8 @@ def bring(source: Connection, live: Connection, table: Table, schema: str, facts
                 f"an event trigger of {quote_name(live.dbname)} opens {quote_name(schema)} to {named} as"
                 " soon as it is closed: let it leave schemas named pgsteward_* alone"
             )
+        if reader is not None:
+            _let_in(live, side, reader)
     return Side(schema, table.key[1], here[0])
 
 
@@ -141,6 +146,20 @@ def _close(live: Connection, schema: str) -> None:
     for name in _grantees(live, schema):
         role: Part = raw("PUBLIC") if name is None else identifier(name)
         live.execute(compose("REVOKE ALL ON SCHEMA {} FROM {}", identifier(schema), role))
+
+
+def _let_in(live: Connection, side: Key, reader: str) -> None:
+    """Let one role read the table, if it can't: a backup is refused that would miss one."""
+    asked = {"role": reader, "schema": side[0], "table": quote_name(*side)}
+    if live.value(
+        "SELECT has_schema_privilege(%(role)s::name, %(schema)s, 'USAGE')"
+        " AND has_table_privilege(%(role)s::name, %(table)s, 'SELECT')",
+        asked,
+    ):
+        return
+    role = identifier(reader)
+    live.execute(compose("GRANT USAGE ON SCHEMA {} TO {}", identifier(side[0]), role))
+    live.execute(compose("GRANT SELECT ON {} TO {}", identifier(*side), role))
 
 
 def _grantees(live: Connection, schema: str) -> list[str | None]:

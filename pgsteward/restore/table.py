@@ -258,7 +258,7 @@ def _bring(wanted: _Wanted, session: Connection) -> _Found:
             both = pair(then, wanted.now, wanted.key) if wanted.now is not None else None
             order.progress("copying the table beside the live one")
             with order.phases.phase("copy"):
-                brought = side.bring(source, live, then, schema, facts)
+                brought = side.bring(source, live, then, schema, facts, _reader(order.target))
         if both is None:
             return _Found(brought, compared, None, None)
         order.progress("comparing with the live table")
@@ -269,6 +269,13 @@ def _bring(wanted: _Wanted, session: Connection) -> _Found:
             with contextlib.suppress(StewardError):  # else the janitor drops it, once it is old
                 side.drop(live, schema)
             raise
+
+
+def _reader(target: Target) -> str | None:
+    """Return who makes the backups; None where that can't be asked now."""
+    with contextlib.suppress(StewardError), connect(target.login("backup"), purpose=STEP) as session:
+        return str(session.value("SELECT current_user"))
+    return None
 
 
 def _compare(wanted: _Wanted, live: Connection, brought: Side, compared: Comparison, both: Pair) -> _Found:

@@ -341,6 +341,26 @@ def test_a_materialized_view_that_only_a_proof_would_read_is_in_no_backups_way(
     assert "our role has no SELECT on it" in note.reason
 
 
+def test_a_login_that_finds_no_way_to_create_databases_is_told(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    rights = "CONNECT ON DATABASE postgres, template1"
+    database.execute(
+        compose("GRANT CONNECT ON DATABASE {} TO {}", identifier(database.name), identifier(role))
+    )
+    with database.connect() as session:
+        session.execute(f"REVOKE {rights} FROM PUBLIC".encode())
+        try:
+            found = checks(doctor.examine(target_of(database, tmp_path, monkeypatch, role)))
+        finally:
+            session.execute(f"GRANT {rights} TO PUBLIC".encode())
+    assert found["server (restore)"]["status"] == "fail"
+    assert (
+        "a restore connects to the database postgres (or template1)" in found["server (restore)"]["message"]
+    )
+    assert found["restore rights"]["status"] == "unknown"
+
+
 def test_what_a_role_is_not_shown_and_may_not_write_is_told(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from pgsteward.backup.dump import back_up
 from pgsteward.errors import ConfigError, PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.janitor import clean_up
-from pgsteward.postgres import Connection, compose, identifier, literal
+from pgsteward.postgres import Connection, Login, compose, identifier, literal
 from pgsteward.report.page import step_page
 from pgsteward.report.plain import render
 from pgsteward.restore import side
@@ -330,6 +330,29 @@ def test_a_role_that_lacks_a_right_is_told_which(database: Database, tmp_path: P
                 restore_table(mine, "bag")
             database.execute(re.search("GRANT .*", str(refused.value))[0].encode())  # type: ignore[index]
         assert brought(mine, "bag").details["difference"]["removed"] == 0
+    finally:
+        database.execute(compose("DROP OWNED BY {} CASCADE", role))
+        database.execute(compose("DROP ROLE {}", role))
+
+
+def test_the_next_backup_may_read_what_a_superuser_has_brought(
+    database: Database, tmp_path: Path, target: Target
+) -> None:
+    """On the day of a restore somebody else's login is taken than that of the nights."""
+    name = f"o'brien {database.dbname}"
+    role = identifier(name)
+    database.execute(compose("CREATE ROLE {} LOGIN BYPASSRLS PASSWORD 'x'", role))
+    try:
+        database.execute(compose('GRANT USAGE ON SCHEMA "App X" TO {}', role))
+        database.execute(compose('GRANT SELECT ON ALL TABLES IN SCHEMA public, "App X" TO {}', role))
+        database.execute(compose('GRANT SELECT ON ALL SEQUENCES IN SCHEMA public, "App X" TO {}', role))
+        mine = Login(make_conninfo(database.conninfo, user=name), "x")
+        restore = {"conninfo": database.conninfo, "password": {"file": str(tmp_path / "super")}}
+        (tmp_path / "super").write_text(database.password or "")
+        nights = make_target(database, tmp_path, login=mine, backup={"compress": "gzip:1"}, restore=restore)
+        rows = back_up(nights).details["proof"]["rows"]
+        copied = brought(nights, "bag").details["rows"]
+        assert back_up(nights).details["proof"]["rows"] == rows + copied
     finally:
         database.execute(compose("DROP OWNED BY {} CASCADE", role))
         database.execute(compose("DROP ROLE {}", role))
