@@ -7,6 +7,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import available_timezones
@@ -32,6 +33,11 @@ _USUAL = (
     *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
     *("require_auth", "load_balance_hosts", "requirepeer", "sslnegotiation", "fallback_application_name"),
 )
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_ACCESS_POINT = re.compile(
+    r"arn:[a-z-]+:s3[a-z-]*:[a-z0-9-]*:\d{12}:(?:outpost:[\w-]+:)?accesspoint:[\w.-]{1,63}"
+)
+_ADDRESS = re.compile(r"[!-~]+")
 _LEVELS: Mapping[str, range] = {"zstd": range(1, 23), "lz4": range(1, 13), "gzip": range(1, 10)}
 
 
@@ -176,8 +182,25 @@ def store_url(url: str) -> str:
     if parts.scheme == "file" and not parts.netloc and file_path(url).startswith("/") and len(parts.path) > 1:
         return url.rstrip("/")
     if parts.scheme == "s3" and parts.netloc and "?" not in url and "#" not in url:
-        return url.rstrip("/")
+        return _bucket_url(url.rstrip("/"))
     raise ValueError('write "file:///absolute/folder" or "s3://bucket/prefix"')
+
+
+def _bucket_url(url: str) -> str:
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if bucket.startswith("arn:") and not _ACCESS_POINT.fullmatch(bucket):
+        raise ValueError(
+            "write the ARN of an access point with a colon before its name, the prefix after a slash:"
+            ' "s3://arn:aws:s3:eu-central-1:123456789012:accesspoint:NAME/prefix"'
+        )
+    if not bucket.startswith("arn:") and not _BUCKET.fullmatch(bucket):
+        raise ValueError(f"{bucket!r} is no name of a bucket; host and port belong into endpoint_url")
+    if prefix and (not prefix.isprintable() or {"", ".", ".."} & set(prefix.split("/"))):
+        raise ValueError(
+            "no part of the prefix may be empty, '.' or '..', or hold a line break: what stands before a"
+            " store reads that as another address"
+        )
+    return url
 
 
 def file_path(url: str) -> str:
@@ -195,6 +218,8 @@ def endpoint_url(url: str) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ValueError("take user and password out of the URL; access_key_id and secret_access_key say who")
+    if parts.query or parts.fragment or not _ADDRESS.fullmatch(url) or parts.port == 0:
+        raise ValueError('write only the address, without blanks and query: "https://s3.example.net:9000"')
     if parts.hostname and (
         parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
     ):
@@ -204,7 +229,23 @@ def endpoint_url(url: str) -> str:
 
 def is_loopback(host: str | None) -> bool:
     """Tell whether a host name leads to this machine."""
-    return host in {"localhost", "::1"} or (host or "").startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:  # a name: 127.0.0.1.example.net is anywhere
+        return False
+
+
+def region(name: str) -> str:
+    """Return the name of a region of S3.
+
+    Raises:
+        ValueError: It can be none.
+    """
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
+        return name
+    raise ValueError('write it without blanks: "eu-central-1"')
 
 
 def proxy_url(url: str) -> str:

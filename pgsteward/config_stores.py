@@ -20,12 +20,18 @@ from pgsteward import config_checks as checks
 from pgsteward.config_types import Model, Seconds, Switch, Whole
 from pgsteward.errors import ConfigError
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _secret_resolvers: dict[str, Callable[[str], str]] = {}
 
 
 def register_secret_resolver(kind: Literal["prefect_secret"], resolve: Callable[[str], str]) -> None:
     """Tell how a kind of secret is looked up that pgsteward can't reach itself (Prefect blocks)."""
     _secret_resolvers[kind] = resolve
+
+
+def endpoint_in_environment() -> str:
+    """Return the address of the S3 service that the environment names, as boto3 looks for it; or nothing."""
+    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
 
 
 class Secret(Model):
@@ -116,7 +122,7 @@ class StoreConfig(Model):
 
     url: Annotated[str, AfterValidator(checks.store_url)]
     endpoint_url: Annotated[str, AfterValidator(checks.endpoint_url)] | None = None
-    region: str | None = None
+    region: Annotated[str, AfterValidator(checks.region)] | None = None
     access_key_id: Secret | None = None
     secret_access_key: Secret | None = None
     session_token: Secret | None = None

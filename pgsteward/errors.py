@@ -13,6 +13,7 @@
     |- QueryFailed            PostgreSQL said no; `sqlstate` keeps why
     |- ToolFailed             pg_dump and friends ended with a non-zero status
     |- StoreFailed            the store said no (rights, missing bucket)
+    |  `- ObjectArchived      an object lies in an archive and can't be read now
     |- VerificationFailed     the artefact is not what was written
     |  `- DamagedBackup       stored bytes of a backup were read, and they are other ones
     |- StateFailed            the history could not be read or written; never fails an operation
@@ -91,6 +92,10 @@ class ToolFailed(StewardError):
 
 class StoreFailed(StewardError):
     """The object store refused; retrying would get the same answer."""
+
+
+class ObjectArchived(StoreFailed):
+    """An object lies in an archive, by a lifecycle rule most likely: it is there, and can't be read now."""
 
 
 class VerificationFailed(StewardError):

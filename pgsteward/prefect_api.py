@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from pgsteward import config_checks
 from pgsteward.errors import ConfigError, PreconditionError, ToolFailed
 
 PAGE = 200
@@ -164,8 +165,7 @@ def configured_url(env: Mapping[str, str] | None = None) -> str | None:
 
 def is_loopback(url: str) -> bool:
     """Return whether a server of ours could be the one at this address."""
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    return config_checks.is_loopback(urlsplit(url).hostname)
 
 
 def require(api: PrefectApi) -> None:

@@ -13,13 +13,13 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pgsteward.config_stores import endpoint_in_environment
 from pgsteward.errors import ConfigError, StoreFailed, StoreUnavailable
 from pgsteward.places import state_folder
 from pgsteward.results import Item, StepResult
@@ -186,7 +186,7 @@ def _keep(target: Target, store_name: str, name: str) -> None:
 def _remembered(target: Target, store_name: str) -> Path:
     """Return where the name is kept of the store that is configured so: another URL is another store."""
     config = target.config.stores[store_name]
-    where = [target.name, config.url, config.endpoint_url or "", os.environ.get("AWS_ENDPOINT_URL", "")]
+    where = [target.name, config.url, config.endpoint_url or "", endpoint_in_environment()]
     digest = hashlib.sha256(json.dumps(where).encode()).hexdigest()[:16]
     return state_folder() / "stores" / f"identity-{digest}.json"
 

@@ -6,7 +6,6 @@ own folders say.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from pgsteward.backup.manifest import (
 )
 from pgsteward.backup.receipts import newest_store
 from pgsteward.config import NAME_PATTERN, Config, StoreConfig
+from pgsteward.config_stores import endpoint_in_environment
 from pgsteward.errors import ConfigError, PreconditionError
 from pgsteward.postgres import Login
 from pgsteward.storage import Store, open_store, selftest
@@ -32,8 +32,6 @@ from pgsteward.targets import Target
 
 STORE = "from-url"
 """Name of the store where its receipts don't say another one."""
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Source:
         """
         options = {key: value for key, value in self.options.items() if value is not None}
         if self.url.startswith("s3:"):
-            named = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+            named = endpoint_in_environment()
             options = {**({"endpoint_url": named} if named else {}), **options}
         try:
             return StoreConfig.model_validate({"url": self.url, **options})

@@ -37,7 +37,7 @@ from pgsteward.storage import (
 from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, largest_object, part_size
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
-from pgsteward.storage.s3_errors import Errors, code_of, refuse_cut_head, status_of
+from pgsteward.storage.s3_errors import Errors, code_of, refuse_cut_head, refuse_empty, status_of
 from pgsteward.storage.s3_parts import send_parts
 from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
 from pgsteward.storage.selftest import SelfTest, Traits
@@ -348,6 +348,7 @@ class S3Store:
         kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
         with path.open("rb") as file, self._translating("write", key):
             made = self._client.create_multipart_upload(**where, **self._arguments.new(), **kind)
+            refuse_empty(made, "CreateMultipartUpload", "UploadId")
             upload_id = made["UploadId"]
             try:
                 bodies = self._bodies(file, size, self._part_size(size))
@@ -386,6 +387,7 @@ class S3Store:
             **digests,
             **self._arguments.customer_key(),
         )
+        refuse_empty(answer, "UploadPart", "ETag")
         return part_entry(number, answer["ETag"], digests)
 
     def _mark_whole(self, key: str) -> None:
@@ -446,8 +448,9 @@ class S3Store:
         while True:
             with self._translating("list", prefix):
                 page = next(pages, None)
-            if page is None:
-                return
+                if page is None:
+                    return
+                refuse_empty(page, operation, "IsTruncated", "Name", "Bucket")
             yield page
 
     def _key(self, key: str) -> str:

@@ -13,6 +13,7 @@ import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies
 
 import botocore.loaders
 import botocore.session
@@ -46,40 +47,61 @@ def make_client(
     Raises:
         StoreFailed: Requests would go out in clear text.
     """
-    path_style = config.path_style if config.path_style is not None else config.endpoint_url is not None
     when = "when_supported" if checksum_trailers else "when_required"
     tries = 1 + (config.retries if retries is None else retries)
     session = botocore.session.Session(profile=config.profile)
     session.register_component("data_loader", _loader())
-    client = session.create_client(
+    settings = BotoConfig(
+        connect_timeout=min(10.0, config.timeout_s),
+        read_timeout=config.timeout_s if timeout_s is None else timeout_s,
+        retries={"mode": "standard", "total_max_attempts": tries},
+        max_pool_connections=max(16, 2 * config.upload_jobs),
+        proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
+        s3=_addressing(config),
+        request_checksum_calculation=when,
+        response_checksum_validation="when_required",
+    )
+    create = functools.partial(
+        session.create_client,
         "s3",
         endpoint_url=config.endpoint_url,
         region_name=config.region or ("us-east-1" if config.endpoint_url else None),
         verify=config.ca_bundle,
-        config=BotoConfig(
-            connect_timeout=min(10.0, config.timeout_s),
-            read_timeout=config.timeout_s if timeout_s is None else timeout_s,
-            retries={"mode": "standard", "total_max_attempts": tries},
-            max_pool_connections=max(16, 2 * config.upload_jobs),
-            proxies={"http": config.proxy, "https": config.proxy} if config.proxy else None,
-            s3={"addressing_style": "path" if path_style else "auto"},
-            request_checksum_calculation=when,
-            response_checksum_validation="when_required",
-        ),
         **_keys(config),
     )
-    address = urlsplit(client.meta.endpoint_url)  # AWS_ENDPOINT_URL and profiles may say another one
-    if address.scheme != "https" and not is_loopback(address.hostname):
-        raise StoreFailed(
-            f"{client.meta.endpoint_url} would be spoken to in clear text; write https://... where it comes"
-            " from (endpoint_url, AWS_ENDPOINT_URL or the profile)"
-        )
+    client = create(config=settings)
+    if not str(client.meta.endpoint_url).startswith("https:"):
+        _refuse_clear_text(client.meta.endpoint_url, config.proxy)
+        if (
+            config.proxy is None and "http" in getproxies()
+        ):  # the environment's: none of this machine's matter
+            client = create(config=settings.merge(BotoConfig(proxies={})))
     client.meta.events.register_first("request-created.s3", signal_not_transferring)
     client.meta.events.register_last("request-created.s3", signal_transferring)
     client.meta.events.register_first(
         "needs-retry.s3", functools.partial(_heed_answer, weakref.proxy(client))
     )
     return client
+
+
+def _addressing(config: StoreConfig) -> dict[str, str] | None:
+    """Return where the bucket's name goes; None leaves it to boto3's own files, and to the endpoint."""
+    if config.path_style is None:
+        return {"addressing_style": "path"} if config.endpoint_url is not None else None
+    return {"addressing_style": "path" if config.path_style else "virtual"}
+
+
+def _refuse_clear_text(endpoint_url: str, proxy: str | None) -> None:
+    """Make sure that nothing leaves this machine in clear text, wherever the address comes from."""
+    if not is_loopback(urlsplit(endpoint_url).hostname):
+        raise StoreFailed(
+            f"{endpoint_url} would be spoken to in clear text; write https://... where it comes from"
+            " (endpoint_url, AWS_ENDPOINT_URL or the profile)"
+        )
+    if proxy is not None and not is_loopback(urlsplit(proxy).hostname):
+        raise StoreFailed(
+            f"{endpoint_url} would be spoken to in clear text through {proxy}; take proxy out, or write https://"
+        )
 
 
 def _heed_answer(

@@ -11,11 +11,13 @@ import urllib3.exceptions
 from botocore import exceptions as boto
 
 from pgsteward.config import StoreConfig
-from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable
+from pgsteward.errors import ObjectArchived, StewardError, StoreFailed, StoreUnavailable
 from pgsteward.redaction import redact
 
+_NO_ANSWER = "NoAnswer"
 _MAY_HEAL = frozenset(
     {
+        _NO_ANSWER,
         "SlowDown",
         "Throttling",
         "ThrottlingException",
@@ -36,10 +38,9 @@ _MAY_HEAL = frozenset(
         "IncompleteBody",
     }
 )
+_NO_S3 = "check endpoint_url, with its path, the bucket, and what stands between"
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket; create it or correct the url",
-    "AccessDenied": "access denied; the key needs s3:PutObject, GetObject, DeleteObject, ListBucket and"
-    " AbortMultipartUpload on this bucket and prefix (or its secret is wrong: not every store tells)",
     "AllAccessDisabled": "access to this bucket is disabled; ask who administers it",
     "SignatureDoesNotMatch": "the signature does not match; check secret_access_key (and region); a proxy"
     " before the store must hand on Host header and path as they are",
@@ -49,9 +50,8 @@ _ADVICE = {
     "InvalidToken": "the session token is not valid; renew the credentials",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; set the clock",
     "RequestExpired": "this machine's clock differs too much from the store's; set the clock",
-    "PermanentRedirect": "the bucket lives in another region; set region",
-    "AuthorizationHeaderMalformed": "the bucket lives in another region; set region",
-    "IllegalLocationConstraintException": "the bucket lives in another region; set region",
+    "SecondLevelDomainForbidden": "this store wants the bucket in its host name; set path_style = false",
+    "PathStyleDomainForbidden": "this store wants the bucket in its host name; set path_style = false",
     "EntityTooLarge": "the object is larger than this store accepts",
     "413": "a proxy before the store takes no request of this size; raise its limit (nginx:"
     " client_max_body_size 0)",
@@ -62,7 +62,24 @@ _ADVICE = {
     "ObjectLockConfigurationNotFoundError": "the bucket has no Object Lock; make one with it, or take"
     " object_lock out",
     "InvalidObjectState": "the object was moved to an archive; bring it back there before it can be read",
+    "401": "something before the store asks for a password of its own; " + _NO_S3,
+    "407": "the proxy on the way asks for user and password; set HTTPS_PROXY=http://user:password@host:port"
+    " in the environment, and take proxy out",
 }
+_OTHER_REGION = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+)
+_RIGHTS = {
+    "CompleteMultipartUpload": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "GetObject": "s3:GetObject (and s3:ListBucket: without it an object that is not there looks forbidden)",
+    "HeadObject": "s3:GetObject (and s3:ListBucket: without it an object that is not there looks forbidden)",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListObjectsV2": "s3:ListBucket",
+    "UploadPart": "s3:PutObject",
+}
+"""What an operation needs that is not called like its right."""
 _SAME = {
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
@@ -72,7 +89,6 @@ _SAME = {
 }
 _NEED_NO_KEY = frozenset({"write", "list", "list the versions of"})
 """What no missing object can forbid: not found is the endpoint itself."""
-_NO_S3 = "check endpoint_url, with its path, the bucket, and what stands between"
 CONNECTION_ERRORS = (
     boto.ConnectionError,
     boto.HTTPClientError,
@@ -93,6 +109,23 @@ def refuse_cut_head(answer: Mapping[str, Any], endpoint_url: str) -> None:
     if "content-length" not in headers and "transfer-encoding" not in headers:
         answer["Body"].close()
         raise boto.ConnectionClosedError(endpoint_url=endpoint_url)
+
+
+def refuse_empty(answer: Mapping[str, Any], operation: str, *names: str) -> None:
+    """Raise when an answer says nothing of what S3 always says: a listing of nothing would look true.
+
+    Args:
+        answer: With status 200.
+        operation: What was asked for.
+        names: One of them is in every such answer.
+
+    Raises:
+        ClientError: It was not S3 that answered.
+    """
+    if not set(names) & set(answer):
+        error = {"Code": _NO_ANSWER, "Message": f"the answer is empty, or not one of S3; {_NO_S3}"}
+        whole: Any = {"Error": error, "ResponseMetadata": answer.get("ResponseMetadata", {})}
+        raise boto.ClientError(whole, operation)
 
 
 class Errors:
@@ -127,8 +160,20 @@ class Errors:
                 return StoreFailed(f"{where}: nothing is known under this address [{code}]; {_NO_S3}")
             return FileNotFoundError(errno.ENOENT, f"store {self._name!r} has no such key", key)
         if code in _ADVICE:
-            return StoreFailed(f"{where}: {_ADVICE[code]} [{code}]")
-        message = self.redacted(str(exc.response.get("Error", {}).get("Message") or "no explanation"))
+            kind = ObjectArchived if code == "InvalidObjectState" else StoreFailed
+            return kind(f"{where}: {_ADVICE[code]} [{code}]")
+        said = self.redacted(str(exc.response.get("Error", {}).get("Message") or ""))
+        if code == "AccessDenied":
+            needs = _RIGHTS.get(exc.operation_name, f"s3:{exc.operation_name}")
+            return StoreFailed(
+                f"{where}: access denied; the key needs {needs} on this bucket and prefix, or its secret is"
+                f" wrong: not every store tells{_quoted(said)} [{code}]"
+            )
+        region = str(exc.response.get("Error", {}).get("Region") or _header(exc, "x-amz-bucket-region"))
+        if code in _OTHER_REGION or (region and 300 <= status < 400):
+            which = f"region {region!r}; set it" if region else "another region; set region"
+            return StoreFailed(f"{where}: the bucket lives in {which}{_quoted(said)} [{code}]")
+        message = said or "no explanation"
         if 300 <= status < 400:
             elsewhere = self.redacted(_header(exc, "location"))
             return StoreFailed(f"{where}: it sends us on to {elsewhere!r}; {_NO_S3} [{code}]")
@@ -145,16 +190,16 @@ class Errors:
 
     def _trouble(self, exc: Exception, doing: str, key: str) -> StewardError:
         where = self._where(doing, key)
-        if isinstance(exc, boto.SSLError):
-            return StoreFailed(
-                f"{where}: the store's certificate is not trusted; name its authority in ca_bundle:"
-                f" {self.redacted(str(exc))}"
-            )
+        if isinstance(exc, boto.SSLError) and not _broke_off(exc):
+            return StoreFailed(f"{where}: {_tls_advice(str(exc))}: {self.redacted(str(exc))}")
         inner = getattr(exc, "kwargs", {}).get("error")
         if isinstance(inner, StewardError):  # botocore wraps what reading the body raised
             return inner
         if isinstance(exc, boto.ProxyConnectionError):
-            return StoreUnavailable(f"{where}: the proxy {self._config.proxy or ''} does not let us through")
+            proxy = self._config.proxy or "that the environment names (HTTPS_PROXY)"
+            if "407" in str(exc.kwargs["error"]):
+                return StoreFailed(f"{where}: {_ADVICE['407']} [407]")
+            return StoreUnavailable(f"{where}: the proxy {proxy} does not let us through")
         if isinstance(exc, CONNECTION_ERRORS):
             endpoint = self._config.endpoint_url or "AWS"
             return StoreUnavailable(
@@ -185,10 +230,33 @@ class Errors:
                     yield secret.resolve()
 
 
+def _broke_off(exc: boto.SSLError) -> bool:
+    """Tell whether a connection ended too early, which has nothing to do with certificates."""
+    said = str(exc)
+    return "EOF" in said or ("CERTIFICATE" not in said and "reset" in said.lower())
+
+
+def _tls_advice(said: str) -> str:
+    if "has expired" in said:
+        return "the store's certificate has expired; renew it there (or this machine's clock is wrong)"
+    if "not yet valid" in said:
+        return "the store's certificate is not valid yet; see whether this machine's clock is right"
+    if "mismatch" in said or "doesn't match" in said:
+        return "the store's certificate is for another host name; correct endpoint_url (or path_style)"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "the store's certificate is not trusted; name its authority in ca_bundle"
+    return "no TLS connection; see whether endpoint_url is where the store speaks TLS, and which it wants"
+
+
 def code_of(exc: boto.ClientError) -> str:
     """Return the store's error code, by its usual name."""
     code = str(exc.response.get("Error", {}).get("Code") or status_of(exc))
     return _SAME.get(code, code)
+
+
+def _quoted(said: str) -> str:
+    """Return what the store says itself, where that is more than the name of its error."""
+    return f" (it says: {said})" if len(said.split()) > 2 else ""
 
 
 def _header(exc: boto.ClientError, name: str) -> str:

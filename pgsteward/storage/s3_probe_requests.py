@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import secrets
 import time
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from botocore import exceptions as boto
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreUnavailable
 from pgsteward.storage.s3_client import Arguments, make_client
-from pgsteward.storage.s3_errors import Errors, code_of
+from pgsteward.storage.s3_errors import Errors, code_of, refuse_empty
 from pgsteward.storage.selftest import Status, Verdict
 
 PART_BYTES = 5 << 20
@@ -24,6 +26,11 @@ LOCK_S = 5.0
 NO_CORRUPTION = "don't use this store for backups; if a proxy stands before it, look at that first"
 
 _TROUBLE = (boto.ClientError, boto.BotoCoreError, StewardError, FileNotFoundError, KeyError)
+
+
+def md5_of(data: bytes) -> str:
+    """Return what goes into the header Content-MD5."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 class Finding(Exception):
@@ -45,6 +52,7 @@ class Requests:
         self._date: tuple[datetime, datetime] | None = None
         self._locked_until: datetime | None = None
         self._used: set[str] = set()
+        self._wants_digests = False
 
     @property
     def _client(self) -> Any:
@@ -57,9 +65,16 @@ class Requests:
             return make_client(self._config, checksum_trailers=checksum_trailers)
 
     def _call(self, doing: str, operation: str, name: str, **arguments: Any) -> dict[str, Any]:
+        sent = {**arguments, **self._digest(arguments)}
         with self._translating(doing, self._key(name)):
-            answer: dict[str, Any] = getattr(self._client, operation)(**self._where(name), **arguments)
+            answer: dict[str, Any] = getattr(self._client, operation)(**self._where(name), **sent)
         return answer
+
+    def _digest(self, arguments: dict[str, Any]) -> dict[str, str]:
+        """Return the checksum that goes with some content, where the bucket takes none without."""
+        if not self._wants_digests or "Body" not in arguments or "ChecksumSHA256" in arguments:
+            return {}
+        return {"ContentMD5": md5_of(arguments["Body"])}
 
     def _refusal(self, operation: str, name: str, **arguments: Any) -> str | None:
         """Try something that a store may refuse; return its code then.
@@ -68,8 +83,7 @@ class Requests:
             StoreUnavailable: It did not refuse, it has trouble.
         """
         try:
-            with self._translating("write", self._key(name)):
-                getattr(self._client, operation)(**self._where(name), **arguments)
+            self._call("write", operation, name, **arguments)
         except (StewardError, FileNotFoundError) as exc:
             cause = exc.__cause__
             if not isinstance(cause, boto.ClientError):
@@ -103,7 +117,9 @@ class Requests:
 
     def _begin(self, client: Any, name: str, arguments: dict[str, Any]) -> str:
         with self._translating("write", self._key(name)):
-            return str(client.create_multipart_upload(**self._where(name), **arguments)["UploadId"])
+            made = client.create_multipart_upload(**self._where(name), **arguments)
+            refuse_empty(made, "CreateMultipartUpload", "UploadId")
+            return str(made["UploadId"])
 
     def _complete(self, client: Any, name: str, upload: str, parts: list[dict[str, Any]]) -> None:
         with self._translating("write", self._key(name)):
@@ -126,7 +142,9 @@ class Requests:
                     PartNumber=number,
                     Body=piece,
                     **self._arguments.customer_key(),
+                    **(self._digest({"Body": piece}) if client is self._client else {}),  # else a trailer
                 )
+                refuse_empty(answer, "UploadPart", "ETag")
             checksums = {key: value for key, value in answer.items() if key == "ChecksumCRC32"}
             parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
         self._complete(client, name, upload, parts)

@@ -21,6 +21,7 @@ from pgsteward.storage.briefly import briefly
 from pgsteward.storage.parts import largest_object, streamed_part_size
 from pgsteward.storage.s3_body import Body, Pace, memory_body
 from pgsteward.storage.s3_client import Arguments
+from pgsteward.storage.s3_errors import refuse_empty
 from pgsteward.storage.selftest import Traits
 
 IN_FLIGHT = 2
@@ -38,7 +39,9 @@ def digests(body: Body, traits: Traits, *, locks: bool) -> dict[str, str]:
     """Return the checksums to send with some bytes: what arrives as something else is refused."""
     if traits.sha256:
         return {"ChecksumSHA256": body.sha256()}
-    return {"ContentMD5": body.md5()} if locks else {}  # S3 takes no locked object without one
+    return (
+        {"ContentMD5": body.md5()} if locks or traits.wants_digests else {}
+    )  # S3 takes no locked object without one
 
 
 def part_entry(number: int, etag: str, sent: dict[str, str]) -> dict[str, Any]:
@@ -165,9 +168,9 @@ class S3Sink:
         with self._translate("write", self._key):
             if self._made is None:
                 kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
-                self._made = self._client.create_multipart_upload(
-                    **self._where, **self._arguments.new(), **kind
-                )
+                made = self._client.create_multipart_upload(**self._where, **self._arguments.new(), **kind)
+                refuse_empty(made, "CreateMultipartUpload", "UploadId")
+                self._made = made
                 if self._given_up.is_set():
                     abort_soon(self._client, self._where, self._made["UploadId"])
             upload_id = str(self._made["UploadId"])
@@ -204,6 +207,7 @@ class S3Sink:
                 **sent,
                 **self._arguments.customer_key(),
             )
+            refuse_empty(answer, "UploadPart", "ETag")
             self._parts[number] = part_entry(number, answer["ETag"], sent)
         except BaseException as exc:  # noqa: BLE001 - raised again where the next bytes arrive
             self._errors.append(exc)

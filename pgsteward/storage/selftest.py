@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import secrets
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pgsteward.config_stores import StoreConfig
+from pgsteward.config_stores import StoreConfig, endpoint_in_environment
 from pgsteward.errors import StoreFailed, StoreUnavailable
 from pgsteward.places import state_folder
 from pgsteward.progress import Progress, silent
@@ -67,12 +66,14 @@ class Traits:
         trailers: Checksum trailers do no harm: ``request_checksum_calculation = when_supported``.
         late_lists: A new object is not in the listing at once.
         max_parts: The highest number of a part that it takes.
+        wants_digests: It takes nothing without a checksum: the bucket locks all objects by itself.
     """
 
     sha256: bool = False
     trailers: bool = False
     late_lists: bool = False
     max_parts: int = MAX_PARTS
+    wants_digests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ def remove_dead(store: Store, folder: str, now: datetime, *, dry_run: bool = Fal
 
 def _file(config: StoreConfig) -> Path:
     settings: dict[str, Any] = config.model_dump(mode="json", exclude={"url", "read_back", "max_bandwidth"})
-    settings |= {"bucket": config.bucket, "address": os.environ.get("AWS_ENDPOINT_URL", "")}
+    settings |= {"bucket": config.bucket, "address": endpoint_in_environment()}
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return state_folder() / "stores" / f"{config.bucket}-{digest}.json"

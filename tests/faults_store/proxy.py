@@ -114,7 +114,7 @@ class Proxy:
             def handle_expect_100(self) -> bool:
                 return getattr(proxy.fault, "before_body", False) or super().handle_expect_100()
 
-            do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815
+            do_PUT = do_POST = do_DELETE = do_HEAD = do_CONNECT = do_GET  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass

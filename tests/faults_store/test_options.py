@@ -376,6 +376,7 @@ def test_requests_go_through_the_proxy(moto_store: MakeStore, moto: str) -> None
     assert len(seen) == 2
 
 
+ACCESS_POINT = "arn:aws:s3:eu-central-1:123456789012:accesspoint"
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "customer without key": ({"sse": "customer"}, "give both"),
     "key without customer": ({"sse_customer_key": {"env": "X"}}, "give both"),
@@ -392,6 +393,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "token alone": ({"session_token": {"env": "X"}}, "give them, too"),
     "proxy with password": ({"proxy": "http://a:b@proxy:1"}, "environment"),
     "proxy without address": ({"proxy": "proxy:3128"}, "http://proxy"),
+    "another host that begins like loopback": ({"endpoint_url": "http://127.0.0.1.example.net"}, "loopback"),
+    "endpoint with a query": ({"endpoint_url": "https://s3.example.net?x=1"}, "only the address"),
+    "endpoint with a blank": ({"endpoint_url": "https:// s3.example.net"}, "only the address"),
+    "endpoint with a port that is none": ({"endpoint_url": "https://s3.example.net:99999"}, "[Pp]ort"),
+    "region with a blank": ({"region": "eu-central-1 "}, "without blanks"),
+    "bucket with a port": ({"url": "s3://backups:9000/x"}, "endpoint_url"),
+    "access point with a slash": ({"url": f"s3://{ACCESS_POINT}/name/x"}, "with a colon"),
+    "prefix with an empty part": ({"url": "s3://backups//x"}, "no part of the prefix"),
+    "prefix that climbs": ({"url": "s3://backups/x/../y"}, "no part of the prefix"),
     "relative bundle": ({"ca_bundle": "ca.pem"}, "absolute"),
     "bandwidth of a snail": ({"max_bandwidth": 10}, "65536"),
 }
@@ -402,6 +412,11 @@ def test_options_that_can_not_be_meant_are_refused(case: str) -> None:
     settings, said = WRONG[case]
     with pytest.raises(ValueError, match=said):
         StoreConfig.model_validate({"url": "s3://some-bucket", **settings})
+
+
+def test_an_access_point_is_a_bucket() -> None:
+    config = StoreConfig(url=f"s3://{ACCESS_POINT}:name/a b/+%25")
+    assert (config.bucket, config.path) == (f"{ACCESS_POINT}:name", "a b/+%25")
 
 
 def test_a_folder_takes_none_of_them() -> None:

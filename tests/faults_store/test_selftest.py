@@ -24,6 +24,7 @@ from tests.faults_store.proxy import (
     Request,
     always,
     answering,
+    error,
     first,
     flipping,
     honouring_checksums,
@@ -129,6 +130,29 @@ def test_a_bucket_without_object_lock_refuses_it(moto_store: MakeStore) -> None:
     assert "take object_lock out" in fixes(test)["object lock"]
     with pytest.raises(StoreFailed, match=r"failed its self-test: object lock.*take object_lock out"):
         test.refuse_bad(store)
+
+
+def test_a_bucket_that_locks_by_itself_gets_a_checksum_with_everything(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo, tmp_path: Path
+) -> None:
+    """S3 refuses content without one there; nothing in the configuration says that it is so."""
+
+    def wanting(request: Request, real: Pass) -> Answer:
+        if request.is_put and not {"content-md5", "x-amz-checksum-sha256"} & set(request.headers):
+            return error(400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required")
+        return real(request)
+
+    proxy = proxy_to(moto)
+    proxy.fault = wanting
+    store, config = moto_store(proxy.url)
+    test = selftest.examine(store, config, "app/")
+    assert test.bad == ()
+    assert "takes nothing without a checksum" in test.capabilities[0].message
+    store = open_store("s3", config)
+    store.put_bytes("mark", b"x", passing=True)
+    with store.writing("stream", 0) as sink:
+        sink.write(b"s" * (17 << 20))
+    assert {stored.key for stored in store.objects("")} == {"mark", "stream"}
 
 
 def test_checksums_that_a_store_honours_are_sent_from_then_on(
@@ -295,14 +319,6 @@ def test_checksum_trailers_that_do_no_harm_are_sent(
     again.put_bytes("x", b"content")
     assert again.get_bytes("x") == b"content"
     assert [request for request in proxy.seen if "x-amz-trailer" in request.headers]
-
-
-def test_a_certificate_of_an_unknown_authority_is_refused(
-    moto_store: MakeStore, moto: str, proxy_to: ProxyTo, certificate: tuple[Path, Path]
-) -> None:
-    store, config = moto_store(proxy_to(moto, certificate).url)
-    [bad] = selftest.examine(store, config, "app/").bad
-    assert "name its authority in ca_bundle" in bad.message
 
 
 def test_a_key_of_the_customer_is_tried_with_and_without(
