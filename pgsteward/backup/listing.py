@@ -18,7 +18,13 @@ from pgsteward.backup.manifest import (
     catalog_prefix,
 )
 from pgsteward.backup.newest import order
-from pgsteward.errors import DamagedBackup, PreconditionError, StewardError, VerificationFailed
+from pgsteward.errors import (
+    DamagedBackup,
+    ObjectArchived,
+    PreconditionError,
+    StewardError,
+    VerificationFailed,
+)
 from pgsteward.results import Note
 from pgsteward.storage import Store
 
@@ -32,8 +38,8 @@ def list_manifests(store: Store, target_name: str, database: str) -> tuple[list[
         database: Name of the database.
 
     Returns:
-        The manifests, newest first, and a note for every damaged one: such a backup is *unknown*, is never
-        restored as ``latest``, and nobody deletes it.
+        The manifests, newest first, and a note for every damaged one, and every one in an archive: such a
+        backup is *unknown*, is never restored as ``latest``, and nobody deletes it.
 
     Raises:
         StoreUnavailable: The store can't be asked now.
@@ -48,7 +54,7 @@ def list_manifests(store: Store, target_name: str, database: str) -> tuple[list[
             manifests.append(read_manifest(store, target_name, database, folder))
         except FileNotFoundError:
             continue  # not complete: a running backup, or the rest of a dead one
-        except VerificationFailed as exc:
+        except (VerificationFailed, ObjectArchived) as exc:
             damaged.append(Note(folder, str(exc)))
     return sorted(manifests, key=order, reverse=True), damaged
 

@@ -92,16 +92,16 @@ class Probe(Requests):
         except Finding as finding:
             found = Capability(what, finding.verdict, finding.status, finding.message, finding.fix)
         except StoreFailed as exc:
-            found = Capability(what, "broken", "fail", str(exc), self._rights())
+            fix = self._rights() if "[AccessDenied]" in str(exc) else "mend that and try it: pgsteward doctor"
+            found = Capability(what, "broken", "fail", str(exc), fix)
         except FileNotFoundError:
             found = Capability(what, "broken", "fail", "an object that was put is not there", NO_CORRUPTION)
         self._found.append(found)
 
     def _rights(self) -> str:
         return (
-            f"check endpoint, region and keys; on the bucket {self._bucket} allow s3:ListBucket and"
-            " s3:ListBucketMultipartUploads, on its objects s3:GetObject, s3:PutObject, s3:DeleteObject and"
-            " s3:AbortMultipartUpload"
+            f"allow s3:ListBucket and s3:ListBucketMultipartUploads on the bucket {self._bucket}, and"
+            " s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its objects"
         )
 
     # What every backup needs

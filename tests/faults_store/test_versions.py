@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import boto3
 import pytest
 
 from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.freeze import clear_freeze, leave_damage
-from pgsteward.backup.manifest import MARK, backup_prefix
+from pgsteward.backup.manifest import MANIFEST, MARK, backup_prefix
+from pgsteward.backup.receipts import receipts_prefix
 from pgsteward.backup.run import back_up_everywhere
-from pgsteward.errors import StoreUnavailable
+from pgsteward.errors import ObjectArchived, StoreUnavailable
 from pgsteward.old_versions import prune_versions
 from pgsteward.retention import prune
 from pgsteward.storage import ObjectVersion, Store
@@ -159,3 +161,33 @@ def test_versions_of_others_are_never_touched(
         store.delete(key)
     assert prune_versions(target).changed == ()
     assert len(list(store.versions(""))) == 2 * len(others)
+
+
+def test_a_backup_in_an_archive_hides_no_other_one(
+    moto_target: MakeTarget, moto: str, moto_bucket: Callable[..., str], database: Database
+) -> None:
+    """A lifecycle rule moves what is old, its manifest too."""
+    bucket = moto_bucket()
+    target = moto_target(bucket, retention=KEEP_ONE)
+    old, new = two_backups(target, database)
+    key = f"night/{backup_prefix(target.name, target.database, old)}{MANIFEST}"
+    client = boto3.client(
+        "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    client.copy_object(
+        Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": key}, StorageClass="GLACIER"
+    )
+    client.close()
+    listed = backups(target)
+    assert {each["backup_id"]: each["stores"] for each in listed.details["backups"]} == {
+        old: ["disk"],
+        new: ["disk", "s3"],
+    }
+    for result in (listed, prune(target)):
+        [note] = result.unknown
+        assert note.object.startswith(old)
+        assert "moved to an archive; bring it back there" in note.reason
+    assert verify(target, "latest", store="s3").details["backup_id"] == new
+    with pytest.raises(ObjectArchived):
+        verify(target, old, store="s3")
+    assert not list(target.store("s3").objects(receipts_prefix(target.name, target.database)))
