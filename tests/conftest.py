@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from pgsteward.demo import sample
 from pgsteward.demo.s3 import LocalS3
 from pgsteward.errors import StewardError
 from pgsteward.postgres import compose, identifier
-from tests import servers
+from tests import servers, sharing
 
 SAMPLE_SCALE = 0.005
 """7,500 applications: seeded in half a second, cloned in a tenth."""
@@ -67,6 +70,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, help="of the rounds; another one each time when it is not given")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing.sort_by_length(items)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage among what tests make only, not again and again among all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> sharing.ByFile | None:
+    return sharing.ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def missing(config: pytest.Config, reason: str) -> None:
     """Skip the test that needs a server that can't be had; or fail it, where nothing may be skipped."""
     if config.getoption("--require-postgres"):
@@ -74,11 +92,21 @@ def missing(config: pytest.Config, reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where servers have their data: in memory if that can be, also those that commands start as root."""
+    on_disk = tmp_path_factory.mktemp("clusters")
+    with servers.folder_in_memory() as folder, pytest.MonkeyPatch.context() as patch:
+        if folder is not None:
+            patch.setenv("TMPDIR", str(folder))
+        yield folder or on_disk
+
+
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+def server(pytestconfig: pytest.Config, clusters: Path) -> Iterator[servers.Server]:
     """The PostgreSQL that ``--pg`` names."""
     choice = pytestconfig.getoption("--pg")
-    with_server = servers.running(choice, tmp_path_factory.mktemp("postgres"))
+    with_server = servers.running(choice, clusters / "server")
     try:
         running = with_server.__enter__()
     except StewardError as exc:

@@ -17,7 +17,7 @@ import signal
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -318,9 +318,9 @@ def _copy_programs(bin_dir: Path, to: Path) -> Path:
 
 
 def _public_folder(user: str) -> Path:
-    """Return a folder for temporary things that `user` can reach, rather on disk than in memory."""
-    candidates: Iterable[Path] = (Path("/var/tmp"), Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108
-    for candidate in candidates:
+    """Return a folder for temporary things that `user` can reach: TMPDIR, or else rather disk than memory."""
+    candidates = (os.environ.get("TMPDIR"), "/var/tmp", tempfile.gettempdir(), "/tmp")  # noqa: S108
+    for candidate in (Path(each) for each in candidates if each):
         if candidate.is_dir() and _can_enter(candidate, user) and os.access(candidate, os.W_OK):
             return candidate
     raise PreconditionError(

@@ -734,6 +734,7 @@ def test_database_wal_and_download_need_room_together(
     assert throwaway.room(tmp_path, big, 0)[0] == big + 2 * 1024**3
     assert throwaway.room(tmp_path, big, small)[0] == big + 2 * 1024**3 + small
     assert throwaway.room(Path("/proc"), big, small)[0] == big + 2 * 1024**3, "another file system"
+    monkeypatch.delenv("TMPDIR", raising=False)  # where the tests' servers may have memory of their own
     path = backup_folder(target, back_up(target).details["backup_id"]) / MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"][0]["size_bytes"] = 10**18
