@@ -30,11 +30,12 @@ STATE_PASSWORD = "grep-state-pw@c2e8"
 
 @dataclass
 class Onlooker:
-    """Another user of the machine, who reads the command lines of everything that runs."""
+    """Another user of the machine, who reads the command lines of everything that is started."""
 
     seen: set[bytes] = field(default_factory=set)
 
     def __enter__(self) -> Onlooker:
+        self._old = {folder.name for folder in Path("/proc").iterdir()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
@@ -46,10 +47,10 @@ class Onlooker:
 
     def _look(self) -> None:
         while not self._over.wait(0.005):
-            for folder in Path("/proc").iterdir():
-                if folder.name.isdecimal():
-                    with suppress(OSError):
-                        self.seen.add((folder / "cmdline").read_bytes())
+            for name in os.listdir("/proc"):
+                if name.isdecimal() and name not in self._old:
+                    with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+                        self.seen.add(file.read())
 
 
 @dataclass
