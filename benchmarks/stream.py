@@ -57,7 +57,7 @@ def main() -> int:
             {"large": (DATABASE, backup)},
             {"large": ["s3"]},
             f'[stores.s3]\nurl = "s3://{s3.bucket}"\nendpoint_url = "{s3.endpoint_url}"\n'
-            f'region = "{s3.region}"\ntimeout_s = 600\naccess_key_id = {{ env = "BENCH_KEY" }}\n'
+            f'region = "{s3.region}"\naccess_key_id = {{ env = "BENCH_KEY" }}\n'
             'secret_access_key = { env = "BENCH_SECRET" }',
         )
         environment = {**place.env, "BENCH_KEY": s3.access_key_id, "BENCH_SECRET": s3.secret_access_key}

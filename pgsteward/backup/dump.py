@@ -154,7 +154,7 @@ def _attempt(
     ours = mark(plan.owner, backup_id, started_at)
     with (
         unfinished(plan.home, target.name, target.database, backup_id, ours) as prefix,
-        sending_ahead(plan if send_ahead else None, prefix, ours, progress) as ahead,
+        sending_ahead(plan if send_ahead else None, prefix, ours) as ahead,
         _described_beside(plan, lock, files := BackupFiles(plan.home, prefix, recipients)) as asked,
     ):
         dumped = make_archive(plan, files, prefix, progress)

@@ -24,9 +24,9 @@ from pgsteward.backup.manifest import DUMP, MARK
 from pgsteward.backup.plan import Plan
 from pgsteward.backup.trust import trusted
 from pgsteward.errors import StewardError
-from pgsteward.progress import Progress
 from pgsteward.storage import Store
 from pgsteward.storage.briefly import briefly
+from pgsteward.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +56,20 @@ class _Lane:
 
 
 @contextlib.contextmanager
-def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progress) -> Iterator[Sent]:
+def sending_ahead(plan: Plan | None, prefix: str, owner: bytes) -> Iterator[Sent]:
     """Send what is finished of a dump to the other stores while the block runs.
 
+    No store is asked anything before the block begins: one that hangs does not hold up the dump.
     After an error in the block nothing of it stays there; what a kill leaves is marked, and the janitor's.
 
     Args:
         plan: Of the backup; None sends nothing.
         prefix: Of its keys.
         owner: The mark that says whose it is.
-        progress: Is told of self-tests.
     """
     sent = Sent()
     folder = plan.home.local_folder(prefix) if plan is not None else None
-    lanes = [] if plan is None or folder is None else _lanes(plan, progress)
+    lanes = [] if plan is None or folder is None else _lanes(plan)
     if plan is None or folder is None or not lanes:
         yield sent
         return
@@ -83,7 +83,7 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
     watcher = threading.Thread(target=_watch, args=(watch, lanes, stop), name="closed files", daemon=True)
     for lane in lanes:
         sent.bytes_by_store[lane.store.name] = 0
-        marking = (lane, prefix + MARK, owner, stop)
+        marking = (lane, plan.target, prefix + MARK, owner, stop)
         lane.threads.append(threading.Thread(target=_mark, args=marking, name="mark", daemon=True))
         for _ in range(upload_jobs(plan.target, lane.store)):
             args = (lane, folder, prefix, stop, sent)
@@ -121,24 +121,16 @@ def sending_ahead(plan: Plan | None, prefix: str, owner: bytes, progress: Progre
             log.warning("store %s gets later what is missing there: %s", lane.store.name, lane.broken)
 
 
-def _lanes(plan: Plan, progress: Progress) -> list[_Lane]:
-    """Return the stores that can take something now; the others are told of by the upload."""
-    lanes = []
-    for store in plan.target.stores():
-        if store.name == plan.home.name:
-            continue
-        try:
-            lanes.append(_Lane(trusted(plan.target, store, progress)))
-        except StewardError as exc:
-            log.warning("nothing is sent ahead to store %s: %s", store.name, exc)
-    return lanes
+def _lanes(plan: Plan) -> list[_Lane]:
+    return [_Lane(store) for store in plan.target.stores() if store.name != plan.home.name]
 
 
-def _mark(lane: _Lane, key: str, owner: bytes, stop: threading.Event) -> None:
-    """Say in a store whose all of it is; beside the dump, as a client takes time to make."""
-    if stop.is_set():
-        return
+def _mark(lane: _Lane, target: Target, key: str, owner: bytes, stop: threading.Event) -> None:
+    """See that a store can be relied on, and say there whose all of it is."""
     try:
+        lane.store = trusted(target, lane.store)
+        if stop.is_set():
+            return
         lane.store.put_bytes(key, owner, passing=True)
     except StewardError as exc:
         lane.broken = exc

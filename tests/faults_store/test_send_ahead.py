@@ -115,6 +115,24 @@ def test_a_file_goes_up_while_the_dump_still_writes_another(
     assert verify(target, "latest").status == "ok"
 
 
+def test_a_store_that_hangs_does_not_hold_up_the_dump(target: Target, proxy: Proxy) -> None:
+    dumping = threading.Event()
+    waited: list[bool] = []
+
+    def hanging(request: Request, real: Pass) -> Answer | None:
+        waited.append(dumping.wait(50))
+        return real(request)
+
+    def note(what: str, done: int = 0, total: int = 0) -> None:
+        if what.startswith("dumping"):
+            dumping.set()
+
+    proxy.fault = hanging
+    assert back_up_to_send(target, progress=note).status == "ok"
+    assert waited
+    assert all(waited), "the dump began only when the store had answered"
+
+
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "SlowDown")])
 def test_a_store_in_trouble_never_fails_the_dump(
     target: Target, proxy: Proxy, status: int, code: str
