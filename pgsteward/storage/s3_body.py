@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import mmap
 import os
 import threading
 import time
@@ -118,7 +119,6 @@ def file_body(file: io.BufferedReader, start: int, length: int, pace: Pace) -> B
     return Body(read_at, length, pace)
 
 
-def memory_body(data: io.BytesIO | bytes, pace: Pace) -> Body:
-    """Return what lies in memory, without another copy of it."""
-    view = data.getbuffer() if isinstance(data, io.BytesIO) else memoryview(data)
-    return Body(lambda offset, size: bytes(view[offset : offset + size]), len(view), pace)
+def memory_body(data: bytes | mmap.mmap, pace: Pace, length: int | None = None) -> Body:
+    """Return what lies in memory, or its beginning, without another copy of it."""
+    return Body(lambda at, size: data[at : at + size], len(data) if length is None else length, pace)

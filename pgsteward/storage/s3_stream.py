@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
+import mmap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ class S3Sink:
         self._client, self._where, self._key, self._translate = client, where, key, translate
         self._first = first_part_bytes
         self._complete = complete
-        self._buffer = io.BytesIO()
+        self._part: mmap.mmap | None = None
         self._number = 0
         self._made: dict[str, Any] | None = None
         self._parts: dict[int, dict[str, Any]] = {}
@@ -122,11 +122,11 @@ class S3Sink:
             )
         left = memoryview(data)
         while left:
-            size = streamed_part_size(self._number + 1, self._first, self._traits.max_parts)
-            room = size - self._buffer.tell()
-            self._buffer.write(left[:room])
+            part = self._part = self._part or self._new_part()
+            room = len(part) - part.tell()
+            part.write(left[:room])
             if len(left) >= room:
-                self._send()
+                self._send(part)
             left = left[room:]
         return len(data)
 
@@ -134,15 +134,15 @@ class S3Sink:
         """Make the object exist."""
         with self._translate("write", self._key):
             if self._made is None:
-                body = memory_body(self._buffer.getvalue(), self._pace)
+                body = memory_body(self._part[: self._part.tell()] if self._part else b"", self._pace)
                 sent = self._digests(body)
                 self._client.put_object(
                     **self._where, Body=body, ContentLength=len(body), **self._arguments.new(), **sent
                 )
                 self.checksum = sent.get("ChecksumSHA256")
                 return
-            if self._buffer.tell():
-                self._send()
+            if self._part is not None:
+                self._send(self._part)
             for thread in self._threads:
                 while thread.is_alive():
                     thread.join(_POLL_S)
@@ -163,8 +163,16 @@ class S3Sink:
             thread.join(max(0.0, deadline - time.monotonic()))
         abort_soon(self._client, self._where, self._made["UploadId"])
 
-    def _send(self) -> None:
-        """Send what is in the buffer, without another copy of it, and begin a new one."""
+    def _new_part(self) -> mmap.mmap:
+        """Return room for the next part: pages of its own, given back at once when it has gone up.
+
+        What malloc frees, and what botocore holds in cycles until the garbage is collected, would stay.
+        """
+        size = streamed_part_size(self._number + 1, self._first, self._traits.max_parts)
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def _send(self, part: mmap.mmap) -> None:
+        """Send what is in the part, without another copy of it; the next bytes begin a new one."""
         with self._translate("write", self._key):
             if self._made is None:
                 kind = {"ChecksumAlgorithm": "SHA256"} if self._traits.sha256 else {}
@@ -180,7 +188,7 @@ class S3Sink:
             )
         while not self._free.acquire(timeout=_POLL_S):
             self._refuse_broken()
-        part, self._buffer = self._buffer, io.BytesIO()
+        self._part = None
         self._number += 1
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(
@@ -192,11 +200,11 @@ class S3Sink:
         self._threads.append(thread)
         thread.start()
 
-    def _upload(self, upload_id: str, number: int, part: io.BytesIO) -> None:
+    def _upload(self, upload_id: str, number: int, part: mmap.mmap) -> None:
         try:
             if self._given_up.is_set():
                 return
-            body = memory_body(part, self._pace)
+            body = memory_body(part, self._pace, part.tell())
             sent = self._digests(body)
             answer = self._client.upload_part(
                 **self._where,
@@ -212,6 +220,7 @@ class S3Sink:
         except BaseException as exc:  # noqa: BLE001 - raised again where the next bytes arrive
             self._errors.append(exc)
         finally:
+            part.close()
             self._free.release()
 
     def _digests(self, body: Body) -> dict[str, str]:
