@@ -126,7 +126,7 @@ def _by_hand(place: Bench, s3: LocalS3) -> float:
         ' && "$1" copy "$2" "$4" && "$1" check --download "$2" "$4"'
     )
     words = ["bash", "-c", script, place.tool("pg_dump"), find_rclone(), dump, DATABASE, remote]
-    measured = measure(words, {**place.env, **_rclone(s3)})
+    measured = measure(words, {**place.env, **as_remote(s3)})
     clear(dump)
     clear(s3.root / s3.bucket / "by-hand")
     return measured.seconds
@@ -134,12 +134,12 @@ def _by_hand(place: Bench, s3: LocalS3) -> float:
 
 def _copied(place: Bench, s3: LocalS3) -> float:
     target = place.folder / "copied"
-    measured = measure([find_rclone(), "copy", f"it:{s3.bucket}/large", target], _rclone(s3))
+    measured = measure([find_rclone(), "copy", f"it:{s3.bucket}/large", target], as_remote(s3))
     clear(target)
     return measured.seconds
 
 
-def _rclone(s3: LocalS3) -> dict[str, str]:
+def as_remote(s3: LocalS3) -> dict[str, str]:
     """Return what makes rclone know the endpoint as ``it:``."""
     return {
         "RCLONE_CONFIG": "/dev/null",

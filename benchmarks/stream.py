@@ -3,8 +3,7 @@
     make bench BENCH=stream      # 10 GB through the process; 25 GB of disk
 
 The rows are not compressed, so that every byte of them passes through the process: read from pg_dump, hashed,
-sent to `rclone serve s3` in parts, and read back. With the usual `timeout_s` of 60
-the request that puts 600 parts together failed there. Writes `benchmarks/stream.json` and its table in
+sent to `rclone serve s3` in parts, and read back. Writes `benchmarks/stream.json` and its table in
 `benchmarks/README.md`; with `--output` only the file named.
 """
 

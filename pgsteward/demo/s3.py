@@ -35,7 +35,13 @@ class LocalS3:
     region = "us-east-1"
 
     def __init__(
-        self, folder: Path, children: Children, *, bucket: str = "intowork-backups", port: int | None = None
+        self,
+        folder: Path,
+        children: Children,
+        *,
+        bucket: str = "intowork-backups",
+        port: int | None = None,
+        remembers_s: int = 1,
     ) -> None:
         """Make up the keys; nothing is started or written yet.
 
@@ -44,7 +50,10 @@ class LocalS3:
             children: Keeps and stops the server.
             bucket: Its name, 3 to 63 characters.
             port: Listen here; None finds a free one.
+            remembers_s: How long it knows the objects' hashes, and sees nothing that others change in its
+                folder.
         """
+        self._remembers_s = remembers_s
         self.folder = folder.absolute()
         self.root = self.folder / "objects"
         self.bucket = bucket
@@ -105,7 +114,7 @@ class LocalS3:
             [
                 program,
                 *("serve", "s3", "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off"),
-                *("--dir-cache-time", "1s", "--poll-interval", "0", self.root),
+                *("--dir-cache-time", f"{self._remembers_s}s", "--poll-interval", "0", self.root),
             ],
             env={
                 "PATH": os.defpath,

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import io
 import threading
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,6 @@ from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable, Verifi
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes
 from pgsteward.storage import (
-    CHUNK_BYTES,
     ObjectVersion,
     Sink,
     Spare,
@@ -39,6 +37,7 @@ from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
 from pgsteward.storage.s3_errors import Errors, code_of, refuse_cut_head, refuse_empty, status_of
 from pgsteward.storage.s3_parts import send_parts
+from pgsteward.storage.s3_read import Reads
 from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
 from pgsteward.storage.selftest import SelfTest, Traits
 
@@ -85,6 +84,7 @@ class S3Store:
         self._translating = self._errors.translating
         self._arguments = Arguments(config)
         self._pace = Pace(config.max_bandwidth)
+        self._reads = Reads(self._get, self._translating, self._pace, config.retries)
         self._lock = threading.Lock()
         self._made: Any = None
 
@@ -159,48 +159,7 @@ class S3Store:
                 )
 
     def read(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes; what breaks off is carried on from there, if it is still the same object."""
-        at, etag = 0, ""
-        broken: StoreUnavailable | None = None
-        for pause_s in (0.2 * 2**tried for tried in range(1 + self._config.retries)):
-            rest = {"Range": f"bytes={at}-", "IfMatch": etag} if broken else {}
-            try:
-                with self._translating("read", key):
-                    answer = self._client.get_object(
-                        **self._where(key), **self._arguments.customer_key(), **rest
-                    )
-                    refuse_cut_head(answer, self._client.meta.endpoint_url)
-            except (StoreFailed, FileNotFoundError):
-                if broken is None:
-                    raise
-                raise broken from None
-            if broken and not str(answer.get("ContentRange")).startswith(f"bytes {at}-"):
-                answer["Body"].close()
-                raise broken  # a store that takes no ranges
-            etag = answer.get("ETag", "")
-            try:
-                for chunk in self._chunks(key, answer["Body"]):
-                    at += len(chunk)
-                    yield chunk
-            except StoreUnavailable as exc:
-                if not etag:
-                    raise  # nothing says whether the rest is of the same object
-                broken = exc
-                time.sleep(min(pause_s, 5.0))
-            else:
-                return
-        assert broken is not None
-        raise broken
-
-    def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
-        with contextlib.closing(body):
-            while True:
-                with self._translating("read", key):
-                    chunk: bytes = body.read(CHUNK_BYTES)
-                if not chunk:
-                    return
-                self._pace.wait(len(chunk))
-                yield chunk
+        return self._reads.chunks(key)
 
     def get_bytes(self, key: str) -> bytes:
         return b"".join(self.read(key))
@@ -424,6 +383,13 @@ class S3Store:
 
     def _digests(self, body: Body, *, passing: bool = False) -> dict[str, str]:
         return digests(body, self._traits, locks=self._arguments.locks and not passing)
+
+    def _get(self, key: str, **rest: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client.get_object(
+            **self._where(key), **self._arguments.customer_key(), **rest
+        )
+        refuse_cut_head(answer, self._client.meta.endpoint_url)
+        return answer
 
     def _has(self, key: str, size: int, checksum: str) -> bool:
         there = self._head(key) or {}
