@@ -32,7 +32,14 @@ from pgsteward.storage import (
     s3_complete,
     s3_versions,
 )
-from pgsteward.storage.parts import MAX_OBJECT_BYTES, PART_BYTES, first_part_size, largest_object, part_size
+from pgsteward.storage.parts import (
+    MAX_OBJECT_BYTES,
+    PART_BYTES,
+    SINGLE_PUT_BYTES,
+    first_part_size,
+    largest_object,
+    part_size,
+)
 from pgsteward.storage.s3_body import Body, Pace, file_body, memory_body
 from pgsteward.storage.s3_client import Arguments, make_client
 from pgsteward.storage.s3_errors import Errors, code_of, refuse_cut_head, refuse_empty, status_of
@@ -41,7 +48,6 @@ from pgsteward.storage.s3_read import Reads
 from pgsteward.storage.s3_stream import S3Sink, abort_soon, composite, digests, part_entry
 from pgsteward.storage.selftest import SelfTest, Traits
 
-SINGLE_PUT_BYTES = 64 << 20
 _TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict"})
 """What a store says that writes a new object over none."""
 
@@ -76,10 +82,11 @@ class S3Store:
         self.bucket = config.bucket
         self._config = config
         self._prefix = f"{config.path}/" if config.path else ""
-        self._single_put_bytes = single_put_bytes
-        self._part_bytes = part_bytes
+        self._single_put_bytes = min(single_put_bytes, traits.max_request_bytes)
+        self._part_bytes = min(part_bytes, traits.max_request_bytes)
         self._traits = traits
-        self.largest_object_bytes = min(self.largest_object_bytes, largest_object(traits.max_parts))
+        largest = largest_object(traits.max_parts, traits.max_request_bytes)
+        self.largest_object_bytes = min(self.largest_object_bytes, largest)
         self._errors = Errors(name, config)
         self._translating = self._errors.translating
         self._arguments = Arguments(config)
@@ -137,7 +144,12 @@ class S3Store:
                 self._where(key),
                 key,
                 self._translating,
-                first_part_size(size_hint_bytes, self._part_bytes, self._traits.max_parts),
+                first_part_size(
+                    size_hint_bytes,
+                    self._part_bytes,
+                    self._traits.max_parts,
+                    self._traits.max_request_bytes,
+                ),
                 functools.partial(self._complete, key),
                 arguments=self._arguments,
                 traits=self._traits,

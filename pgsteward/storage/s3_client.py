@@ -191,6 +191,18 @@ class Arguments:
             return {"ServerSideEncryption": "aws:kms", **key}
         return self.customer_key()
 
+    def are_confirmed_by(self, answer: dict[str, Any]) -> bool:
+        """Tell whether a store says that it has encrypted as it was asked to."""
+        if self._config.sse == "customer":
+            return answer.get("SSECustomerAlgorithm") == "AES256"
+        if self._config.sse == "s3":
+            return answer.get("ServerSideEncryption") == "AES256"
+        key = self._config.sse_kms_key_id
+        named = str(answer.get("SSEKMSKeyId") or "")
+        # the store answers with the key's ARN, whatever alias or id was given
+        same = not key or key.startswith(("alias/", "arn:")) or named.endswith(key)
+        return answer.get("ServerSideEncryption") == "aws:kms" and bool(named) and same
+
     def customer_key(self) -> dict[str, Any]:
         """Return the key that the store does not keep: every request for the object or a part needs it.
 

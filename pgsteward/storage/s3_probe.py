@@ -6,7 +6,6 @@ What is configured and not honoured is bad; what pgsteward does not rely on is o
 from __future__ import annotations
 
 import base64
-import hashlib
 import secrets
 import time
 from collections.abc import Callable
@@ -20,9 +19,23 @@ from pgsteward.errors import StoreFailed
 from pgsteward.progress import Progress
 from pgsteward.report.units import humanize_bytes
 from pgsteward.storage.briefly import cleared_by
-from pgsteward.storage.parts import FEW_PARTS, MAX_PARTS, largest_object
+from pgsteward.storage.parts import (
+    FEW_PARTS,
+    LARGEST_PART_BYTES,
+    MAX_PARTS,
+    SINGLE_PUT_BYTES,
+    largest_object,
+)
 from pgsteward.storage.s3_errors import code_of
-from pgsteward.storage.s3_probe_requests import LOCK_S, NO_CORRUPTION, Finding, Requests, md5_of
+from pgsteward.storage.s3_probe_requests import (
+    LOCK_S,
+    NO_CORRUPTION,
+    PART_BYTES,
+    Finding,
+    Requests,
+    md5_of,
+    sha256_of,
+)
 from pgsteward.storage.selftest import Capability, SelfTest, Traits, Verdict
 
 SKEW_NOTABLE_S = 60.0
@@ -50,6 +63,7 @@ class Probe(Requests):
         self._told_of_put: dict[str, Any] = {}
         self._late = self._sha256 = self._trailers = False
         self._max_parts = MAX_PARTS
+        self._max_request_bytes = LARGEST_PART_BYTES
 
     def run(self) -> SelfTest:
         """Try everything out, and remove what that put there.
@@ -60,6 +74,7 @@ class Probe(Requests):
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("put and read", self._put_and_read),
             ("clock", self._clock),
+            ("request size", self._request_size),
             ("listing", self._listing),
             ("range", self._range),
             ("multipart", self._multipart),
@@ -81,7 +96,14 @@ class Probe(Requests):
                 if what == "put and read" and self._found[-1].status == "fail":
                     return SelfTest(tuple(self._found))
             self._step("delete", self._delete)
-        traits = Traits(self._sha256, self._trailers, self._late, self._max_parts, self._wants_digests)
+        traits = Traits(
+            self._sha256,
+            self._trailers,
+            self._late,
+            self._max_parts,
+            self._max_request_bytes,
+            self._wants_digests,
+        )
         return SelfTest(tuple(self._found), traits)
 
     def _step(self, what: str, step: Callable[[], None]) -> None:
@@ -144,6 +166,23 @@ class Probe(Requests):
             why = f"; S3 refuses requests from {SKEW_REFUSED_S / 60:g} minutes on"
             raise Finding("broken", "warn", f"this machine and the store{self._apart()}{why}", fix)
         raise Finding("works", "ok", f"no more than {max(1, round(skew))} s from this machine's")
+
+    def _request_size(self) -> None:
+        size = self._largest_request()
+        if size == SINGLE_PUT_BYTES:
+            raise Finding("works", "ok", f"{humanize_bytes(size)} at once are let through")
+        fix = "raise the proxy's limit (nginx: client_max_body_size 0)"
+        if size is None:
+            least = humanize_bytes(PART_BYTES)
+            message = f"a proxy before it lets no {least} through at once [413], the least that a part has"
+            raise Finding("refused", "fail", message, fix)
+        self._max_request_bytes = size
+        most = humanize_bytes(largest_object(MAX_PARTS, size))
+        message = (
+            f"a proxy before it lets only {humanize_bytes(size)} through at once [413]: what is larger goes"
+            f" up in such parts, and an object holds {most}"
+        )
+        raise Finding("refused", "warn", message, fix)
 
     def _listing(self) -> None:
         late = 0
@@ -262,7 +301,7 @@ class Probe(Requests):
 
     def _checksum(self) -> None:
         data = secrets.token_bytes(1000)
-        right, wrong = _sha256(data), _sha256(b"something else")
+        right, wrong = sha256_of(data), sha256_of(b"something else")
         put = {"Body": data, **self._arguments.encryption()}
         without = "uploads are proven by reading them again"
         code = self._refusal("put_object", "checksum", ChecksumSHA256=right, **put)
@@ -282,7 +321,7 @@ class Probe(Requests):
         sent = self._call("write", "upload_part", "checked", ChecksumSHA256=right, **part)
         entry = {"PartNumber": 1, "ETag": sent["ETag"], "ChecksumSHA256": right}
         self._complete(self._client, "checked", upload, [entry])
-        expected = f"{_sha256(base64.b64decode(right))}-1"
+        expected = f"{sha256_of(base64.b64decode(right))}-1"
         if self._head("checked").get("ChecksumSHA256") != expected:
             raise Finding("ignored", "ok", f"the store tells no SHA-256 of objects in parts: {without}")
         self._same("checked", data)
@@ -333,7 +372,7 @@ class Probe(Requests):
         asked = 'sse = "' + sse + '"'
         # some repeat as metadata whatever header they were given; S3 confirms it in the answer to the put
         for there in (self._told_of_put, self._head("first"), self._head("parts")):
-            if not self._is_encrypted(there):
+            if not self._arguments.are_confirmed_by(there):
                 fix = "use a store that encrypts, or encrypt_to, or take sse out"
                 raise Finding(
                     "ignored", "fail", f"{asked} is asked for, and the object is stored without", fix
@@ -347,17 +386,6 @@ class Probe(Requests):
                 fix = "use a store that encrypts, or encrypt_to"
                 raise Finding("ignored", "fail", f"{asked}: the object can be read without the key", fix)
         raise Finding("honoured", "ok", f"{asked}: the store says that it encrypts")
-
-    def _is_encrypted(self, there: dict[str, Any]) -> bool:
-        if self._config.sse == "customer":
-            return there.get("SSECustomerAlgorithm") == "AES256"
-        if self._config.sse == "s3":
-            return there.get("ServerSideEncryption") == "AES256"
-        key = self._config.sse_kms_key_id
-        named = str(there.get("SSEKMSKeyId") or "")
-        # the store answers with the key's ARN, whatever alias or id was given
-        same = not key or key.startswith(("alias/", "arn:")) or named.endswith(key)
-        return there.get("ServerSideEncryption") == "aws:kms" and bool(named) and same
 
     def _storage_class(self) -> None:
         asked = self._config.storage_class
@@ -466,7 +494,3 @@ class Probe(Requests):
             return "none"
         span = f"{rule['Days']} days" if "Days" in rule else f"{rule.get('Years', '?')} years"
         return f"the bucket itself locks each object for {span} ({str(rule.get('Mode')).lower()})"
-
-
-def _sha256(data: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(data).digest()).decode()

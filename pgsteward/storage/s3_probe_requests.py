@@ -15,12 +15,16 @@ from botocore import exceptions as boto
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StewardError, StoreUnavailable
+from pgsteward.storage.parts import SINGLE_PUT_BYTES
+from pgsteward.storage.s3_body import Body, Pace
 from pgsteward.storage.s3_client import Arguments, make_client
 from pgsteward.storage.s3_errors import Errors, code_of, refuse_empty
 from pgsteward.storage.selftest import Status, Verdict
 
 PART_BYTES = 5 << 20
 """The smallest that S3 takes."""
+_NO_REFUSAL_S = 0.05
+"""Whoever has let a request's head through waits for its content, which does not come."""
 LOCK_S = 5.0
 """How long the probe of Object Lock is locked."""
 NO_CORRUPTION = "don't use this store for backups; if a proxy stands before it, look at that first"
@@ -31,6 +35,11 @@ _TROUBLE = (boto.ClientError, boto.BotoCoreError, StewardError, FileNotFoundErro
 def md5_of(data: bytes) -> str:
     """Return what goes into the header Content-MD5."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def sha256_of(data: bytes) -> str:
+    """Return S3's own form of a SHA-256."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 class Finding(Exception):
@@ -94,6 +103,27 @@ class Requests:
                 raise
             return code
         return None
+
+    def _largest_request(self) -> int | None:
+        """Return how much may be put at once; None where a proxy takes not even a part."""
+        sizes = (SINGLE_PUT_BYTES, 32 << 20, 16 << 20, 8 << 20, PART_BYTES)
+        return next((size for size in sizes if self._takes_request_of(size)), None)
+
+    def _takes_request_of(self, size_bytes: int) -> bool:
+        """Tell whether a request of this size is let through: only its head is sent, which is refused."""
+        client = make_client(self._config, retries=0, timeout_s=_NO_REFUSAL_S)
+        body = Body(lambda offset, size: b"", size_bytes, Pace(None))
+        try:
+            client.put_object(
+                **self._where("large"), Body=body, ContentLength=size_bytes, **self._arguments.encryption()
+            )
+        except boto.ClientError as exc:
+            return code_of(exc) not in {"413", "EntityTooLarge"}
+        except boto.BotoCoreError:  # it waits for the content, or has trouble that others will tell
+            return True
+        finally:
+            client.close()
+        return True
 
     def _read(self, name: str, **arguments: Any) -> bytes:
         with self._translating("read", self._key(name)):

@@ -115,7 +115,7 @@ class S3Sink:
         """
         self._refuse_broken()
         self.size += len(data)
-        most = largest_object(self._traits.max_parts)
+        most = largest_object(self._traits.max_parts, self._traits.max_request_bytes)
         if self.size > most:
             raise StoreFailed(
                 f"{self._key!r} has more than {humanize_bytes(most)}, which is what an object holds there"
@@ -168,7 +168,9 @@ class S3Sink:
 
         What malloc frees, and what botocore holds in cycles until the garbage is collected, would stay.
         """
-        size = streamed_part_size(self._number + 1, self._first, self._traits.max_parts)
+        size = streamed_part_size(
+            self._number + 1, self._first, self._traits.max_parts, self._traits.max_request_bytes
+        )
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def _send(self, part: mmap.mmap) -> None:

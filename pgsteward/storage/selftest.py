@@ -19,7 +19,7 @@ from pgsteward.config_stores import StoreConfig, endpoint_in_environment
 from pgsteward.errors import StoreFailed, StoreUnavailable
 from pgsteward.places import state_folder
 from pgsteward.progress import Progress, silent
-from pgsteward.storage.parts import MAX_PARTS
+from pgsteward.storage.parts import LARGEST_PART_BYTES, MAX_PARTS
 
 if TYPE_CHECKING:
     from pgsteward.storage import Store
@@ -66,6 +66,7 @@ class Traits:
         trailers: Checksum trailers do no harm: ``request_checksum_calculation = when_supported``.
         late_lists: A new object is not in the listing at once.
         max_parts: The highest number of a part that it takes.
+        max_request_bytes: How much one request may hold: a proxy before it may take less than S3 does.
         wants_digests: It takes nothing without a checksum: the bucket locks all objects by itself.
     """
 
@@ -73,6 +74,7 @@ class Traits:
     trailers: bool = False
     late_lists: bool = False
     max_parts: int = MAX_PARTS
+    max_request_bytes: int = LARGEST_PART_BYTES
     wants_digests: bool = False
 
 

@@ -290,6 +290,21 @@ def refusing_first(count: int) -> Fault:
     return fault
 
 
+def refusing_larger(size_bytes: int) -> Fault:
+    """Refuse what is too large by its head, as a proxy does, before its content is sent."""
+
+    def fault(request: Request, real: Pass) -> Answer:
+        assert isinstance(request, Incoming)
+        if int(request.headers.get("content-length", 0)) > size_bytes:
+            request.handler.close_connection = True
+            return Answer(413, {"Content-Type": "text/html"}, b"<h1>Request Entity Too Large")
+        request.go_on()
+        return real(request)
+
+    fault.before_body = True  # type: ignore[attr-defined]
+    return fault
+
+
 def unanswered(request: Request, real: Pass) -> Answer | None:
     """Do it, and break off before a word is said."""
     real(request)

@@ -29,6 +29,7 @@ from tests.faults_store.proxy import (
     flipping,
     honouring_checksums,
     listing_late,
+    refusing_larger,
     refusing_skewed,
     skewed,
     trailers_into_the_object,
@@ -60,6 +61,7 @@ def test_rclone_ignores_much_of_what_it_is_asked(rclone_store: MakeStore) -> Non
     assert said(test) == {
         "put and read": "works",
         "clock": "works",
+        "request size": "works",
         "listing": "works",
         "range": "works",
         "multipart": "works",
@@ -384,6 +386,29 @@ def test_what_a_killed_test_leaves_is_removed_when_it_must_be_dead(moto_store: M
     assert len(selftest.remove_dead(store, "app/", now, dry_run=True)) == 1
     assert len(selftest.remove_dead(store, "app/", now)) == 1
     assert len(list(store.objects(""))) == 3
+
+
+def test_what_a_proxy_lets_through_at_once_is_found_out_and_kept_to(
+    moto_store: MakeStore, proxy_to: ProxyTo, moto: str, tmp_path: Path
+) -> None:
+    """It would refuse the first large file of a night; the test itself sends no more than the head of one."""
+    proxy = proxy_to(moto)
+    proxy.fault = refusing_larger(8 << 20)
+    store, config = moto_store(proxy.url)
+    test = selftest.examine(store, config, "app/")
+    assert [(each.name, each.verdict) for each in test.capabilities if each.status == "warn"] == [
+        ("request size", "refused")
+    ]
+    assert nothing_in(store)
+    (tmp_path / "file").write_bytes(os.urandom(17 << 20))
+    store = open_store("s3", config)
+    store.put_file("file", tmp_path / "file")
+    with store.writing("stream", 79 << 30) as sink:  # the most that fits into parts of that size
+        sink.write((tmp_path / "file").read_bytes())
+    assert store.get_bytes("file") == store.get_bytes("stream") == (tmp_path / "file").read_bytes()
+    assert store.largest_object_bytes == 10_000 * (8 << 20)
+    proxy.fault = refusing_larger(4 << 20)
+    assert set(fixes(selftest.examine(store, config, "app/"))) == {"request size", "multipart"}
 
 
 @pytest.mark.parametrize("taken, verdict", [(1_000, "works"), (5, "broken")])

@@ -64,6 +64,7 @@ def test_each_capability_has_its_verdict(target_in: MakeTarget) -> None:
     assert {each.name: each.verdict for each in test.capabilities} == {
         "put and read": "works",
         "clock": "works",
+        "request size": "works",
         "listing": "works",
         "range": "works",
         "multipart": "works",
