@@ -209,7 +209,7 @@ def verify(
     findings: list[Note] = []
     wanted = backup_id
     if backup_id == "latest":
-        wanted, findings = newest_id(target, stores)
+        wanted, findings = newest_id(target, stores, all_asked=False)  # which are named below
     if not BACKUP_ID.fullmatch(wanted):
         raise PreconditionError(f"{wanted!r} is no backup id; write latest or one that `backups` lists")
     changed: list[Item] = []
@@ -276,7 +276,9 @@ def _leave_evidence(place: Store, target: Target, manifest: Manifest, problems: 
     return [] if problems else freeze.leave_repair(place, target, manifest.backup_id)
 
 
-def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False) -> tuple[str, list[Note]]:
+def newest_id(
+    target: Target, stores: Sequence[Store], *, partial: bool = False, all_asked: bool = True
+) -> tuple[str, list[Note]]:
     """Return the id of the newest complete backup in any of some stores, and what else may be meant.
 
     Named are those that are dated after now, and those that would be newer but for a damaged manifest.
@@ -285,17 +287,26 @@ def newest_id(target: Target, stores: Sequence[Store], *, partial: bool = False)
         target: Whose backup.
         stores: Where to look.
         partial: One that holds a part of the database only will do; `latest` never means such a one.
+        all_asked: All of them must answer; else those that do decide, and the caller names the others.
 
     Raises:
         PreconditionError: None of them has one.
         StoreUnavailable: One of them can't be asked; the newest may be there.
+        StoreFailed: One of them refuses.
     """
     found: list[Manifest] = []
     damaged: list[Note] = []
+    trouble: list[StoreUnavailable | StoreFailed] = []
     for store in stores:
-        manifests, unreadable = list_manifests(store, target.name, target.database)
+        try:
+            manifests, unreadable = list_manifests(store, target.name, target.database)
+        except (StoreUnavailable, StoreFailed) as exc:
+            trouble.append(exc)
+            continue
         found += manifests
         damaged += unreadable
+    if trouble and (all_asked or not found):
+        raise trouble[0]
     now = datetime.now(UTC)
     meant = newest((manifest for manifest in found if partial or not manifest.partial), now)
     if meant is None:

@@ -13,6 +13,7 @@ from pgsteward.backup.catalog import backups, verify
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.manifest import MANIFEST, backup_prefix
 from pgsteward.backup.run import back_up_everywhere
+from pgsteward.config import Config
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.restore.run import restore
 from pgsteward.results import Note
@@ -139,6 +140,20 @@ def test_a_store_without_the_backup_is_not_said_to_be_verified(
     result = verify(target, back_up(target).details["backup_id"])
     assert result.details["stores"] == ["disk"]
     assert [note.object for note in result.skipped] == ["store s3"]
+
+
+def test_a_store_that_is_down_keeps_no_other_from_being_verified(
+    database: Database, bucket: Bucket, tmp_path: Path
+) -> None:
+    target = make_target(database, tmp_path, bucket=bucket, stores=("s3", "disk"))
+    data = target.config.model_dump(mode="json")
+    data["stores"]["s3"] |= {"endpoint_url": "http://127.0.0.1:9", "retries": 0}
+    backup_id = back_up(make_target(database, tmp_path)).details["backup_id"]
+    config = Config.model_validate(data)
+    result = verify(Target("app", config.target("app"), config), "latest")
+    assert (result.status, result.details["backup_id"]) == ("partial", backup_id)
+    assert result.details["stores"] == ["disk"]
+    assert [note.object for note in result.unknown] == ["store s3"]
 
 
 def test_every_file_of_a_backup_is_read_not_only_its_tables(target: Target) -> None:
