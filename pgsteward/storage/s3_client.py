@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import time
 import weakref
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -26,6 +28,8 @@ from pgsteward.errors import StoreFailed
 
 _KEY_BYTES = 32
 _REDIRECTS = frozenset({301, 302, 307})
+_BUSY = frozenset({429, 503})
+_LONGEST_WAIT_S = 30
 
 
 def make_client(
@@ -117,9 +121,17 @@ def _heed_answer(
         client.close()
     if status in _REDIRECTS and "x-amz-bucket-region" not in response[0].headers:
         request_dict["context"]["s3_redirect"]["redirected"] = True  # else it asks without end for the region
+    _wait_as_told(status, response[0].headers, request_dict["context"].get("retries", {}))
     error = response[1].get("Error", {})
     if status == 429 and error.get("Code") == "429":
         error["Code"] = "TooManyRequestsException"  # by this name it is repeated
+
+
+def _wait_as_told(status: int, headers: Mapping[str, str], retries: Mapping[str, int]) -> None:
+    """Wait as long as a busy store asks for, beside botocore's own pause, if the request is repeated."""
+    told = headers.get("retry-after", "")
+    if status in _BUSY and told.isdecimal() and retries.get("attempt", 0) < retries.get("max", 0):
+        time.sleep(min(int(told), _LONGEST_WAIT_S))
 
 
 @functools.cache

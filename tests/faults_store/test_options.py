@@ -29,6 +29,7 @@ from tests.faults_store.proxy import (
     Request,
     always,
     answering,
+    error,
     first,
     honouring_checksums,
     no_fault,
@@ -152,6 +153,19 @@ def test_an_endpoint_that_is_no_store_is_named(moto_store: MakeStore, moto: str,
         with pytest.raises(StoreFailed, match=r"sends us on to 'https://login\.example/\?x'; .*\[302\]"):
             use()
     assert len(proxy.seen) == len(uses) + 1
+
+
+def test_a_store_that_says_how_long_it_is_busy_gets_the_time(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+) -> None:
+    proxy = proxy_to(moto)
+    store, _config = moto_store(proxy.url, retries=1)
+    busy = error(503, "SlowDown")
+    busy.headers["Retry-After"] = "1"
+    proxy.fault = first(1, lambda r: r.is_put, lambda request, real: busy)
+    began = time.monotonic()
+    store.put_bytes("x", b"y")
+    assert time.monotonic() - began >= 1
 
 
 def test_a_refusal_before_the_body_harms_no_other_request(
