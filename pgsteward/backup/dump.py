@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from pgsteward import results
-from pgsteward.backup import archive, completeness, readme
+from pgsteward.backup import archive, completeness, owed, readme
 from pgsteward.backup.anomalies import history, unlikely
 from pgsteward.backup.beside import Beside
 from pgsteward.backup.dump_errors import LockRefused, Rewritten
@@ -102,9 +102,18 @@ def back_up(
                     plan = replace(plan, jobs=1)  # it locks each table once, at the start
             else:
                 remember(target, plan.home)
+                if send_ahead:
+                    _note_copies(target, plan.home, str(done.details["backup_id"]))
                 return replace(done, details={**done.details, "retried": retried}).took(
                     time.monotonic() - began
                 )
+
+
+def _note_copies(target: Target, home: Store, backup_id: str) -> None:
+    """Note down which stores are to get it: by the time of the upload another machine's may be the newest."""
+    for name in target.settings.stores:
+        if name != home.name:
+            owed.begin(target, name, backup_id)
 
 
 def _recipients(target: Target) -> Recipients | None:

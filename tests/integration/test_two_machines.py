@@ -224,3 +224,20 @@ def test_two_machines_that_name_a_store_at_once_know_it_by_one_name(
     monkeypatch.setenv("XDG_STATE_HOME", there)
     assert known is not None
     assert identity.identify(target, disk) == known
+
+
+def test_an_upload_brings_this_machines_backup_though_another_one_made_a_newer_one(
+    database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = make_target(database, tmp_path, bucket=bucket, stores=("disk", "s3"))
+    ours = back_up(target, send_ahead=True).details["backup_id"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    theirs = back_up(target, send_ahead=True).details["backup_id"]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert upload(target).status == "ok"
+    assert {m.backup_id for m in list_manifests(target.store("s3"), "app", target.database)[0]} == {
+        ours,
+        theirs,
+    }
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    assert [item.object for item in upload(target).changed] == []
