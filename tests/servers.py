@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
-import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,9 +17,10 @@ from pgsteward.demo.s3 import LocalS3
 from pgsteward.demo.server import DEFAULT_SETTINGS, THROWAWAY_SETTINGS, EmbeddedPostgres
 from pgsteward.errors import PreconditionError
 from pgsteward.postgres import Connection, Login, Row, Statement, compose, connect, identifier
+from pgsteward.spool import private_folder, remove_dead
 
-TEST_SETTINGS = {**THROWAWAY_SETTINGS, "max_prepared_transactions": "8"}
-"""Prepared transactions hold locks without a session; a night has to name them."""
+TEST_SETTINGS = {**THROWAWAY_SETTINGS, "max_prepared_transactions": "8", "max_wal_size": "512MB"}
+"""Prepared transactions hold locks without a session, and a night has to name them; WAL may lie in memory."""
 
 CHOICES = ("15", "16", "17", "18", "container")
 DISTRIBUTIONS: Mapping[str, str] = {"16": "pixeltable", "17": "celerp", "18": "embedded"}
@@ -152,20 +151,24 @@ def folder_in_memory() -> Iterator[Path | None]:
     A database is three hundred files, made and removed again for each test. That took half of the suite's
     time on a disk whose ext4 has no journal: it looks at all files that were lately removed for each new one.
     """
-    try:
-        there = os.statvfs(_MEMORY)
-        enough = there.f_bavail * there.f_frsize >= _ENOUGH_BYTES and not there.f_flag & os.ST_NOEXEC
-        made = Path(tempfile.mkdtemp(prefix="pgsteward-tests-", dir=_MEMORY)) if enough else None
-    except OSError:
-        made = None
-    if made is None:
+    if not _is_roomy(_MEMORY):
         yield None
         return
-    made.chmod(0o711)
+    root = _MEMORY / f"pgsteward-tests-{os.geteuid()}"
+    remove_dead(root)
+    with private_folder(root, uuid.uuid4().hex[:12]) as folder:
+        for each in (root, folder):
+            each.chmod(0o711)
+        yield folder
+
+
+def _is_roomy(place: Path) -> bool:
     try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        there = os.statvfs(place)
+    except OSError:
+        return False
+    runs = not there.f_flag & os.ST_NOEXEC and os.access(place, os.W_OK)
+    return runs and there.f_bavail * there.f_frsize >= _ENOUGH_BYTES
 
 
 @contextlib.contextmanager
