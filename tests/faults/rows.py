@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pgsteward.errors import StewardError
 
@@ -41,3 +43,16 @@ def check_seen(fault: str, seen: str, said: Sequence[str]) -> None:
     """Compare what was said with what the documentation says; ``...`` stands for anything."""
     pattern = re.compile(".*".join(re.escape(part) for part in seen.split("...")), re.DOTALL)
     assert any(pattern.search(text) for text in said), f"{fault}: {said}"
+
+
+def check_page(
+    page: Path,
+    documented: Collection[str],
+    strikes: Mapping[str, Callable[..., Any]],
+    modules: Collection[ModuleType],
+) -> None:
+    """See that a page has a row for each fault that these modules make happen, and none for any other."""
+    assert {strike.__module__ for strike in strikes.values()} == {module.__name__ for module in modules}
+    assert set(documented) == set(strikes)
+    rows = re.findall(r"^\| (?!fault |---)", page.read_text(), re.MULTILINE)
+    assert len(rows) == len(strikes)  # no row is written so that it can't be read

@@ -235,8 +235,7 @@ def until(fact: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
 
 @contextmanager
 def made_scene(database: Database, folder: Path, mode: str) -> Iterator[Scene]:
-    """Give a scene with its proxy, and end the proxy afterwards."""
-    database.execute(TABLES)
+    """Give a scene, of a database with `TABLES`, with its proxy, and end the proxy afterwards."""
     with through_proxy(database.login) as proxy:
         yield Scene(database, proxy, folder, mode, {}, {})
 

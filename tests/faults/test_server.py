@@ -11,7 +11,7 @@ import pytest
 from pgsteward.errors import StewardError
 from pgsteward.postgres import Connection
 from tests.faults.clusters import Cluster, own_cluster
-from tests.faults.scene import BOTH, Outcome, Scene, cases, fault, made_scene, play, until
+from tests.faults.scene import BOTH, TABLES, Outcome, Scene, cases, fault, made_scene, play, until
 from tests.servers import Server, private_database
 
 CLUSTERS: dict[str, Cluster] = {}
@@ -31,8 +31,10 @@ def cluster(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def scene(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    with private_database(cluster.server) as database, made_scene(database, tmp_path, request.param) as scene:
-        yield scene
+    with private_database(cluster.server) as database:
+        database.execute(TABLES)
+        with made_scene(database, tmp_path, request.param) as scene:
+            yield scene
 
 
 def cluster_of(scene: Scene) -> Cluster:
