@@ -154,6 +154,7 @@ def test_contents_that_were_written_again_are_read_again(
     assert reads == 2
 
 
+@pytest.mark.any_server
 def test_no_more_earlier_backups_are_read_than_the_estimate_needs(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +249,7 @@ def _slow_target(database: Database, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.any_server
 @pytest.mark.contrib
 def test_a_store_that_goes_away_during_the_dump_is_told_as_that(database: Database, tmp_path: Path) -> None:
     """A lost mount takes the folder with it, while pg_dump waits for the rows of a table."""
@@ -354,6 +356,7 @@ def test_a_backup_whose_lock_is_gone_is_not_published(database: Database, tmp_pa
     assert nothing_left(target)
 
 
+@pytest.mark.any_server
 def test_what_is_discarded_is_no_backup_from_the_first_moment_and_marked_to_the_last(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +377,7 @@ def test_what_is_discarded_is_no_backup_from_the_first_moment_and_marked_to_the_
     assert not folder.exists()
 
 
+@pytest.mark.any_server
 @pytest.mark.skipif(sys.platform != "linux", reason="needs loopback ports")
 def test_a_run_stays_on_the_server_that_it_began_with(database: Database, tmp_path: Path) -> None:
     """A snapshot of one server means nothing, or something else, on another that the conninfo names."""
@@ -406,6 +410,7 @@ def test_a_run_stays_on_the_server_that_it_began_with(database: Database, tmp_pa
     assert nothing_left(target)
 
 
+@pytest.mark.any_server
 def test_a_backup_killed_in_the_middle_leaves_a_mark_and_no_manifest(
     database: Database, tmp_path: Path
 ) -> None:

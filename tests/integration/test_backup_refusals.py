@@ -38,6 +38,7 @@ def made(database: Database, tmp_path: Path, **settings: Any) -> list[str]:
     return [each for each in back_up(target).details["warnings"] if "needs" in each]
 
 
+@pytest.mark.any_server
 @pytest.mark.usefixtures("full_disk")
 def test_a_whole_backup_without_room_is_refused_until_somebody_knows_better(
     database: Database, tmp_path: Path
@@ -51,6 +52,7 @@ def test_a_whole_backup_without_room_is_refused_until_somebody_knows_better(
         made(database, tmp_path)
 
 
+@pytest.mark.any_server
 def test_what_backups_beside_it_will_need_is_no_room_for_it(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +79,7 @@ def test_what_backups_beside_it_will_need_is_no_room_for_it(
     assert [file.name for file in (tmp_path / "state" / "pgsteward" / "room").iterdir()] == ["room.lock"]
 
 
+@pytest.mark.any_server
 @pytest.mark.usefixtures("full_disk")
 def test_a_guess_refuses_no_backup(database: Database, tmp_path: Path) -> None:
     database.execute("CREATE TABLE t (id int)")
@@ -86,6 +89,7 @@ def test_a_guess_refuses_no_backup(database: Database, tmp_path: Path) -> None:
     assert "compressed otherwise" in warning
 
 
+@pytest.mark.any_server
 def test_a_backup_without_its_contents_is_not_published(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

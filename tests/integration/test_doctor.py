@@ -17,8 +17,6 @@ from pgsteward.results import StepResult
 from pgsteward.targets import Target
 from tests.servers import Bucket, Database
 
-pytestmark = pytest.mark.any_server
-
 PASSWORD = "doctor's"
 
 
@@ -84,6 +82,7 @@ def test_a_superuser_with_a_folder_finds_nothing_wrong(
     assert result.examined > 8
 
 
+@pytest.mark.any_server
 def test_a_folder_of_clients_that_holds_none_is_told(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +94,7 @@ def test_a_folder_of_clients_that_holds_none_is_told(
     assert "client_dirs" in found["clients"]["fix"]
 
 
+@pytest.mark.any_server
 def test_a_probe_leaves_nothing_in_the_store(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +198,7 @@ def test_a_missing_extension_comes_with_its_statement(
     assert checks(doctor.examine(target))["pgstattuple"]["fix"] == "CREATE EXTENSION pgstattuple;"
 
 
+@pytest.mark.any_server
 def test_an_unreachable_server_makes_its_rights_unknown_and_spares_the_rest(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +211,7 @@ def test_an_unreachable_server_makes_its_rights_unknown_and_spares_the_rest(
     assert found["store disk"]["status"] == "ok"
 
 
+@pytest.mark.any_server
 def test_what_a_store_is_asked_for_and_ignores_is_wrong_with_a_fix(
     database: Database, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +237,7 @@ def test_what_a_store_is_asked_for_and_ignores_is_wrong_with_a_fix(
     assert not [path for path in bucket.folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.any_server
 def test_a_store_in_s3_is_tried_for_real(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket
 ) -> None:
@@ -258,6 +261,7 @@ def test_a_store_in_s3_is_tried_for_real(
     assert [path for path in bucket.folder.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.any_server
 def test_a_folder_that_can_not_be_written_is_a_failure_with_its_fix(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +271,7 @@ def test_a_folder_that_can_not_be_written_is_a_failure_with_its_fix(
     assert "writable" in found["fix"]
 
 
+@pytest.mark.any_server
 def test_a_state_that_can_not_be_used_is_a_failure(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +280,7 @@ def test_a_state_that_can_not_be_used_is_a_failure(
     assert found["status"] == "fail"
 
 
+@pytest.mark.any_server
 def test_prefect_is_skipped_where_its_side_is_not(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +288,7 @@ def test_prefect_is_skipped_where_its_side_is_not(
     assert found["status"] == "skipped"
 
 
+@pytest.mark.any_server
 def test_no_secret_is_in_any_finding(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ) -> None:

@@ -121,6 +121,7 @@ def test_what_is_whole_is_green_and_proves_the_backup(target: Target, server: Se
     assert own_sessions(server) == []
 
 
+@pytest.mark.any_server
 def test_the_stored_object_of_s3_is_decrypted_and_restored(
     database: Database, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_load_that_failed_for_another_reason_is_unknown(database: Database, tm
     assert read_receipts(target.store("disk"), target.name, target.database)[0] == []
 
 
+@pytest.mark.any_server
 def test_what_was_found_wrong_is_kept_when_the_drill_ends_early(target: Target) -> None:
     forge(target, back_up(target).details["backup_id"], "rows", 499)
 
@@ -253,6 +255,7 @@ def test_what_was_found_wrong_is_kept_when_the_drill_ends_early(target: Target) 
     assert "frozen" in prune(target).summary
 
 
+@pytest.mark.any_server
 def test_a_false_check_of_a_backup_without_proof_leaves_a_red_receipt(
     database: Database, tmp_path: Path
 ) -> None:
@@ -286,6 +289,7 @@ def test_what_is_not_as_the_proof_says_is_red_and_named(
     assert backups(target).details["backups"][0]["state"] == "differs"
 
 
+@pytest.mark.any_server
 def test_a_check_that_is_false_is_red_and_one_that_breaks_is_unknown(
     database: Database, tmp_path: Path
 ) -> None:
@@ -305,6 +309,7 @@ def test_a_check_that_is_false_is_red_and_one_that_breaks_is_unknown(
     assert "read-only" in drill(writes).summary
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("lacks", ["programs", "extension", "backup", "key", "room"])
 def test_what_could_not_be_tried_is_unknown_and_leaves_no_receipt(
     database: Database, tmp_path: Path, lacks: str
@@ -504,6 +509,7 @@ def test_a_drill_on_a_server_leaves_nothing_there(target: Target, server: Server
     assert left == []
 
 
+@pytest.mark.any_server
 def test_a_killed_drill_leaves_neither_server_nor_folder(target: Target, tmp_path: Path) -> None:
     """Its server dies with it; its folder goes with the next run."""
     code = (
@@ -537,6 +543,7 @@ def test_a_killed_drill_leaves_neither_server_nor_folder(target: Target, tmp_pat
     assert nothing_runs(throwaway.root())
 
 
+@pytest.mark.any_server
 def test_a_night_drills_only_where_it_is_wanted_every_night(database: Database, tmp_path: Path) -> None:
     fill(database)
     weekly = make_target(database, tmp_path)
@@ -548,6 +555,7 @@ def test_a_night_drills_only_where_it_is_wanted_every_night(database: Database, 
     assert verdict(drill_in_night(always)) == ("green", "ok")
 
 
+@pytest.mark.any_server
 def test_the_exit_status_says_the_verdict(target: Target, tmp_path: Path) -> None:
     config = tmp_path / "pgsteward.toml"
     config.write_text(as_toml(target.config.model_dump(mode="json", exclude_unset=True)))
@@ -604,6 +612,7 @@ def everything(server: Server) -> list[str]:
     return sorted(row["n"] for row in rows)
 
 
+@pytest.mark.any_server
 def test_nothing_is_written_to_another_server(
     target: Target, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,6 +625,7 @@ def test_nothing_is_written_to_another_server(
     assert everything(server) == before
 
 
+@pytest.mark.any_server
 def test_a_comma_in_the_path_is_no_list_of_hosts(target: Target, tmp_path: Path) -> None:
     folder = tmp_path / "a,b"
     (folder / "data").mkdir(parents=True)
@@ -661,6 +671,7 @@ def test_only_damage_that_amcheck_names_is_red(
     assert [receipt.verdict for receipt in receipts] == (["red"] if colour == "red" else [])
 
 
+@pytest.mark.any_server
 def test_a_dead_drills_server_that_still_runs_is_named_and_not_removed(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -725,6 +736,7 @@ def test_a_trigger_that_lets_only_some_in_keeps_no_drill_out(database: Database,
     assert verdict(result) == ("green", "ok"), result.unknown
 
 
+@pytest.mark.any_server
 def test_database_wal_and_download_need_room_together(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,7 @@ def test_time_that_is_over_in_mid_run_ends_it_and_teaches_how_long_it_takes(
     assert invalid_indexes(database) == []
 
 
+@pytest.mark.any_server
 def test_what_runs_when_the_time_is_over_may_be_let_finish(
     database: Database, tmp_path: Path, export: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +247,7 @@ def test_what_runs_when_the_time_is_over_may_be_let_finish(
     assert len(found.skipped) == 2
 
 
+@pytest.mark.any_server
 def test_a_closed_window_rebuilds_nothing_and_says_when_it_opens(database: Database, tmp_path: Path) -> None:
     hour = datetime.now(UTC) + timedelta(hours=2)
     hours = f"{hour:%H}:00-{hour + timedelta(hours=1):%H}:00"
@@ -256,6 +258,7 @@ def test_a_closed_window_rebuilds_nothing_and_says_when_it_opens(database: Datab
     assert {note.object for note in found.skipped} == NAMES
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_disk_without_room_is_a_finding(database: Database, tmp_path: Path, dry_run: bool) -> None:
     found = reindex(bloated_target(database, tmp_path, free_disk_bytes=100_000), dry_run=dry_run)
@@ -265,6 +268,7 @@ def test_a_disk_without_room_is_a_finding(database: Database, tmp_path: Path, dr
     assert found.details["disk"] == "free_disk_bytes"
 
 
+@pytest.mark.any_server
 def test_a_folder_that_is_not_there_stops_before_anything_is_rebuilt(
     database: Database, tmp_path: Path
 ) -> None:
@@ -311,6 +315,7 @@ def test_the_databases_of_a_server_share_what_bounds_a_night(
             assert all("it would write more WAL" in each["reason"] for each in left)
 
 
+@pytest.mark.any_server
 def test_an_index_whose_bloat_came_back_is_left_alone_with_the_likely_cause(
     target: Target, database: Database
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_dry_run_looks_at_everything_and_changes_nothing(target: Target, serve
     assert databases_like(server, "%") == before
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_name_that_exists_is_refused(target: Target, server: Server, dry_run: bool) -> None:
     back_up(target)
@@ -179,6 +180,7 @@ def test_a_name_that_exists_is_refused(target: Target, server: Server, dry_run: 
     assert nothing_left(server)
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("into", [f"{PREFIX}mine", "x" * 64])
 def test_impossible_names_are_refused(target: Target, into: str) -> None:
     back_up(target)
@@ -186,6 +188,7 @@ def test_impossible_names_are_refused(target: Target, into: str) -> None:
         restore(target, into=into)
 
 
+@pytest.mark.any_server
 def test_a_missing_extension_is_a_no_go_with_its_remedy(target: Target, server: Server) -> None:
     back_up(target)
     change_manifest(target, extensions={"plpgsql": "1.0", "Post GIS": "3.5"})
@@ -194,6 +197,7 @@ def test_a_missing_extension_is_a_no_go_with_its_remedy(target: Target, server: 
     assert nothing_left(server)
 
 
+@pytest.mark.any_server
 def test_one_changed_byte_is_refused_by_the_files_name(target: Target, server: Server) -> None:
     backup_id = back_up(target).details["backup_id"]
     for path in sorted((backup_folder(target, backup_id)).rglob("*")):
@@ -208,6 +212,7 @@ def test_one_changed_byte_is_refused_by_the_files_name(target: Target, server: S
     assert restore(target, dry_run=True).status == "ok"
 
 
+@pytest.mark.any_server
 def test_a_missing_file_is_refused_by_its_name(target: Target) -> None:
     backup_id = back_up(target).details["backup_id"]
     (backup_folder(target, backup_id) / "dump" / "toc.dat").unlink()
@@ -215,6 +220,7 @@ def test_a_missing_file_is_refused_by_its_name(target: Target) -> None:
         restore(target)
 
 
+@pytest.mark.any_server
 def test_what_there_is_no_backup_of_can_not_be_restored(target: Target) -> None:
     with pytest.raises(PreconditionError, match="there is no complete backup of"):
         restore(target)
@@ -240,6 +246,7 @@ def test_a_copy_that_differs_is_dropped_and_its_table_named(target: Target, serv
     assert (receipt.verdict, damaged) == ("red", [])
 
 
+@pytest.mark.any_server
 def test_receipts_form_a_chain_and_the_newest_decides(target: Target, server: Server, new_name: str) -> None:
     back_up(target)
     restore(target, into=new_name)
@@ -253,6 +260,7 @@ def test_receipts_form_a_chain_and_the_newest_decides(target: Target, server: Se
     assert receipts[1].previous_sha256 == hashlib.sha256(store.get_bytes(keys[0])).hexdigest()
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("level, status", [("counts", "ok"), ("none", "partial")])
 def test_what_was_not_compared_is_not_called_ok(
     database: Database, tmp_path: Path, new_name: str, level: str, status: str
@@ -331,6 +339,7 @@ def test_an_object_that_is_missing_is_fatal_and_nothing_stays(
     assert databases_like(server, "%") == before
 
 
+@pytest.mark.any_server
 def test_a_failed_copy_is_kept_when_asked_for(database: Database, tmp_path: Path, server: Server) -> None:
     database.execute("CREATE TABLE t AS SELECT 1 AS a")
     target = make_target(database, tmp_path)
@@ -421,6 +430,7 @@ def test_a_database_without_our_mark_is_never_dropped(server: Server) -> None:
         server.drop(other)
 
 
+@pytest.mark.any_server
 def test_a_download_of_a_dead_run_is_removed_and_a_living_ones_is_not(server: Server) -> None:
     with spool("alive") as folder:
         dead = spool_root() / "dead"
@@ -434,6 +444,7 @@ def test_a_download_of_a_dead_run_is_removed_and_a_living_ones_is_not(server: Se
     assert not folder.exists()
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("said", [None, "", "other"])
 def test_replacing_asks_for_the_name_twice(target: Target, said: str | None) -> None:
     back_up(target)
@@ -631,6 +642,7 @@ def test_a_role_without_rights_is_refused_with_the_statement_that_helps(
         database.execute(compose("DROP ROLE {}", identifier(role)))
 
 
+@pytest.mark.any_server
 def test_the_newest_backup_is_latest_and_a_damaged_one_is_told(target: Target, new_name: str) -> None:
     first = back_up(target).details["backup_id"]
     time.sleep(1.1)
@@ -646,12 +658,14 @@ def test_the_newest_backup_is_latest_and_a_damaged_one_is_told(target: Target, n
         restore(target, second)
 
 
+@pytest.mark.any_server
 def test_marks_can_be_told_from_other_comments() -> None:
     assert scratch._read_mark("nothing of ours") is None
     assert scratch._read_mark(MARK + "not json") is None
     assert scratch._read_mark(MARK + "[]") is None
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize(
     "database, suffix, expected",
     [

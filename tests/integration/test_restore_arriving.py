@@ -138,6 +138,7 @@ def test_tables_are_loaded_while_other_files_still_come(
     assert list(spool_root().iterdir()) == []
 
 
+@pytest.mark.any_server
 def test_where_the_spool_holds_no_pipes_all_files_come_first(
     target: Target, server: Server, new_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,7 @@ def server_roles(server: Server, prefix: str) -> list[str]:
     return [row["name"] for row in rows]
 
 
+@pytest.mark.any_server
 def test_a_store_that_is_gone_meanwhile_is_what_the_error_names(
     target: Target,
     server: Server,

@@ -361,6 +361,7 @@ def test_rows_that_are_older_than_a_constraint_are_told_from_wrong_ones(
     assert restore(target, into=name, scope=scope("customers", data_only=True)).status == "ok"
 
 
+@pytest.mark.any_server
 def test_what_is_no_part_is_refused(target: Target, source: Database) -> None:
     with pytest.raises(PreconditionError, match=r"near it are: public\.customers"):
         restore(target, scope=scope("costumers"))
@@ -376,6 +377,7 @@ def test_what_is_no_part_is_refused(target: Target, source: Database) -> None:
         scope("customers", schemas=("reports",))
 
 
+@pytest.mark.any_server
 @pytest.mark.parametrize("mode", ["directory", "stream"])
 def test_only_what_is_needed_is_downloaded_and_opened(
     source: Database, tmp_path: Path, bucket: Bucket, name: str, server: Server, mode: str

@@ -148,6 +148,7 @@ def test_what_was_made_is_reported(seeded: tuple[Database, Seeded], server: Serv
     )
 
 
+@pytest.mark.any_server
 def test_the_same_seed_gives_the_same_rows_and_another_one_does_not(server: Server) -> None:
     prints = []
     for number in (1, 1, 2):
@@ -173,6 +174,7 @@ def test_the_sample_refuses_a_database_that_is_not_empty(sample_database: Databa
         seed(sample_database.login, scale=0.001)
 
 
+@pytest.mark.any_server
 def test_the_sample_refuses_a_scale_that_is_too_small(database: Database) -> None:
     with pytest.raises(PreconditionError, match=r"at least 0\.001"):
         seed(database.login, scale=0.0001)

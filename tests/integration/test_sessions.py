@@ -73,6 +73,7 @@ def test_a_dry_run_counts_exactly_what_the_run_then_deletes(database: Database, 
     assert clean_sessions(target).as_json()["rows"] == 0
 
 
+@pytest.mark.any_server
 def test_nothing_configured_is_skipped_not_ok(database: Database, tmp_path: Path) -> None:
     found = clean_sessions(make_target(database, tmp_path)).as_json()
     assert found["status"] == "skipped"
@@ -251,6 +252,7 @@ def test_what_is_not_one_condition_is_refused(database: Database, tmp_path: Path
     assert database.value("SELECT count(*) FROM sessions") == 100
 
 
+@pytest.mark.any_server
 def test_too_large_a_share_is_refused_unless_it_is_allowed(database: Database, tmp_path: Path) -> None:
     fill(database, 1000)
     database.execute("CREATE TABLE other AS TABLE sessions")
@@ -269,6 +271,7 @@ def test_too_large_a_share_is_refused_unless_it_is_allowed(database: Database, t
     assert database.value("SELECT count(*) FROM sessions") == 300
 
 
+@pytest.mark.any_server
 def test_a_cutoff_in_the_future_and_a_table_off_the_list_are_refused(
     database: Database, tmp_path: Path
 ) -> None:
@@ -288,6 +291,7 @@ def test_a_cutoff_in_the_future_and_a_table_off_the_list_are_refused(
     assert database.value("SELECT count(*) FROM sessions") > live
 
 
+@pytest.mark.any_server
 def test_limits_hold_exactly_and_the_rest_is_named(database: Database, tmp_path: Path) -> None:
     fill(database)
     target = make_target(database, tmp_path, sessions=({**SESSIONS[0], "max_rows": 5_001},))
@@ -417,6 +421,7 @@ def test_missing_rights_and_hidden_rows_are_failures_with_the_way_out(
         assert clean_sessions(target).as_json()["rows"] == 14_000
 
 
+@pytest.mark.any_server
 def test_two_cleanups_of_one_database_do_not_meet(database: Database, tmp_path: Path) -> None:
     fill(database, 100)
     target = make_target(database, tmp_path, sessions=SESSIONS)
