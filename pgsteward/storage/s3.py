@@ -193,7 +193,7 @@ class S3Store:
         )
 
     def delete(self, key: str) -> None:
-        with self._translating("delete", key), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._translating("delete", key):
             self._client.delete_object(**self._where(key))
 
     @property
@@ -283,7 +283,7 @@ class S3Store:
             key = upload["Key"].removeprefix(self._prefix)
             if spare(key, upload["Initiated"]):
                 continue
-            with self._translating("abort the upload of", key), contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError), self._translating("abort the upload of", key):
                 self._client.abort_multipart_upload(
                     Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )

@@ -39,6 +39,7 @@ _MAY_HEAL = frozenset(
     }
 )
 _NO_S3 = "check endpoint_url, with its path, the bucket, and what stands between"
+_CHAIN = "see what the environment (AWS_...) and ~/.aws/config say"
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket; create it or correct the url",
     "AllAccessDisabled": "access to this bucket is disabled; ask who administers it",
@@ -148,6 +149,10 @@ class Errors:
             raise self._refusal(exc, doing, key) from exc
         except (boto.BotoCoreError, urllib3.exceptions.HTTPError, ConnectionError) as exc:
             raise self._trouble(exc, doing, key) from exc
+        except (OSError, ValueError) as exc:  # of boto3's own chain: a token's file, a program, an address
+            if isinstance(exc.__cause__, boto.ClientError):  # what was raised above, by a block inside
+                raise
+            raise StoreFailed(f"{self._where(doing, key)}: {self.redacted(str(exc))}; {_CHAIN}") from exc
 
     def _where(self, doing: str, key: str) -> str:
         return f"store {self._name!r} ({self._config.url}): can't {doing} {key!r}"
@@ -211,6 +216,14 @@ class Errors:
                 f"{where}: no credentials found; set access_key_id and secret_access_key, or profile or"
                 " AWS_PROFILE, or give this machine a role"
             )
+        if isinstance(exc, boto.CredentialRetrievalError) and exc.kwargs["provider"] == "custom-process":
+            return StoreFailed(  # it says what the program said, which may be anything
+                f"{where}: the profile's credential_process gives no credentials; run it by hand to see why"
+            )
+        if isinstance(exc, boto.ProfileNotFound):
+            return StoreFailed(
+                f"{where}: {exc}; correct profile, or AWS_PROFILE in the environment, or unset that"
+            )
         return StoreFailed(f"{where}: {self.redacted(str(exc))}")
 
     def redacted(self, text: str) -> str:
@@ -237,6 +250,8 @@ def _broke_off(exc: boto.SSLError) -> bool:
 
 
 def _tls_advice(said: str) -> str:
+    if "[Errno" in said or "NO_CERTIFICATE" in said:
+        return "ca_bundle (or AWS_CA_BUNDLE) names no file with certificates; correct it"
     if "has expired" in said:
         return "the store's certificate has expired; renew it there (or this machine's clock is wrong)"
     if "not yet valid" in said:

@@ -11,7 +11,7 @@ import pytest
 
 from pgsteward.config import StoreConfig
 from pgsteward.errors import StoreFailed, StoreUnavailable
-from pgsteward.storage import selftest
+from pgsteward.storage import open_store, selftest
 from pgsteward.storage.s3_client import make_client
 from tests.faults_store.conftest import MakeStore, make_certificate
 from tests.faults_store.proxy import Answer, Pass, Proxy, Request, error, no_fault
@@ -202,3 +202,62 @@ def test_another_address_in_the_environment_is_another_store(
     assert selftest.remembered(config) == test
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://elsewhere.example.net")
     assert selftest.remembered(config) is None
+
+
+CREDENTIALS: dict[str, tuple[dict[str, str], str]] = {
+    "a token's file that is not there": (
+        {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/x", "AWS_WEB_IDENTITY_TOKEN_FILE": "/not/there"},
+        "No such file or directory: '/not/there'; see what the environment",
+    ),
+    "a program that is not there": ({"AWS_PROFILE": "missing"}, "No such file or directory"),
+    "a program that fails": ({"AWS_PROFILE": "failing"}, "run it by hand to see why"),
+    "a program that says something else": ({"AWS_PROFILE": "talking"}, "see what the environment"),
+    "no such profile": (
+        {"AWS_PROFILE": "nobody"},
+        "(nobody) could not be found; correct profile, or AWS_PROFILE",
+    ),
+    "no address": ({"AWS_ENDPOINT_URL": "no address"}, "Invalid endpoint: no address"),
+}
+
+
+@pytest.mark.parametrize("case", CREDENTIALS)
+def test_credentials_that_can_not_be_had_are_no_missing_object(
+    case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is not there would not be a backup, and would count as deleted."""
+    environment, said = CREDENTIALS[case]
+    (tmp_path / "config").write_text(
+        "[profile missing]\ncredential_process = /not/there\n"
+        "[profile failing]\ncredential_process = /bin/sh -c 'echo hunter2 >&2; exit 3'\n"
+        "[profile talking]\ncredential_process = /bin/echo hunter2\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", **environment}
+    for name, value in {"AWS_CONFIG_FILE": str(tmp_path / "config"), **environment}.items():
+        monkeypatch.setenv(name, value)
+    store = open_store("s3", StoreConfig(url="s3://bucket", region="us-east-1", retries=0))
+    uses: tuple[Callable[[], object], ...] = (lambda: store.get_bytes("x"), lambda: store.delete("x"))
+    for use in uses:
+        with pytest.raises(StoreFailed, match=re.escape(said)) as caught:
+            use()
+        assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_not_there_is_deleted_whatever_the_store_says(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+) -> None:
+    """S3 answers 204; others 404."""
+    proxy = proxy_to(moto)
+    store, _config = moto_store(proxy.url)
+    proxy.fault = lambda request, real: error(404, "NoSuchKey")
+    store.delete("x")
+
+
+def test_a_bundle_that_is_none_is_named(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    url = proxy_to(moto, certificate).url
+    store, _config = moto_store(url, ca_bundle=str(tmp_path / "ca.pem"), retries=0)
+    with pytest.raises(StoreFailed, match=r"ca_bundle .* names no file with certificates"):
+        store.put_bytes("x", b"y")
