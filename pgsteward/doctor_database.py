@@ -75,6 +75,7 @@ def check_databases(target: Target) -> Iterator[Check]:
 
 def check_database(target: Target) -> Iterator[Check]:
     """Yield the checks of one database, kind of work by kind of work."""
+    blind: set[str] = set()
     for purpose, rights in _NEEDED_BY.items():
         try:
             login = target.login(purpose)
@@ -84,7 +85,7 @@ def check_database(target: Target) -> Iterator[Check]:
         try:
             with postgres.connect(login, purpose="doctor", statement_timeout_s=_TIMEOUT_S) as connection:
                 yield from _server(target, connection, purpose)
-                yield from _sight(connection, purpose)
+                yield from _sight(connection, purpose, blind)
                 if purpose == "backup":
                     yield _backup_rights(target, connection)
                     yield from _marks(connection, purpose)
@@ -166,11 +167,18 @@ def _marks(connection: Connection, purpose: Purpose) -> Iterator[Check]:
         )
 
 
-def _sight(connection: Connection, purpose: Purpose) -> Iterator[Check]:
-    """Yield what this role is not shown, or may not write; nothing where it is all right."""
+def _sight(connection: Connection, purpose: Purpose, blind: set[str]) -> Iterator[Check]:
+    """Yield what this role is not shown, or may not write; nothing where it is all right.
+
+    Args:
+        connection: Of the role.
+        purpose: What it is for.
+        blind: Roles of which the first was told already; this one is added.
+    """
     seen = connection.row(load("role_sight"))
     role = quote_name(seen["role_name"])
-    if not seen["sees_others"]:
+    if not seen["sees_others"] and role not in blind:
+        blind.add(role)
         yield Check(
             f"statistics ({purpose})",
             "warn",

@@ -133,7 +133,7 @@ def make_candidates(
         if facts is None:  # it is gone since it was measured
             continue
         if not obstacle and not index.is_owner:
-            fix = owner_fix(connection, index.owner)
+            fix = owner_fix(connection, index.owner, index.table)
             obstacle = f"only its owner can clean up after a failed rebuild; run: {fix}"
         found.append(Candidate(index, max(0, facts["table_bytes"]), facts["space"], obstacle))
     return found

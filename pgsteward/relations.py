@@ -133,12 +133,18 @@ def maintain_fix(connection: Connection, relation: Relation) -> str:
     role = quote_name(current_role(connection))
     if connection.server_version >= _MAINTAIN_SINCE:
         return f"GRANT MAINTAIN ON TABLE {relation.qualified} TO {role}"
-    return f"GRANT {quote_name(relation.owner)} TO {role}"
+    return owner_fix(connection, relation.owner, relation.qualified)
 
 
-def owner_fix(connection: Connection, owner: str) -> str:
-    """Return the statement that gives our role the rights of an owner."""
-    return f"GRANT {quote_name(owner)} TO {quote_name(current_role(connection))}"
+def owner_fix(connection: Connection, owner: str, table: str) -> str:
+    """Return the statement that gives our role the rights of a table's owner.
+
+    A superuser's rights are none to be given: a member of that role is one.
+    """
+    role = quote_name(current_role(connection))
+    if connection.value("SELECT rolsuper FROM pg_roles WHERE rolname = %(owner)s", {"owner": owner}):
+        return f"ALTER TABLE {table} OWNER TO ... (no superuser, but a role whose rights {role} has)"
+    return f"GRANT {quote_name(owner)} TO {role}"
 
 
 def lock_holders(

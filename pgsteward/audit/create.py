@@ -255,7 +255,8 @@ def _why_not(connection: Connection, each: Required) -> str:
         return f"rows that share their values could not be counted: {each.not_counted}"
     table = find_relation(connection, quote_name(each.definition.schema, each.definition.table_name))
     if table is not None and not table.is_owner:
-        return f"only the owner of {table.qualified} may; run: {owner_fix(connection, table.owner)}"
+        fix = owner_fix(connection, table.owner, table.qualified)
+        return f"only the owner of {table.qualified} may; run: {fix}"
     return ""
 
 

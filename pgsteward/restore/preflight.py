@@ -28,6 +28,8 @@ _WAYS_OUT = {
     "running work of pgsteward": "wait for it to end",
 }
 """What to do about each kind of obstacle that replace_obstacles.sql knows."""
+_DEFAULT_TABLESPACE = "pg_default"
+"""Everybody may create a database there who may create one at all."""
 _SUPERUSER = "give [targets.NAME.restore], or --to, a superuser's conninfo"
 _SHOWN = 5
 ONE_DATABASE = frozenset({"pg_cron"})
@@ -86,6 +88,7 @@ def examine(
         surroundings.read_name(bytes.fromhex(name), decode): may_give
         for name, may_give in server["role_bytes"].items()
     }
+    home = _home(session, into) if replaces else None
     checks = [
         Check("client", "go", f"pg_restore {client.text}, dumped by {manifest.client_version}"),
         _versions(manifest, server),
@@ -94,14 +97,14 @@ def examine(
         _slots(jobs, server),
         _extensions(manifest, archive, server),
         _roles(archive, server, new_roles),
-        _tablespaces(archive, server, no_tablespaces),
+        _tablespaces(archive, server, no_tablespaces, home),
         *locales.examine(session, manifest, archive, server),
         *room.examine(
             manifest,
             server,
             spool,
             copies=copies,
-            home=_home(session, into) if replaces else None,
+            home=home,
             tablespaces=() if no_tablespaces else archive.tablespaces,
         ),
     ]
@@ -269,7 +272,11 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(quote_name, names))
 
 
-def _tablespaces(archive: Archive, server: Row, left_out: bool) -> Check:
+def _tablespaces(archive: Archive, server: Row, left_out: bool, home: str | None = None) -> Check:
+    if home not in (None, _DEFAULT_TABLESPACE) and not server["tablespaces"].get(home, True):
+        where, role = quote_name(str(home)), quote_name(server["role_name"])
+        says = f"{role} may create nothing in {where}, where the database is that is to be replaced"
+        return Check("tablespaces", "no-go", says, f"GRANT CREATE ON TABLESPACE {where} TO {role}")
     missing = sorted(archive.tablespaces - set(server["tablespaces"]))
     closed = sorted(name for name in archive.tablespaces if not server["tablespaces"].get(name, True))
     if left_out:

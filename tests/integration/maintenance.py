@@ -50,6 +50,11 @@ def invalid_indexes(database: Database) -> list[str]:
     return [row["relname"] for row in rows]
 
 
+def way_out(database: Database) -> str:
+    """What is advised where a superuser owns a table: nobody shall be made a member of that role."""
+    return "run: GRANT MAINTAIN ON TABLE " if database.server.version >= 17 else " OWNER TO ... (no superuser"
+
+
 @contextlib.contextmanager
 def temporary_role(database: Database, *memberships: str) -> Iterator[Login]:
     """Make a login role that owns nothing, and remove it with all it was granted."""

@@ -376,7 +376,8 @@ def test_what_a_role_is_not_shown_and_may_not_write_is_told(
     found = checks(doctor.examine(target))
     assert [found[f"writing ({purpose})"]["status"] for purpose in ("maintenance", "restore")] == ["fail"] * 2
     assert "writing (backup)" not in found
-    database.execute(found["statistics (maintenance)"]["fix"].encode())
+    assert [name for name in found if name.startswith("statistics")] == ["statistics (backup)"]
+    database.execute(found["statistics (backup)"]["fix"].encode())
     database.execute(found["writing (restore)"]["fix"].rpartition("or ")[2].encode())
     left = checks(doctor.examine(target))
     assert [name for name in left if name.startswith(("statistics", "writing"))] == []

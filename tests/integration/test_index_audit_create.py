@@ -120,7 +120,7 @@ def test_a_role_that_does_not_own_the_table_is_told_what_is_missing(board: Datab
         target = make_target(board, tmp_path, login=login, index_audit={"required": [STATUS]})
         done = audit(target, create=True)
     (skipped,) = [note for note in done.skipped if note.object == "by_status"]
-    assert "only the owner of public.jobs may; run: GRANT postgres TO" in skipped.reason
+    assert "only the owner of public.jobs may; run: ALTER TABLE public.jobs OWNER TO" in skipped.reason
 
 
 def test_who_would_hold_it_up_is_named_and_nothing_is_begun(board: Database, tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_tablespaces_that_are_missing_are_named() -> None:
     assert _tablespaces(archive("Slow one"), server, left_out=True).go == "go"
 
 
+def test_a_database_is_replaced_where_it_is() -> None:
+    server = {"tablespaces": {"pg_default": False, "Slow one": False}, "role_name": "steward"}
+    check = _tablespaces(archive(), server, left_out=True, home="Slow one")
+    assert (check.go, check.fix) == ("no-go", 'GRANT CREATE ON TABLESPACE "Slow one" TO steward')
+    assert _tablespaces(archive(), server, left_out=True, home="pg_default").go == "go"
+
+
 def test_an_extension_of_one_database_alone_is_refused_before_anything_is_loaded() -> None:
     server = {
         "extensions": {"pg_cron": "1.4", "citext": "1.6"},
