@@ -62,6 +62,10 @@ def check_databases(target: Target) -> Iterator[Check]:
             yield Check(f"database {note.object}", status, note.reason)
     bound = [bind(target, name) for name in found.names]
     try:
+        bound, _, _ = narrow("backup", bound)
+    except ConfigError as exc:
+        yield Check("backup filters", "fail", str(exc))
+    try:
         with_tables = {one.database: one for one in narrow("sessions", bound)[0]}
     except ConfigError as exc:
         yield Check("session tables", "fail", str(exc))

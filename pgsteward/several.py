@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pgsteward import capacity, results, sql
+from pgsteward.backup.filters import matching
 from pgsteward.backup.plan import SESSIONS_BESIDE
 from pgsteward.config_audit import label_of
 from pgsteward.databases import Found, bind, bind_covered, find, stored
@@ -80,7 +81,8 @@ def over(
         StewardError: The databases can't be found. What the operation raises, where it is for one only.
     """
     if database is not None:
-        return call(bind_covered(target, database))
+        one = bind_covered(target, database)
+        return call(_with_own_exclusions([one])[0] if step == "backup" and target.has_several else one)
     if not target.has_several or _has_nothing(step, target):
         return call(target)  # which says so, and no server is asked
     began = time.monotonic()
@@ -357,8 +359,10 @@ def narrow(step: str, bound: Sequence[Target]) -> tuple[list[Target], dict[str, 
         database has.
 
     Raises:
-        ConfigError: No database has a table of ``[[sessions]]``.
+        ConfigError: No database has a table of ``[[sessions]]``, or one that rows are not wanted of.
     """
+    if step == "backup":
+        return _with_own_exclusions(bound, each_somewhere=True), {}, ()
     if step in ("sessions", "vacuum"):
         having, lacking = _with_own_tables(bound)
         if step == "vacuum" and any(target.settings.vacuum.guard for target in bound):
@@ -406,6 +410,31 @@ def _with_own_tables(bound: Sequence[Target]) -> tuple[list[Target], dict[str, s
         else:
             idle[target.database] = "it has none of the tables of [[sessions]]"
     return busy, idle
+
+
+def _with_own_exclusions(bound: Sequence[Target], *, each_somewhere: bool = False) -> list[Target]:
+    """Leave to each database those of ``exclude_table_data`` that match a table there."""
+    wanted = bound[0].settings.backup.exclude_table_data if bound else ()
+    if not wanted:
+        return list(bound)
+    has = {target.database: _ask(target, lambda t: _excluded(t, wanted)) for target in bound}
+    if each_somewhere and None not in has.values() and (nowhere := _in_none(wanted, has.values())):
+        raise ConfigError(
+            f"backup.exclude_table_data: {', '.join(map(repr, nowhere))} matches no table of any of the"
+            f" databases {', '.join(has)}; correct it, or take it out"
+        )
+    narrowed: list[Target] = []
+    for target in bound:
+        there = has[target.database]
+        own = tuple(pattern for pattern in wanted if there is None or pattern in there)
+        backup = target.settings.backup.model_copy(update={"exclude_table_data": own})
+        narrowed.append(replace(target, settings=target.settings.model_copy(update={"backup": backup})))
+    return narrowed
+
+
+def _excluded(target: Target, wanted: Sequence[str]) -> set[str]:
+    with connect(target.login("backup"), purpose="find tables", statement_timeout_s=60) as session:
+        return matching(wanted, session)
 
 
 def _without_tables(target: Target) -> Target:

@@ -145,12 +145,21 @@ def choose(settings: BackupConfig, session: Connection) -> Choice:
     )
 
 
+def matching(patterns: Iterable[str], session: Connection) -> set[str]:
+    """Return those patterns that match a table."""
+    return {pattern for pattern in patterns if _matched(pattern, session)}
+
+
+def _matched(pattern: str, session: Connection) -> list[Row]:
+    *schema, name = regexes(pattern)
+    parameters = {"schema": schema[-1] if schema else None, "name": name}
+    return session.rows(load("filter_tables"), parameters)
+
+
 def _tables(key: str, patterns: Iterable[str], session: Connection) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for pattern in patterns:
-        *schema, name = regexes(pattern)
-        parameters = {"schema": schema[-1] if schema else None, "name": name}
-        rows = session.rows(load("filter_tables"), parameters)
+        rows = _matched(pattern, session)
         _refuse_nothing(rows, key, pattern, "table", session)
         found.update((row["schema_name"], row["name"]) for row in rows)
     return found

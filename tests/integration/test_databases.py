@@ -378,3 +378,23 @@ def test_the_doctor_looks_at_each_database_and_names_those_left_out(fleet: Fleet
     assert (checks["database closed"].status, checks["database postgres"].status) == ("unknown", "skipped")
     assert "GRANT CONNECT" in checks["database closed"].message
     assert {name.split(": ")[0] for name in checks if name.endswith(": restore rights")} == set(NAMES)
+
+
+def test_rows_are_left_out_in_those_databases_that_have_their_table(fleet: Fleet) -> None:
+    Database(fleet.server, "prod").execute("CREATE TABLE history_1 AS SELECT 1 AS x")
+    patterns = {"exclude_table_data": ["*.history*"]}
+    fleet.write_config(
+        **{"databases": list(NAMES), "backup.exclude_table_data": patterns["exclude_table_data"]}
+    )
+    status, data = fleet.call("backup", "app")
+    assert (status, data["status"], data["failed"]) == (0, "ok", [])
+    assert notes(data["skipped"]) == {"prod: public.history_1": "left out without its rows"}
+    status, data = fleet.call("backup", "app", "--database", "prod-eu")
+    assert (status, data["skipped"]) == (0, [])
+    checks = list(check_databases(fleet.target(databases=list(NAMES), backup=patterns)))
+    assert {check.status for check in checks if check.check.endswith(": backup rights")} == {"ok"}
+
+    fleet.write_config(**{"databases": list(NAMES), "backup.exclude_table_data": ["*.histori"]})
+    status, data = fleet.call("backup", "app")
+    assert status == 2
+    assert "'*.histori' matches no table of any of the databases Order Lines, " in data["summary"]
