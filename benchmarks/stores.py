@@ -38,6 +38,7 @@ from pgsteward.children import Children
 from pgsteward.config import load
 from pgsteward.demo.s3 import LocalS3, find_rclone
 from pgsteward.restore import fetch
+from pgsteward.restore.found import find_backup
 from pgsteward.targets import Target
 
 OUTPUT = Path(__file__).with_name("stores.json")
@@ -155,7 +156,7 @@ def _fetched(place: Bench, environment: dict[str, str]) -> float:
     """Return how long a restore's download takes alone; in a restore, the load goes on beside it."""
     os.environ.update(environment)
     config = load(place.folder / "pgsteward.toml")
-    found = fetch.find_backup(Target("large", config.target("large"), config), "latest")
+    found = find_backup(Target("large", config.target("large"), config), "latest")
     into = place.folder / "fetched"
     began = time.monotonic()
     fetch.fetch(found.store, found.prefix_in("large"), found.manifest, found.manifest.files, into)

@@ -33,7 +33,7 @@ from pgsteward.errors import (
 from pgsteward.postgres import Connection, connect
 from pgsteward.progress import Progress, silent
 from pgsteward.report.units import humanize_bytes, humanize_seconds, plural
-from pgsteward.restore import blank, drill_roles, fetch, scratch
+from pgsteward.restore import blank, drill_roles, scratch
 from pgsteward.restore.drill_checks import (
     check_indexes,
     compare_schemas,
@@ -41,6 +41,7 @@ from pgsteward.restore.drill_checks import (
     run_checks,
 )
 from pgsteward.restore.forecast import Forecast, Point, look_ahead
+from pgsteward.restore.found import Found, find_backup
 from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
 from pgsteward.restore.partial import make_schemas
@@ -129,11 +130,11 @@ def drill(
         log.info("Removed the server of a dead drill: %s", folder)
     found = _Found(skipped=left)
     phases = Phases()
-    here: fetch.Found | None = None
+    here: Found | None = None
     try:
         progress("looking for the backup")
         with phases.phase("preflight"), evidence_of_manifest(target, what, store, False, STEP):
-            here = fetch.find_backup(target, what, store)
+            here = find_backup(target, what, store)
         _try(target, here, found, phases, on_server, jobs, progress)
     except ConfigError:
         raise
@@ -154,7 +155,7 @@ def drill(
     return _result(target, here, found, phases, time.monotonic() - began)
 
 
-def _forget_if_removed(target: Target, here: fetch.Found, found: _Found) -> None:
+def _forget_if_removed(target: Target, here: Found, found: _Found) -> None:
     """Let nothing be wrong with a backup that was removed while it was looked at."""
     try:
         refuse_removed(here.store, target.name, here.manifest)
@@ -163,7 +164,7 @@ def _forget_if_removed(target: Target, here: fetch.Found, found: _Found) -> None
         found.unknown[:] = [Note(here.manifest.backup_id, str(exc))]
 
 
-def _leave_damage(target: Target, here: fetch.Found, found: _Found) -> None:
+def _leave_damage(target: Target, here: Found, found: _Found) -> None:
     """Leave a red receipt of a drill that found something wrong and did not come to its end."""
     backup_id = here.manifest.backup_id
     said = [
@@ -174,7 +175,7 @@ def _leave_damage(target: Target, here: fetch.Found, found: _Found) -> None:
 
 def _try(
     target: Target,
-    here: fetch.Found,
+    here: Found,
     found: _Found,
     phases: Phases,
     on_server: bool,
@@ -329,9 +330,7 @@ def _look_at(
         log.warning("%s", not_equal(order, compared))
 
 
-def _result(
-    target: Target, here: fetch.Found | None, found: _Found, phases: Phases, seconds: float
-) -> StepResult:
+def _result(target: Target, here: Found | None, found: _Found, phases: Phases, seconds: float) -> StepResult:
     colour = found.colour
     statuses: Mapping[Colour, Status] = {"green": "ok", "red": "failed", "unknown": "unknown"}
     status = statuses[colour]
@@ -411,7 +410,7 @@ def _look_ahead(
     return look_ahead(points, recovery_seconds), last.started_at if last is not None else None
 
 
-def _summary(here: fetch.Found | None, found: _Found, recovery: float) -> str:
+def _summary(here: Found | None, found: _Found, recovery: float) -> str:
     if found.colour == "unknown" or here is None:
         first = found.unknown[0] if found.unknown else (found.wrong or [Note("", "nothing was compared")])[0]
         return f"The drill could not be done: {first.reason}"

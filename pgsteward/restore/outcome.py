@@ -24,7 +24,7 @@ from pgsteward.progress import Progress
 from pgsteward.restore import choice, cluster
 from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.checks import Check, as_json, expected_failures
-from pgsteward.restore.fetch import Found
+from pgsteward.restore.found import Found
 from pgsteward.restore.roles import Made, Script
 from pgsteward.restore.scope import Scope
 from pgsteward.restore.selection import Part

@@ -47,6 +47,7 @@ from pgsteward.restore import (
 from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.checks import Check, refuse
 from pgsteward.restore.drill_checks import compare_schemas
+from pgsteward.restore.found import find_backup
 from pgsteward.restore.hidden_rows import uncovered
 from pgsteward.restore.load import fill_matviews, load, load_triggers
 from pgsteward.restore.outcome import STEP, Comparison, Order, Phases, Ready, done, leave_receipt, planned
@@ -116,7 +117,7 @@ def restore(
     phases = Phases()
     progress("looking for the backup")
     with phases.phase("preflight"), evidence_of_manifest(target, what, store, dry_run):
-        found = fetch.find_backup(target, what, store, as_of=as_of)
+        found = find_backup(target, what, store, as_of=as_of)
         if replace:
             refuse_replacing(found.manifest)
         admin = scratch.admin_login(target.login("restore"))

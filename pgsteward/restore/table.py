@@ -21,8 +21,9 @@ from pgsteward.errors import ConfigError, PreconditionError, StewardError, Verif
 from pgsteward.postgres import Connection, Login, connect, quote_name
 from pgsteward.postgres_names import split_columns
 from pgsteward.progress import Progress, silent
-from pgsteward.restore import blank, checks, choice, fetch, parts, row_merge, scratch, side
+from pgsteward.restore import blank, checks, choice, parts, row_merge, scratch, side
 from pgsteward.restore.definition import Pair, Table, as_json, pair, read_table
+from pgsteward.restore.found import find_backup
 from pgsteward.restore.load import load_bare
 from pgsteward.restore.outcome import Comparison, Order, Phases, Ready, leave_receipt
 from pgsteward.restore.partial import make_schemas
@@ -124,7 +125,7 @@ def restore_table(
     stamp, phases = f"{now:%Y%m%d%H%M%S}", Phases()
     progress("looking for the backup")
     with phases.phase("preflight"), evidence_of_manifest(target, what, store, dry_run):
-        found = fetch.find_backup(target, what, store, as_of=as_of)
+        found = find_backup(target, what, store, as_of=as_of)
         admin = scratch.admin_login(target.login("restore"))
     order = Order(
         target=target,

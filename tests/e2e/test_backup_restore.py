@@ -19,7 +19,8 @@ from pgsteward.backup.run import back_up_everywhere
 from pgsteward.errors import PreconditionError, VerificationFailed
 from pgsteward.janitor import clean_up
 from pgsteward.postgres import compose, identifier
-from pgsteward.restore.fetch import find_backup, spool_root
+from pgsteward.restore.fetch import spool_root
+from pgsteward.restore.found import find_backup
 from pgsteward.restore.preflight import choose
 from pgsteward.restore.run import restore
 from pgsteward.restore.scratch import PREFIX, leftovers

@@ -13,7 +13,7 @@ from pgsteward.backup.manifest import MANIFEST, backup_prefix
 from pgsteward.backup.upload import upload
 from pgsteward.errors import PreconditionError
 from pgsteward.night import newest_backup
-from pgsteward.restore.fetch import find_backup
+from pgsteward.restore.found import find_backup
 from tests.integration.backup_targets import make_target
 from tests.integration.old_backups import age
 from tests.servers import Bucket, Database

@@ -17,7 +17,7 @@ from pgsteward.backup.run import back_up_everywhere
 from pgsteward.backup.upload import upload
 from pgsteward.config import Config, StoreConfig
 from pgsteward.errors import ConfigError, PreconditionError, StoreFailed
-from pgsteward.restore.fetch import find_backup
+from pgsteward.restore.found import find_backup
 from pgsteward.retention import prune
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
