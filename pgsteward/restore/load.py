@@ -269,7 +269,7 @@ def _let_go(order: Order, ready: Ready, verdict: Verdict) -> Verdict:
                 each,
                 weight="degraded",
                 reason=f"left out: only a superuser can create it; functions that use it fail until one runs"
-                f" there: {create};",
+                f" there: {create}",
             )
     return replace(verdict, findings=tuple(findings))
 

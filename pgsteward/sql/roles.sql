@@ -104,5 +104,7 @@ BEGIN
     ELSE
         RAISE NOTICE 'pgstattuple is not available here: install the server''s contrib package and run this again';
     END IF;
+EXCEPTION WHEN invalid_schema_name THEN
+    RAISE NOTICE 'search_path leads to no schema here: run CREATE EXTENSION pgstattuple SCHEMA ...; yourself';
 END
 $extension$;

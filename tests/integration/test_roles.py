@@ -166,7 +166,7 @@ def test_the_roles_are_all_that_doctor_asks_for(target: Target, shop: Database) 
 
 def left_out(shop: Database) -> list[tuple[str, str]]:
     """What a restore leaves out of a database where the roles have been made."""
-    create = "CREATE EXTENSION pgstattuple SCHEMA public;"
+    create = "CREATE EXTENSION pgstattuple SCHEMA public"
     return [("EXTENSION pgstattuple", create)] if shop.server.contrib else []
 
 
@@ -234,8 +234,15 @@ def test_the_backup_role_can_change_nothing(target: Target, statement: str) -> N
         connection.execute(statement.encode())
 
 
-def test_the_roles_can_be_made_twice(shop: Database) -> None:
-    shop.execute(roles_sql().encode())
+def test_the_roles_can_be_made_twice_and_where_search_path_leads_nowhere(shop: Database) -> None:
+    shop.execute("DROP EXTENSION IF EXISTS pgstattuple")
+    with shop.connect() as session:
+        session.execute("SET search_path = nowhere")
+        session.execute(roles_sql("steward of nowhere").encode())
+    try:
+        assert shop.value("SELECT rolcreatedb FROM pg_roles WHERE rolname = 'steward of nowhere'")
+    finally:
+        shop.execute('DROP OWNED BY "steward of nowhere"; DROP ROLE "steward of nowhere"')
 
 
 @pytest.mark.contrib
