@@ -11,6 +11,7 @@ import urllib3.exceptions
 from botocore import exceptions as boto
 
 from pgsteward.config import StoreConfig
+from pgsteward.config_stores import endpoint_in_environment
 from pgsteward.errors import ObjectArchived, StewardError, StoreFailed, StoreUnavailable
 from pgsteward.redaction import redact
 
@@ -206,7 +207,7 @@ class Errors:
                 return StoreFailed(f"{where}: {_ADVICE['407']} [407]")
             return StoreUnavailable(f"{where}: the proxy {proxy} does not let us through")
         if isinstance(exc, CONNECTION_ERRORS):
-            endpoint = self._config.endpoint_url or "AWS"
+            endpoint = self._config.endpoint_url or endpoint_in_environment() or "AWS"
             return StoreUnavailable(
                 f"{where}: no working connection to {endpoint} ({type(exc).__name__}); see that it answers,"
                 " the next run tries again"

@@ -261,3 +261,13 @@ def test_a_bundle_that_is_none_is_named(
     store, _config = moto_store(url, ca_bundle=str(tmp_path / "ca.pem"), retries=0)
     with pytest.raises(StoreFailed, match=r"ca_bundle .* names no file with certificates"):
         store.put_bytes("x", b"y")
+
+
+def test_an_address_in_the_environment_is_named_when_nobody_answers_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    keys = {"access_key_id": {"env": "MOTO_KEY"}, "secret_access_key": {"env": "MOTO_SECRET"}}
+    config = StoreConfig.model_validate({"url": "s3://bucket", "retries": 0, **keys})
+    with pytest.raises(StoreUnavailable, match=r"no working connection to http://127\.0\.0\.1:9"):
+        open_store("s3", config).get_bytes("x")
