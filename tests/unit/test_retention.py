@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -19,9 +20,9 @@ from pgsteward.backup.removing import remove_backup
 from pgsteward.config import RetentionConfig, StoreConfig
 from pgsteward.errors import PreconditionError
 from pgsteward.keep_rules import Backup, apply_policy, asks_first
-from pgsteward.retention_catalog import Catalog, newest_judged, undermined
+from pgsteward.retention_catalog import Catalog, newest_judged, survey, undermined
 from pgsteward.spans import Span
-from pgsteward.storage import Store
+from pgsteward.storage import Store, StoredObject
 from pgsteward.storage.folder import FolderStore
 from tests.memory_store import MemoryStore
 
@@ -431,6 +432,27 @@ def test_a_copy_that_comes_while_its_backup_is_removed_is_none() -> None:
     store.left = 3  # when the first file is deleted
     assert remove_backup(store, "t", one, {}) == ""
     assert [k.rpartition("/")[2] for k in store.kept] == ["not-ours.txt"]
+
+
+def test_what_a_listing_does_not_show_yet_is_read_before_a_backup_is_called_damaged() -> None:
+    """As on a share whose folders another machine has just written into."""
+
+    class Late(MemoryStore):
+        def objects(self, prefix: str) -> Iterator[StoredObject]:
+            return (stored for stored in super().objects(prefix) if not stored.key.endswith("toc.dat"))
+
+    store = Late()
+    digest = hashlib.sha256(b"x").hexdigest()
+    manifest = manifest_of(store, "app")
+    whole = manifest.model_copy(
+        update={"files": (StoredFile(path="dump/toc.dat", size_bytes=1, sha256=digest),)}
+    )
+    prefix = backup_prefix("t", "app", manifest.backup_id)
+    store.put_bytes(prefix + MANIFEST, whole.to_bytes())
+    found = survey(store, "t", "app")
+    assert (found.broken, found.unknown, found.backups[0].left_alone) == (frozenset(), (), "")
+    store.delete(prefix + "dump/toc.dat")
+    assert survey(store, "t", "app").broken == {manifest.backup_id}
 
 
 def test_neither_a_damaged_backup_nor_one_of_the_future_makes_a_store_lag_behind() -> None:
