@@ -12,7 +12,7 @@ import functools
 import io
 import threading
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +281,7 @@ class S3Store:
         aborted = []
         for upload in self._uploads(prefix):
             key = upload["Key"].removeprefix(self._prefix)
-            if spare(key, upload["Initiated"]):
+            if spare(key, upload.get("Initiated") or datetime.now(UTC)):  # SeaweedFS does not say when
                 continue
             with contextlib.suppress(FileNotFoundError), self._translating("abort the upload of", key):
                 self._client.abort_multipart_upload(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from pgsteward.errors import StewardError, StoreFailed, StoreUnavailable, Verifi
 from pgsteward.storage import Store, open_store, selftest
 from pgsteward.storage.s3 import S3Store
 from pgsteward.storage.s3_body import Pace, memory_body
+from pgsteward.storage.s3_client import make_client
 from pgsteward.storage.selftest import SelfTest, Traits
 from tests.faults_store.conftest import MakeStore
 from tests.faults_store.proxy import (
@@ -166,6 +168,28 @@ def test_a_store_that_says_how_long_it_is_busy_gets_the_time(
     began = time.monotonic()
     store.put_bytes("x", b"y")
     assert time.monotonic() - began >= 1
+
+
+def test_an_unfinished_upload_is_aborted_where_the_store_does_not_say_how_old_it_is(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+) -> None:
+    def without_dates(request: Request, real: Pass) -> Answer:
+        answer = real(request)
+        if request.method == "GET" and "uploads" in request.query:
+            answer.body = re.sub(b"<Initiated>.*?</Initiated>", b"", answer.body)
+        return answer
+
+    proxy = proxy_to(moto)
+    store, config = moto_store(proxy.url)
+    client = make_client(config)
+    for key in ("night/app/young", "night/app/stream"):
+        client.create_multipart_upload(Bucket=config.bucket, Key=key)
+    proxy.fault = without_dates
+    new = datetime.now(UTC)
+    assert store.abort_uploads("app/", lambda key, begun_at: key == "app/young" and begun_at >= new) == [
+        "app/stream"
+    ]
+    client.close()
 
 
 def test_a_refusal_before_the_body_harms_no_other_request(
