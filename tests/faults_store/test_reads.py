@@ -50,7 +50,7 @@ def test_one_that_always_breaks_off_ends(moto_store: MakeStore, moto: str, proxy
         store.get_bytes("large")
 
 
-@pytest.mark.parametrize("how", ["another object", "no ranges"])
+@pytest.mark.parametrize("how", ["another object", "another object, conditions ignored", "no ranges"])
 def test_nothing_is_carried_on_that_may_be_something_else(
     moto_store: MakeStore, moto: str, proxy_to: ProxyTo, how: str
 ) -> None:
@@ -64,6 +64,8 @@ def test_nothing_is_carried_on_that_may_be_something_else(
             request.headers.pop("range", None)
         elif "range" in request.headers:
             store.put_bytes("large", DATA[::-1])
+            if how != "another object":
+                request.headers.pop("if-match")
         return breaking(request, real)
 
     proxy.fault = fault
@@ -82,6 +84,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_read, "TRIED_BYTES", MIB)
     monkeypatch.setattr(s3_read, "WORTH_BYTES", 2 * MIB)
     monkeypatch.setattr(s3_read, "PIECE_BYTES", MIB)
+    monkeypatch.setattr(s3_read, "FIRST_BYTE_S", 30.0)  # this machine may be busy
 
 
 def is_piece(request: Request) -> bool:
@@ -112,6 +115,13 @@ def shorter(request: Request, real: Pass) -> Answer:
     return real(request)
 
 
+def longer(request: Request, real: Pass) -> Answer:
+    if is_piece(request):
+        begin, end = request.headers["range"][6:].split("-")
+        request.headers["range"] = f"bytes={begin}-{int(end) + 1024}"
+    return real(request)
+
+
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize(
     ("fault", "pieces"),
@@ -122,6 +132,7 @@ def shorter(request: Request, real: Pass) -> Answer:
         pytest.param(fourth(answering(403, "AccessDenied")), 4, id="one-refused"),
         pytest.param(fourth(half_then_reset), 9, id="one-breaks-off"),
         pytest.param(shorter, 9, id="less-than-was-asked-for"),
+        pytest.param(longer, 1, id="more-than-was-asked-for"),
     ],
 )
 def test_an_object_is_read_in_pieces_where_the_line_is_slow(
@@ -155,8 +166,9 @@ def test_an_object_is_read_in_pieces_where_the_line_is_slow(
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("conditions", ["honoured", "ignored"])
 def test_pieces_of_another_object_are_not_taken_for_the_rest(
-    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo, conditions: str
 ) -> None:
     proxy = proxy_to(moto)
     store, _ = moto_store(proxy.url)
@@ -165,6 +177,8 @@ def test_pieces_of_another_object_are_not_taken_for_the_rest(
     def replaced(request: Request, real: Pass) -> Answer:
         if is_piece(request):
             store.put_bytes("large", LARGE[::-1])
+            if conditions == "ignored":
+                request.headers.pop("if-match")
         return real(request)
 
     proxy.fault = replaced
@@ -181,6 +195,12 @@ def test_a_store_that_takes_long_to_begin_is_asked_once(
     store.put_bytes("large", LARGE)
     assert store.get_bytes("large") == LARGE
     assert len([r for r in proxy.seen if r.is_get]) == 1
+
+
+def test_one_late_answer_among_many_does_not_end_the_pieces() -> None:
+    quick, late = 0.05, 5.0
+    assert not s3_read._Object("large", answers=100, began_s=99 * quick + late).begins_late
+    assert s3_read._Object("large", answers=2, began_s=quick + late).begins_late
 
 
 @pytest.mark.usefixtures("slow")
