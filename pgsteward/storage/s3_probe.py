@@ -337,6 +337,9 @@ class Probe(Requests):
         if not str(self._client.meta.endpoint_url).startswith("https:"):
             why = "trailers go over https only; request_checksum_calculation = when_required"
             raise Finding("unknown", "skipped", why)
+        if self._max_request_bytes < LARGEST_PART_BYTES:
+            why = "a request that the proxy just lets through is too large with them, so none is sent"
+            raise Finding("unknown", "skipped", why)
         client = self._connected(checksum_trailers=True)
         data = secrets.token_bytes(1000)
         harmful = "; pgsteward sends none there (request_checksum_calculation = when_required)"

@@ -299,6 +299,9 @@ def refusing_larger(size_bytes: int) -> Fault:
             request.handler.close_connection = True
             return Answer(413, {"Content-Type": "text/html"}, b"<h1>Request Entity Too Large")
         request.go_on()
+        if len(request.body) > size_bytes:  # which its head does not say, where it comes in chunks
+            request.handler.close_connection = True
+            return Answer(413, {"Content-Type": "text/html"}, b"<h1>Request Entity Too Large")
         return real(request)
 
     fault.before_body = True  # type: ignore[attr-defined]

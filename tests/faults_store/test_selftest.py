@@ -389,12 +389,12 @@ def test_what_a_killed_test_leaves_is_removed_when_it_must_be_dead(moto_store: M
 
 
 def test_what_a_proxy_lets_through_at_once_is_found_out_and_kept_to(
-    moto_store: MakeStore, proxy_to: ProxyTo, moto: str, tmp_path: Path
+    moto_store: MakeStore, proxy_to: ProxyTo, moto: str, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """It would refuse the first large file of a night; the test itself sends no more than the head of one."""
-    proxy = proxy_to(moto)
+    proxy = proxy_to(moto, certificate)  # so that trailers might be sent
     proxy.fault = refusing_larger(8 << 20)
-    store, config = moto_store(proxy.url)
+    store, config = moto_store(proxy.url, ca_bundle=str(certificate[0]))
     test = selftest.examine(store, config, "app/")
     assert [(each.name, each.verdict) for each in test.capabilities if each.status == "warn"] == [
         ("request size", "refused")
@@ -405,7 +405,9 @@ def test_what_a_proxy_lets_through_at_once_is_found_out_and_kept_to(
     store.put_file("file", tmp_path / "file")
     with store.writing("stream", 79 << 30) as sink:  # the most that fits into parts of that size
         sink.write((tmp_path / "file").read_bytes())
-    assert store.get_bytes("file") == store.get_bytes("stream") == (tmp_path / "file").read_bytes()
+    store.put_bytes("manifest of many tables", (tmp_path / "file").read_bytes())
+    for key in ("file", "stream", "manifest of many tables"):
+        assert store.get_bytes(key) == (tmp_path / "file").read_bytes()
     assert store.largest_object_bytes == 10_000 * (8 << 20)
     proxy.fault = refusing_larger(4 << 20)
     assert set(fixes(selftest.examine(store, config, "app/"))) == {"request size", "multipart"}
