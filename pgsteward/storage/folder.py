@@ -23,7 +23,6 @@ _PARTIAL = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MAY_HEAL = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EAGAIN})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
 
 
@@ -80,9 +79,7 @@ class FolderStore(Plain):
                 path.hardlink_to(partial)
             except FileExistsError:
                 return False
-            except OSError as exc:
-                if exc.errno not in _NO_LINKS:
-                    raise
+            except OSError:  # file systems that know no links say so in many ways
                 if path.exists():
                     return False
                 partial.replace(path)

@@ -128,7 +128,7 @@ class S3Store:
         try:
             with self._translating("write", key):
                 self._put(key, memory_body(data, self._pace), passing=True, IfNoneMatch="*")
-        except StewardError as exc:
+        except StoreFailed as exc:
             said = exc.__cause__
             if isinstance(said, boto.ClientError) and code_of(said) in _TAKEN:
                 return False

@@ -279,6 +279,18 @@ def test_refusals_of_what_nothing_needs_are_no_errors(
     assert store.put_new("app/new", b"y") is (operation == "conditional put")
 
 
+def test_a_busy_store_has_not_refused_the_condition(
+    moto_store: MakeStore, moto: str, proxy_to: ProxyTo
+) -> None:
+    """Without the condition, what somebody else has put there meanwhile would be written over."""
+    proxy = proxy_to(moto)
+    store, _ = moto_store(proxy.url, retries=0)
+    proxy.fault = first(1, lambda r: "if-none-match" in r.headers, answering(503, "SlowDown"))
+    with pytest.raises(StoreUnavailable):
+        store.put_new("app/new", b"x")
+    assert nothing_in(store)
+
+
 def test_nothing_asks_for_more_than_one_deletion_at_a_time(
     moto_store: MakeStore, moto: str, proxy_to: ProxyTo
 ) -> None:

@@ -161,14 +161,15 @@ def test_what_nfs_keeps_of_a_deleted_file_that_somebody_reads_is_no_object(store
     assert store.folders("a/") == ["b"]
 
 
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EACCES, errno.EINVAL])
 def test_a_new_object_is_never_written_over_another(
-    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, refusal: int
 ) -> None:
     assert store.put_new("a/b", b"first")
     assert not store.put_new("a/b", b"second")
 
     def no_links(path: Path, target: Path) -> None:
-        raise OSError(errno.EPERM, "no links here")
+        raise OSError(refusal, "no links here")
 
     monkeypatch.setattr(Path, "hardlink_to", no_links)
     assert not store.put_new("a/b", b"third")
