@@ -20,7 +20,7 @@ from pgsteward.backup.filters import Choice, Part
 from pgsteward.backup.lock_watch import LockWatch, Waiter
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import list_relations, take_proof
-from pgsteward.backup.redefined import IN_ROWS, refuse_redefined
+from pgsteward.backup.redefined import read_in_rows, refuse_changed, refuse_redefined
 from pgsteward.clients import Client
 from pgsteward.config import BackupConfig
 from pgsteward.errors import QueryFailed, ToolFailed, TransientError
@@ -139,6 +139,7 @@ def dump_and_prove(
                     _wait_for_locks(tool, into, still_wanted)
                     _refuse_rewritten(session, [row for row in relations if _has_rows(row, choice)])
                     refuse_redefined(session, login, choice)
+                    in_rows = read_in_rows(session, choice)
                 archived = stack.enter_context(
                     Beside(
                         "archive",
@@ -168,8 +169,8 @@ def dump_and_prove(
                 report()
 
             output = tool.wait(each_moment)
-            refuse_redefined(holder, login, choice, IN_ROWS)
             holder.close()  # hashing may take long: VACUUM shall not wait for it
+            refuse_changed(in_rows, login)
             contents = archived.result()
     seconds = {"dump_and_proof": round(time.monotonic() - began, 3), "proof": proof.seconds}
     return Dumped(

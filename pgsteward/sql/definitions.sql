@@ -1,6 +1,6 @@
--- What pg_dump has the server write down as it is at that moment, whatever its snapshot saw: names, and what views
--- and rules do. Columns belong to relations, values to enums; an index or a trigger that is gone is left out without
--- a word.
+-- What pg_dump has the server write down as it is at that moment, whatever its snapshot saw: names, and what views,
+-- rules, triggers and functions with a parsed body do. Columns belong to relations, values to enums; an index or a
+-- trigger that is gone is left out without a word. pg_dump takes no invalid index, such as REINDEX leaves behind.
 -- Parameters: oids (int8[]): of these objects; NULL means those whose row was replaced or deleted since the snapshot,
 -- so run it inside one. kinds (text[]), schemas (text[]): only these; NULL means all.
 -- Any role may run it. Any supported PostgreSQL.
@@ -14,6 +14,9 @@ SELECT d.kind,
                c.relname::text AS state, c.xmax AS replaced
           FROM pg_class AS c
          WHERE c.relkind <> 't'
+           AND (c.relkind <> 'i' OR EXISTS (SELECT FROM pg_index AS i
+                                             WHERE i.indexrelid = c.oid
+                                               AND i.indisvalid))
          UNION ALL
         SELECT 'column', a.attrelid, a.attnum, c.relnamespace, a.attname, a.attname::text, a.xmax
           FROM pg_attribute AS a
@@ -22,11 +25,13 @@ SELECT d.kind,
            AND NOT a.attisdropped
            AND c.relkind NOT IN ('i', 'I')
          UNION ALL
-        SELECT 'view or rule', r.oid, 0, c.relnamespace, c.relname, md5(r.ev_action::text), r.xmax
+        SELECT 'view or rule', r.oid, 0, c.relnamespace, c.relname,
+               md5(concat(r.ev_qual, r.ev_action)), r.xmax
           FROM pg_rewrite AS r
           JOIN pg_class AS c ON c.oid = r.ev_class
          UNION ALL
-        SELECT 'trigger', t.oid, 0, c.relnamespace, t.tgname, t.tgname::text, t.xmax
+        SELECT 'trigger', t.oid, 0, c.relnamespace, t.tgname,
+               concat(t.tgname, ' ', t.tgfoid, ' ', md5(t.tgqual::text)), t.xmax
           FROM pg_trigger AS t
           JOIN pg_class AS c ON c.oid = t.tgrelid
          WHERE NOT t.tgisinternal
@@ -43,7 +48,8 @@ SELECT d.kind,
           FROM pg_enum AS e
           JOIN pg_type AS t ON t.oid = e.enumtypid
          UNION ALL
-        SELECT 'function', p.oid, 0, p.pronamespace, p.proname, p.proname::text, p.xmax
+        SELECT 'function', p.oid, 0, p.pronamespace, p.proname,
+               concat(p.proname, ' ', md5(concat(p.proargdefaults, p.prosqlbody))), p.xmax
           FROM pg_proc AS p
          UNION ALL
         SELECT 'operator', o.oid, 0, o.oprnamespace, o.oprname, o.oprname::text, o.xmax

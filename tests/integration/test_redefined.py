@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pgsteward.backup.dump import back_up
+from pgsteward.backup.dump_errors import Rewritten
+from pgsteward.backup.redefined import read_in_rows, refuse_changed, refuse_redefined
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target
 from tests.servers import Database, Server
@@ -25,6 +27,9 @@ CREATE INDEX "by Price" ON "App X".goods (price);
 CREATE FUNCTION twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * $1';
 CREATE VIEW cheap AS SELECT id, price FROM "App X".goods;
 CREATE VIEW doubled AS SELECT twice(id) AS id FROM cheap;
+CREATE FUNCTION once(int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT $1; END;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER "on Change" BEFORE UPDATE ON "App X".goods FOR EACH ROW EXECUTE FUNCTION keep();
 """
 
 MIGRATION = """
@@ -36,6 +41,9 @@ CREATE TABLE news (id int);
 CREATE OR REPLACE VIEW doubled AS SELECT two_times(id) AS id FROM news;
 DROP INDEX "App X"."by Price";
 CREATE INDEX "by Price" ON "App X".goods (price);
+CREATE OR REPLACE FUNCTION once(int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT id FROM news; END;
+CREATE FUNCTION keep_all() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE OR REPLACE TRIGGER "on Change" BEFORE UPDATE ON "App X".goods FOR EACH ROW EXECUTE FUNCTION keep_all();
 """
 
 
@@ -75,6 +83,8 @@ def test_a_migration_that_meets_the_start_of_a_dump_costs_an_attempt(
         "function public.twice",
         "relation public.cheap",
         'relation "App X"."by Price"',
+        "function public.once",
+        'trigger "App X"."on Change"',
     ):
         assert changed in why, why
     assert restore(target, into=copy.dbname).status == "ok"
@@ -114,6 +124,27 @@ def test_what_is_new_or_no_part_of_a_backup_costs_none(database: Database, tmp_p
     part = {"compress": "gzip:1", "schemas": ['"App X"']}
     made = back_up(make_target(database, tmp_path, backup=part), progress=progress)
     assert (changed != [], made.details["retried"]) == (True, [])
+
+
+def test_a_renamed_value_is_seen_where_nobody_holds_the_snapshot_any_more(database: Database) -> None:
+    """A firewall may have cut that session, which is idle for as long as the dump takes."""
+    database.execute(SHOP.encode())
+    with database.connect() as seen:
+        before = read_in_rows(seen, None)
+    refuse_changed(before, database.login)
+    database.execute("ALTER TYPE mood RENAME VALUE 'good' TO 'fine'")
+    with pytest.raises(Rewritten, match=r"could not be restored: enum value public\.good$"):
+        refuse_changed(before, database.login)
+
+
+def test_an_invalid_index_is_no_part_of_a_backup(database: Database) -> None:
+    database.execute("CREATE TABLE goods (id int); CREATE INDEX goods_id_ccold ON goods (id)")
+    database.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'goods_id_ccold'::regclass")
+    with database.connect(autocommit=False) as seen:
+        seen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert read_in_rows(seen, None) == []
+        database.execute("DROP INDEX goods_id_ccold")
+        refuse_redefined(seen, database.login, None)
 
 
 def until_it_waits(database: Database, table: str) -> None:
