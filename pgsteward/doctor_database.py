@@ -21,7 +21,7 @@ from pgsteward.restore import scratch
 from pgsteward.restore.preflight import ONE_DATABASE
 from pgsteward.results import Note
 from pgsteward.session_checks import choose_expiry
-from pgsteward.several import narrow
+from pgsteward.several import narrow, with_own_exclusions
 from pgsteward.sql import load
 from pgsteward.targets import Target
 
@@ -42,7 +42,7 @@ _NEEDED_BY: Mapping[Purpose, str] = {
 def check_databases(target: Target) -> Iterator[Check]:
     """Yield the checks of each of the target's databases, and those that are left out."""
     if not target.has_several:
-        yield from check_database(target)
+        yield from check_database(with_own_exclusions(target))
         return
     found = find(target)
     names = ", ".join(found.names)

@@ -81,10 +81,9 @@ def over(
         StewardError: The databases can't be found. What the operation raises, where it is for one only.
     """
     if database is not None:
-        one = bind_covered(target, database)
-        return call(_with_own_exclusions([one])[0] if step == "backup" and target.has_several else one)
-    if not target.has_several or _has_nothing(step, target):
-        return call(target)  # which says so, and no server is asked
+        target = bind_covered(target, database)
+    if not target.has_several or _has_nothing(step, target):  # which says so, and no server is asked
+        return call(with_own_exclusions(target) if step == "backup" else target)
     began = time.monotonic()
     found = find(target)
     lacking = {} if grounds is None else {name: grounds.get(name, NEW) for name in found.names}
@@ -412,7 +411,13 @@ def _with_own_tables(bound: Sequence[Target]) -> tuple[list[Target], dict[str, s
     return busy, idle
 
 
-def _with_own_exclusions(bound: Sequence[Target], *, each_somewhere: bool = False) -> list[Target]:
+def with_own_exclusions(target: Target) -> Target:
+    """Leave to one of several databases what `narrow` leaves to it of ``exclude_table_data``."""
+    is_one_of_several = target.settings.databases is not None
+    return _with_own_exclusions([target], each_somewhere=False)[0] if is_one_of_several else target
+
+
+def _with_own_exclusions(bound: Sequence[Target], *, each_somewhere: bool) -> list[Target]:
     """Leave to each database those of ``exclude_table_data`` that match a table there."""
     wanted = bound[0].settings.backup.exclude_table_data if bound else ()
     if not wanted:
