@@ -79,7 +79,15 @@ def _read(
         "kinds": None if kinds is None else list(kinds),
         "schemas": None if schemas is None else list(schemas),
     }
-    return session.rows(load("definitions"), parameters)
+    found = session.rows(load("definitions"), parameters)
+    return found if choice is None else [row for row in found if _is_chosen(row, choice)]
+
+
+def _is_chosen(row: Row, choice: Choice) -> bool:
+    """Tell whether it matters for what is chosen: others' tables may come and go beside it."""
+    if choice.tables is None or row["table_name"] is None:
+        return True
+    return (row["schema_name"], row["table_name"]) in choice.tables
 
 
 def _key(row: Row) -> tuple[str, int, int, str]:

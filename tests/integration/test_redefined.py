@@ -11,7 +11,9 @@ import pytest
 
 from pgsteward.backup.dump import back_up
 from pgsteward.backup.dump_errors import Rewritten
+from pgsteward.backup.filters import choose
 from pgsteward.backup.redefined import read_in_rows, refuse_changed, refuse_redefined
+from pgsteward.config import BackupConfig
 from pgsteward.restore.run import restore
 from tests.integration.backup_targets import make_target
 from tests.servers import Database, Server
@@ -145,6 +147,19 @@ def test_an_invalid_index_is_no_part_of_a_backup(database: Database) -> None:
         assert read_in_rows(seen, None) == []
         database.execute("DROP INDEX goods_id_ccold")
         refuse_redefined(seen, database.login, None)
+
+
+def test_what_comes_and_goes_beside_the_chosen_tables_costs_no_attempt(database: Database) -> None:
+    database.execute(SHOP.encode())
+    database.execute("CREATE TABLE staging (id int PRIMARY KEY, price int)")
+    with database.connect(autocommit=False) as seen:
+        seen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        choice = choose(BackupConfig(tables=("public.cheap",)), seen)
+        database.execute("ALTER TABLE staging RENAME price TO euros; DROP TABLE staging")
+        refuse_redefined(seen, database.login, choice)
+        database.execute("ALTER VIEW cheap RENAME COLUMN price TO euros")
+        with pytest.raises(Rewritten, match=r"column public\.price"):
+            refuse_redefined(seen, database.login, choice)
 
 
 def until_it_waits(database: Database, table: str) -> None:
