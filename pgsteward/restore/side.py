@@ -149,11 +149,12 @@ def _close(live: Connection, schema: str) -> None:
 
 
 def _let_in(live: Connection, side: Key, reader: str) -> None:
-    """Let one role read the table, if it can't: a backup is refused that would miss one."""
+    """Let a role of this server read the table, if it can't: a backup is refused that would miss one."""
     asked = {"role": reader, "schema": side[0], "table": quote_name(*side)}
-    if live.value(
-        "SELECT has_schema_privilege(%(role)s::name, %(schema)s, 'USAGE')"
-        " AND has_table_privilege(%(role)s::name, %(table)s, 'SELECT')",
+    if not live.value(
+        "SELECT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = %(role)s"
+        " AND NOT (has_schema_privilege(r.oid, %(schema)s, 'USAGE')"
+        " AND has_table_privilege(r.oid, %(table)s, 'SELECT')))",
         asked,
     ):
         return

@@ -358,6 +358,14 @@ def test_the_next_backup_may_read_what_a_superuser_has_brought(
         database.execute(compose("DROP ROLE {}", role))
 
 
+def test_who_makes_backups_on_another_server_is_let_in_nowhere(database: Database) -> None:
+    """As where they are made from a logical replica, whose roles are its own."""
+    database.execute('CREATE TABLE "A b" (id int)')
+    with database.connect() as live:
+        side._let_in(live, ("public", "A b"), "nobody here")
+    assert database.value("SELECT relacl FROM pg_class WHERE relname = 'A b'") is None
+
+
 def test_nothing_is_left_where_the_copy_is_not_what_was_restored(
     database: Database, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
