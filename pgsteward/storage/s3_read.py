@@ -54,7 +54,7 @@ class _Object:
 
     @property
     def begins_late(self) -> bool:
-        """True where answers take long to begin, as a rule: of a thousand that S3 gives one does, too."""
+        """True where answers take long to begin on the average: a single late one says nothing."""
         return self.began_s > FIRST_BYTE_S * self.answers
 
     def is_range(self, answer: dict[str, Any], begin: int, end: int | None) -> bool:
