@@ -89,6 +89,8 @@ def folder_of(store: Store, prefix: str) -> Path:
 def unfinished(store: Store, target_name: str, database: str, backup_id: str, mark: bytes) -> Iterator[str]:
     """Begin a backup with its mark; take the mark away at the end, or everything on failure.
 
+    One that has its manifest stays when the run is told to stop: only another store was waited for.
+
     Args:
         store: The home store.
         target_name: Name of the target.
@@ -107,7 +109,9 @@ def unfinished(store: Store, target_name: str, database: str, backup_id: str, ma
     except BaseException as exc:
         with contextlib.suppress(OSError, StewardError):  # what stays is marked, and the janitor's
             folder = store.local_folder(prefix)
-            if folder is not None:
+            if folder is not None and not isinstance(exc, Exception) and (folder / MANIFEST).exists():
+                unmark(store, prefix)
+            elif folder is not None:
                 discard(folder)
             elif isinstance(exc, Exception):
                 discard_objects(store, prefix)

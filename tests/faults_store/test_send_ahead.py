@@ -239,6 +239,32 @@ def test_a_dump_that_fails_leaves_nothing_of_what_was_sent(
     assert clean_up(target).changed == ()
 
 
+def test_who_is_tired_of_waiting_for_another_store_keeps_the_backup(
+    target: Target, proxy: Proxy, tmp_path: Path
+) -> None:
+    over = threading.Event()
+    main = threading.get_ident()
+
+    def hanging(request: Request, real: Pass) -> Answer:
+        if request.is_put and "/dump/toc.dat" in request.key and not over.is_set():
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.rglob(MANIFEST)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            signal.pthread_kill(main, signal.SIGINT)
+            over.wait(60)
+        return real(request)
+
+    proxy.fault = hanging
+    with pytest.raises(KeyboardInterrupt):
+        back_up_everywhere(target)
+    over.set()
+    proxy.fault = no_fault
+    assert [each["stores"] for each in backups(target).details["backups"]] == [["disk"]]
+    assert verify(target, "latest").status == "ok"
+    assert upload(target).status == "ok"
+    assert verify(target, "latest").details["stores"] == ["disk", "s3"]
+
+
 KILLED = """
 import sys
 from pgsteward.config import Config
