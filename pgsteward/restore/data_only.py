@@ -16,7 +16,7 @@ from pgsteward import sql
 from pgsteward.backup import archive
 from pgsteward.backup.manifest import Proof
 from pgsteward.backup.proof import SETTINGS, list_relations, take_proof_of
-from pgsteward.backup.proof_compare import compare, compared_level, not_compared
+from pgsteward.backup.proof_compare import compare
 from pgsteward.errors import PreconditionError, QueryFailed, VerificationFailed
 from pgsteward.postgres import (
     Composed,
@@ -320,7 +320,7 @@ def _compare(order: Order, inside: Connection, tables: Sequence[Row]) -> Compari
     order.progress("comparing")
     wanted = order.manifest.proof
     if wanted.level == "none":
-        return Comparison("none", 0, 0, (), (), ())
+        return Comparison("none")
     loaded = set(map(_key, tables))
     expected: Proof = wanted.model_copy(
         update={
@@ -331,11 +331,4 @@ def _compare(order: Order, inside: Connection, tables: Sequence[Row]) -> Compari
         }
     )
     actual = take_proof_of(inside, tables, expected.level, expected.method)
-    return Comparison(
-        compared_level(expected, actual),
-        len(expected.relations),
-        actual.rows,
-        tuple(compare(expected, actual)),
-        (),
-        tuple(not_compared(expected, actual)),
-    )
+    return Comparison.of(expected, actual, compare(expected, actual))

@@ -353,7 +353,7 @@ def _result(target: Target, here: Found | None, found: _Found, phases: Phases, s
         step=STEP,
         target=target.name,
         status=status,
-        examined=compared.relations if compared else 0,
+        examined=compared.relations + compared.views if compared else 0,
         changed=changed,
         skipped=tuple(found.skipped),
         unknown=tuple(unknown),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,13 +14,14 @@ from typing import Any, Final
 from pgsteward import results
 from pgsteward.backup.freeze import tell_others
 from pgsteward.backup.listing import refuse_removed
-from pgsteward.backup.manifest import Manifest
-from pgsteward.backup.proof_compare import Difference
+from pgsteward.backup.manifest import Manifest, Proof
+from pgsteward.backup.proof_compare import Difference, compared_level, not_compared
 from pgsteward.backup.receipts import Compared, Receipt, What, write_receipt
 from pgsteward.clients import Client
 from pgsteward.errors import StewardError, ToolFailed
 from pgsteward.postgres import Connection, Login
 from pgsteward.progress import Progress
+from pgsteward.report.units import plural
 from pgsteward.restore import choice, cluster
 from pgsteward.restore.arriving import Arriving
 from pgsteward.restore.checks import Check, as_json, expected_failures
@@ -132,15 +133,42 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The outcome of the comparison."""
+    """The outcome of the comparison.
+
+    Attributes:
+        relations: Tables whose rows were compared.
+        rows: Of them, in the copy.
+        differences: Those that no message of pg_restore explains.
+        views: Materialized views, of which only existence and population were: a restore fills them anew.
+    """
 
     level: str
-    relations: int
-    rows: int
-    differences: tuple[Difference, ...]
-    """Those that no message of pg_restore explains."""
-    explained: tuple[Difference, ...]
-    not_examined: tuple[tuple[str, str], ...]
+    relations: int = 0
+    rows: int = 0
+    differences: tuple[Difference, ...] = ()
+    explained: tuple[Difference, ...] = ()
+    not_examined: tuple[tuple[str, str], ...] = ()
+    views: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        expected: Proof,
+        actual: Proof,
+        differences: Iterable[Difference],
+        explained: Iterable[Difference] = (),
+    ) -> Comparison:
+        """Return what came of comparing two proofs."""
+        views = {relation.key for relation in expected.relations if relation.kind == "m"}
+        return cls(
+            compared_level(expected, actual),
+            len(expected.relations) - len(views),
+            sum(relation.rows or 0 for relation in actual.relations if relation.key not in views),
+            tuple(differences),
+            tuple(explained),
+            tuple(not_compared(expected, actual)),
+            len(views),
+        )
 
     @property
     def equal(self) -> bool | None:
@@ -241,7 +269,7 @@ def done(
 ) -> StepResult:
     made = made or Made()
     unknown = [*order.found.notes, *(Note(*pair) for pair in compared.not_examined)]
-    examined = compared.relations
+    examined = compared.relations + compared.views
     if compared.level == "none":
         unknown.append(Note(order.into, "the backup has no proof (proof = none): nothing was compared"))
     elif order.part is not None and not (examined or order.part.sequences or order.scope.schema_only):
@@ -297,7 +325,9 @@ def _how(order: Order, compared: Comparison) -> str:
     if compared.explained:
         return f"{len(compared.explained)} materialized views could not be filled, everything else is equal"
     said = f"{compared.relations} tables and {compared.rows} rows compared ({compared.level})"
-    return f"{said}, {'all equal but for what is unknown' if compared.not_examined else 'all equal'}"
+    said += f", {'all equal but for what is unknown' if compared.not_examined else 'all equal'}"
+    views = plural(compared.views, "materialized view")
+    return f"{said}; {views} filled anew, not compared" if compared.views else said
 
 
 def _verb(order: Order) -> str:

@@ -17,7 +17,7 @@ from pgsteward.backup import freeze
 from pgsteward.backup.archive import decoder
 from pgsteward.backup.listing import read_manifest, refuse_removed
 from pgsteward.backup.proof import read_sequences, take_proof
-from pgsteward.backup.proof_compare import Difference, compare, compared_level, not_compared
+from pgsteward.backup.proof_compare import Difference, compare
 from pgsteward.backup.receipts import What
 from pgsteward.backup.stream_dump import ArchiveHead
 from pgsteward.errors import (
@@ -425,7 +425,7 @@ def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:
     expected = order.manifest.proof
     level = expected.level
     if level == "none":
-        return Comparison(level, 0, 0, (), (), ())
+        return Comparison(level)
     login = order.admin.to(name)
     with uncovered(login, STEP):
         actual = take_proof(
@@ -444,14 +444,7 @@ def compare_restored(order: Order, name: str, verdict: Verdict) -> Comparison:
     for difference in compare(expected, actual):
         is_empty = _split(difference.object) in empty
         (explained if is_empty else differences).append(difference)
-    return Comparison(
-        compared_level(expected, actual),
-        len(expected.relations),
-        actual.rows,
-        tuple(differences),
-        tuple(explained),
-        tuple(not_compared(expected, actual)),
-    )
+    return Comparison.of(expected, actual, differences, explained)
 
 
 def _split(name: str) -> tuple[str, str] | None:
