@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from pgsteward.retention import prune
 from pgsteward.storage.folder import FolderStore
 from pgsteward.targets import Target
 from tests.integration.backup_targets import make_target
-from tests.integration.old_backups import POLICY, age, keys, newest, of_cluster, receipt
+from tests.integration.old_backups import NOW, POLICY, age, keys, newest, of_cluster, receipt
 from tests.servers import Bucket, Database
 
 pytestmark = pytest.mark.any_server
@@ -73,7 +73,8 @@ def test_a_dry_run_touches_nothing(target: Target) -> None:
 
 def test_decisions_name_store_and_reasons(target: Target) -> None:
     old = age(target, target.store("disk"), 3)
-    decisions = prune(target, dry_run=True).details["decisions"]
+    now = datetime.now(UTC)
+    decisions = prune(target, dry_run=True, now=now).details["decisions"]
     json.dumps(decisions)
     told = {key: decisions[1][key] for key in ("backup_id", "store", "keep", "action", "proven", "reasons")}
     assert told == {
@@ -84,7 +85,8 @@ def test_decisions_name_store_and_reasons(target: Target) -> None:
         "proven": False,
         "reasons": ["no rule keeps it"],
     }
-    assert 0 <= decisions[1]["age_seconds"] - 3 * 86_400 < 600
+    days_old = now - (NOW - timedelta(days=3))
+    assert decisions[1]["age_seconds"] == pytest.approx(days_old.total_seconds(), abs=2)
     assert [decision["store"] for decision in decisions] == ["disk", "disk", "s3"]
 
 
